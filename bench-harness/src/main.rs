@@ -1,0 +1,3 @@
+//! `smpp-bench`: the load generator of `smppd`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `smppd` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The wire format of SMPP: octets to values and back.

@@ -1,0 +1,1 @@
+//! Points in time as plain integers, without a clock.
