@@ -1,0 +1,349 @@
+//! Events of a partition in the form in which they are journaled, replayed and kept at rest.
+
+use crate::message::{MessageId, State};
+use crate::pdu::receipt::MessageState;
+use crate::time::Timestamp;
+
+/// One thing that happened in a partition. Applying the records of a journal in order gives the partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Record<'a> {
+    /// A message was accepted; the octets are its [`Content`](crate::message::Content).
+    Accepted(&'a [u8]),
+    /// An attempt to hand a message to a carrier began.
+    Attempt {
+        /// The message.
+        id: MessageId,
+        /// Which carrier, by its place in the configuration.
+        carrier: u8,
+    },
+    /// The carrier took the message under a name of its own.
+    Forwarded {
+        /// The message.
+        id: MessageId,
+        /// The carrier's message_id, octets as it sent them.
+        carrier_id: &'a [u8],
+    },
+    /// The carrier did not take the message; it is offered again later.
+    Deferred {
+        /// The message.
+        id: MessageId,
+        /// When.
+        until: Timestamp,
+        /// The carrier's reason; 0 = none.
+        error: u16,
+    },
+    /// The carrier said where the message is, short of its end.
+    Interim {
+        /// The message.
+        id: MessageId,
+        /// What it said.
+        state: MessageState,
+        /// When.
+        at: Timestamp,
+    },
+    /// The message came to its end.
+    Final {
+        /// The message.
+        id: MessageId,
+        /// Which one.
+        state: MessageState,
+        /// The carrier's error; 0 = none.
+        error: u16,
+        /// When.
+        at: Timestamp,
+    },
+    /// The sender changed the message; the octets are its new content.
+    Replaced(&'a [u8]),
+    /// A reply from a subscriber was accepted; the octets are a [`Parcel`](crate::message::Parcel).
+    Mo(&'a [u8]),
+    /// A receipt or reply needs no more deliveries.
+    Settled {
+        /// The message it is about, or its own id for a reply.
+        id: MessageId,
+        /// Which one of that message.
+        part: u8,
+    },
+    /// A message that is not over, whole, with where it stands: what a checkpoint keeps of it.
+    MessageAtRest {
+        /// Where it stands.
+        standing: Standing,
+        /// Its content.
+        content: &'a [u8],
+    },
+    /// A receipt or reply that is not settled, whole: what a checkpoint keeps of it.
+    DeliveryAtRest(&'a [u8]),
+}
+
+/// The part of a message that changes, in a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Its state; never final.
+    pub state: State,
+    /// Attempts begun.
+    pub attempts: u16,
+    /// Refusals in a row.
+    pub deferrals: u16,
+    /// Last error.
+    pub error: u16,
+    /// Next deadline.
+    pub deadline: Timestamp,
+    /// Intermediate notifications made.
+    pub notifications: u8,
+}
+
+/// Octets that are not a record of this version.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecordError;
+
+const ACCEPTED: u8 = 1;
+const ATTEMPT: u8 = 2;
+const FORWARDED: u8 = 3;
+const DEFERRED: u8 = 4;
+const INTERIM: u8 = 5;
+const FINAL: u8 = 6;
+const REPLACED: u8 = 7;
+const MO: u8 = 8;
+const SETTLED: u8 = 9;
+const MESSAGE_AT_REST: u8 = 10;
+const DELIVERY_AT_REST: u8 = 11;
+
+/// Octets before the body of each record: its length (with these) and its kind.
+const PREFIX_OCTETS: usize = 5;
+
+impl<'a> Record<'a> {
+    /// Appends the record: length (4, little-endian, all of it), kind (1), body.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&[0; PREFIX_OCTETS]);
+        let kind = self.put_body(out);
+        let length = (out.len() - start) as u32;
+        out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        out[start + 4] = kind;
+    }
+
+    fn put_body(&self, out: &mut Vec<u8>) -> u8 {
+        match *self {
+            Self::Accepted(content) => {
+                out.extend_from_slice(content);
+                ACCEPTED
+            }
+            Self::Attempt { id, carrier } => {
+                put_id(id, out);
+                out.push(carrier);
+                ATTEMPT
+            }
+            Self::Forwarded { id, carrier_id } => {
+                put_id(id, out);
+                out.extend_from_slice(carrier_id);
+                FORWARDED
+            }
+            Self::Deferred { id, until, error } => {
+                put_id(id, out);
+                put_time(until, out);
+                out.extend_from_slice(&error.to_le_bytes());
+                DEFERRED
+            }
+            Self::Interim { id, state, at } => {
+                put_id(id, out);
+                out.push(state.0);
+                put_time(at, out);
+                INTERIM
+            }
+            Self::Final { id, state, error, at } => {
+                put_id(id, out);
+                out.push(state.0);
+                out.extend_from_slice(&error.to_le_bytes());
+                put_time(at, out);
+                FINAL
+            }
+            Self::Replaced(content) => {
+                out.extend_from_slice(content);
+                REPLACED
+            }
+            Self::Mo(parcel) => {
+                out.extend_from_slice(parcel);
+                MO
+            }
+            Self::Settled { id, part } => {
+                put_id(id, out);
+                out.push(part);
+                SETTLED
+            }
+            Self::MessageAtRest { standing, content } => {
+                standing.put(out);
+                out.extend_from_slice(content);
+                MESSAGE_AT_REST
+            }
+            Self::DeliveryAtRest(parcel) => {
+                out.extend_from_slice(parcel);
+                DELIVERY_AT_REST
+            }
+        }
+    }
+
+    /// Takes the first record off `octets`; `None` when there are none left.
+    ///
+    /// # Errors
+    /// The octets are not a whole record of a known kind.
+    pub fn take(octets: &mut &'a [u8]) -> Result<Option<Self>, RecordError> {
+        if octets.is_empty() {
+            return Ok(None);
+        }
+        let length = octets.first_chunk().map(|prefix| u32::from_le_bytes(*prefix) as usize);
+        let length = length.filter(|length| (PREFIX_OCTETS..=octets.len()).contains(length)).ok_or(RecordError)?;
+        let (record, rest) = octets.split_at(length);
+        *octets = rest;
+        Self::read(record[4], &record[PREFIX_OCTETS..]).map(Some)
+    }
+
+    fn read(kind: u8, mut body: &'a [u8]) -> Result<Self, RecordError> {
+        let rest = &mut body;
+        let record = match kind {
+            ACCEPTED => return Ok(Self::Accepted(rest)),
+            REPLACED => return Ok(Self::Replaced(rest)),
+            MO => return Ok(Self::Mo(rest)),
+            DELIVERY_AT_REST => return Ok(Self::DeliveryAtRest(rest)),
+            FORWARDED => return Ok(Self::Forwarded { id: read_id(rest)?, carrier_id: rest }),
+            MESSAGE_AT_REST => {
+                return Ok(Self::MessageAtRest { standing: Standing::read(rest)?, content: rest });
+            }
+            ATTEMPT => Self::Attempt { id: read_id(rest)?, carrier: read_u8(rest)? },
+            DEFERRED => {
+                Self::Deferred { id: read_id(rest)?, until: read_time(rest)?, error: read_u16(rest)? }
+            }
+            INTERIM => Self::Interim {
+                id: read_id(rest)?,
+                state: MessageState(read_u8(rest)?),
+                at: read_time(rest)?,
+            },
+            FINAL => Self::Final {
+                id: read_id(rest)?,
+                state: MessageState(read_u8(rest)?),
+                error: read_u16(rest)?,
+                at: read_time(rest)?,
+            },
+            SETTLED => Self::Settled { id: read_id(rest)?, part: read_u8(rest)? },
+            _ => return Err(RecordError),
+        };
+        if rest.is_empty() { Ok(record) } else { Err(RecordError) }
+    }
+}
+
+impl Standing {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(match self.state {
+            State::Scheduled => 0,
+            State::Queued => 1,
+            State::Attempting => 2,
+            State::Forwarded => 3,
+            State::Final(_) => unreachable!("a message that is over is not kept whole"),
+        });
+        out.extend_from_slice(&self.attempts.to_le_bytes());
+        out.extend_from_slice(&self.deferrals.to_le_bytes());
+        out.extend_from_slice(&self.error.to_le_bytes());
+        put_time(self.deadline, out);
+        out.push(self.notifications);
+    }
+
+    fn read(rest: &mut &[u8]) -> Result<Self, RecordError> {
+        Ok(Self {
+            state: match read_u8(rest)? {
+                0 => State::Scheduled,
+                1 => State::Queued,
+                2 => State::Attempting,
+                3 => State::Forwarded,
+                _ => return Err(RecordError),
+            },
+            attempts: read_u16(rest)?,
+            deferrals: read_u16(rest)?,
+            error: read_u16(rest)?,
+            deadline: read_time(rest)?,
+            notifications: read_u8(rest)?,
+        })
+    }
+}
+
+fn put_id(id: MessageId, out: &mut Vec<u8>) {
+    out.extend_from_slice(&id.as_u64().to_le_bytes());
+}
+
+fn put_time(at: Timestamp, out: &mut Vec<u8>) {
+    out.extend_from_slice(&at.as_millis().to_le_bytes());
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], RecordError> {
+    let (head, tail) = rest.split_first_chunk().ok_or(RecordError)?;
+    *rest = tail;
+    Ok(*head)
+}
+
+fn read_u8(rest: &mut &[u8]) -> Result<u8, RecordError> {
+    take(rest).map(u8::from_le_bytes)
+}
+
+fn read_u16(rest: &mut &[u8]) -> Result<u16, RecordError> {
+    take(rest).map(u16::from_le_bytes)
+}
+
+fn read_id(rest: &mut &[u8]) -> Result<MessageId, RecordError> {
+    take(rest).map(|octets| MessageId::from_u64(u64::from_le_bytes(octets)))
+}
+
+fn read_time(rest: &mut &[u8]) -> Result<Timestamp, RecordError> {
+    take(rest).map(|octets| Timestamp::from_millis(u64::from_le_bytes(octets)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_reads_back_and_no_cut_does() {
+        let id = MessageId::from_u64(77);
+        let at = Timestamp::from_millis(123_456);
+        let state = MessageState::DELIVERED;
+        let standing = Standing {
+            state: State::Forwarded,
+            attempts: 2,
+            deferrals: 1,
+            error: 300,
+            deadline: at,
+            notifications: 4,
+        };
+        let records = [
+            Record::Accepted(b"content"),
+            Record::Attempt { id, carrier: 1 },
+            Record::Forwarded { id, carrier_id: b"0A1B" },
+            Record::Deferred { id, until: at, error: 8 },
+            Record::Interim { id, state, at },
+            Record::Final { id, state, error: 1, at },
+            Record::Replaced(b"content"),
+            Record::Mo(b"parcel"),
+            Record::Settled { id, part: 1 },
+            Record::MessageAtRest { standing, content: b"content" },
+            Record::DeliveryAtRest(b"parcel"),
+        ];
+        let mut octets = Vec::new();
+        for record in &records {
+            record.put(&mut octets);
+        }
+        let mut rest = &octets[..];
+        for record in &records {
+            assert_eq!(Record::take(&mut rest), Ok(Some(*record)));
+        }
+        assert_eq!(Record::take(&mut rest), Ok(None));
+        let whole = {
+            let mut octets = Vec::new();
+            Record::Final { id, state, error: 1, at }.put(&mut octets);
+            octets
+        };
+        for length in 1..whole.len() {
+            assert_eq!(Record::take(&mut &whole[..length]), Err(RecordError), "{length}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_an_error() {
+        assert_eq!(Record::take(&mut &[5, 0, 0, 0, 99][..]), Err(RecordError));
+    }
+}

@@ -1,0 +1,246 @@
+//! The name of a message: a number that also tells which partition owns it.
+
+use std::fmt;
+
+use crate::time::Timestamp;
+
+/// The part of a data directory that owns a message for life; 0–255.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PartitionNumber(pub u8);
+
+impl fmt::Display for PartitionNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:03}", self.0)
+    }
+}
+
+/// 2024-01-01T00:00:00Z, where the 41 bits of time begin; they last until 2093.
+const EPOCH_MILLIS: u64 = 1_704_067_200_000;
+const SEQUENCE_BITS: u32 = 10;
+const PARTITION_BITS: u32 = 8;
+const NODE_BITS: u32 = 4;
+const TIME_SHIFT: u32 = SEQUENCE_BITS + PARTITION_BITS + NODE_BITS;
+const SEQUENCE_MAX: u64 = (1 << SEQUENCE_BITS) - 1;
+/// Short ids live in the upper half of the 32-bit numbers, so that their text has always eight digits.
+const SHORT_FIRST: u64 = 1 << 31;
+const SHORT_LAST: u64 = u32::MAX as u64;
+
+/// A message_id: 63 bits of time (milliseconds), node, partition and sequence, written in decimal.
+///
+/// A peer below v3.4 takes at most eight characters. Messages of such a session get a *short* id (23 bits
+/// of sequence and the partition), written as eight hexadecimal digits. The two never look alike: a decimal
+/// id has at least fifteen digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(u64);
+
+impl MessageId {
+    /// The id with this number, as read from a record.
+    pub const fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number, as written to a record.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// Reads an id exactly as [`text`](Self::text) writes it; anything else names no message.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(text).ok()?;
+        let number = match text.len() {
+            8 if text.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'A'..=b'F')) => {
+                u64::from_str_radix(text, 16).ok().filter(|number| *number >= SHORT_FIRST)?
+            }
+            15..=19 if text.bytes().all(|octet| octet.is_ascii_digit()) && !text.starts_with('0') => {
+                text.parse().ok()?
+            }
+            _ => return None,
+        };
+        (number <= i64::MAX as u64).then_some(Self(number))
+    }
+
+    /// The text in every PDU, receipt and log line.
+    pub fn text(self) -> MessageIdText {
+        let mut text = MessageIdText { octets: [0; 20], start: 20 };
+        let radix = if self.is_short() { 16 } else { 10 };
+        let mut rest = self.0;
+        loop {
+            text.start -= 1;
+            text.octets[usize::from(text.start)] = b"0123456789ABCDEF"[(rest % radix) as usize];
+            rest /= radix;
+            if rest == 0 {
+                return text;
+            }
+        }
+    }
+
+    /// Whether this id fits a peer below v3.4.
+    pub const fn is_short(self) -> bool {
+        self.0 <= SHORT_LAST
+    }
+
+    /// The partition that owns the message.
+    pub const fn partition(self) -> PartitionNumber {
+        PartitionNumber(if self.is_short() { self.0 as u8 } else { (self.0 >> SEQUENCE_BITS) as u8 })
+    }
+
+    /// The id `offset` places further on in the same submit_multi.
+    pub const fn in_batch(self, offset: u8) -> Self {
+        Self(self.0 + offset as u64)
+    }
+
+    /// The id of the whole submit_multi, given this message's place in it.
+    pub const fn of_batch(self, offset: u8) -> Self {
+        Self(self.0 - offset as u64)
+    }
+
+    /// The four-second period in which the message was accepted; what the state at rest is ordered by.
+    pub const fn period(self) -> u64 {
+        if self.is_short() { 0 } else { self.0 >> (TIME_SHIFT + 12) }
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(str::from_utf8(self.text().as_octets()).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An id as text, without an allocation.
+#[derive(Clone, Copy)]
+pub struct MessageIdText {
+    octets: [u8; 20],
+    start: u8,
+}
+
+impl MessageIdText {
+    /// The digits, without a NUL.
+    pub fn as_octets(&self) -> &[u8] {
+        &self.octets[usize::from(self.start)..]
+    }
+}
+
+/// Gives out the ids of one partition: ascending, never the same twice, whatever the clock does.
+#[derive(Debug)]
+pub struct IdSource {
+    partition: PartitionNumber,
+    node: u8,
+    last: u64,
+    last_short: u64,
+}
+
+impl IdSource {
+    /// Starts behind every id that [`observe`](Self::observe) will be shown; `node` is 0–15.
+    pub const fn new(node: u8, partition: PartitionNumber) -> Self {
+        Self { partition, node: node & 0x0F, last: 0, last_short: SHORT_FIRST - 1 }
+    }
+
+    /// Never gives out `id` or a smaller one again.
+    pub fn observe(&mut self, id: MessageId) {
+        if id.is_short() {
+            self.last_short = self.last_short.max(id.0);
+        } else {
+            self.last = self.last.max(id.0);
+        }
+    }
+
+    /// The highest ids given out so far, long and short: what a checkpoint remembers.
+    pub const fn floors(&self) -> [MessageId; 2] {
+        [MessageId(self.last), MessageId(self.last_short)]
+    }
+
+    /// The first of `count` consecutive ids. When more than 1,024 are wanted in one millisecond the ids
+    /// run ahead of the clock; when the clock goes back they stay where they are.
+    pub fn next(&mut self, now: Timestamp, count: u8) -> MessageId {
+        let count = u64::from(count.max(1));
+        let millis = now.as_millis().saturating_sub(EPOCH_MILLIS);
+        let prefix = |millis: u64| {
+            (millis << TIME_SHIFT)
+                | (u64::from(self.node) << (SEQUENCE_BITS + PARTITION_BITS))
+                | (u64::from(self.partition.0) << SEQUENCE_BITS)
+        };
+        let mut first = prefix(millis);
+        if first <= self.last {
+            first = self.last + 1;
+            let sequence = first & SEQUENCE_MAX;
+            // A carry out of the sequence would change the partition; the next millisecond begins instead.
+            if sequence == 0 || sequence + count > SEQUENCE_MAX + 1 {
+                first = prefix((self.last >> TIME_SHIFT) + 1);
+            }
+        }
+        self.last = first + count - 1;
+        MessageId(first)
+    }
+
+    /// The next short id; after 8,388,608 of them the oldest come again.
+    pub fn next_short(&mut self) -> MessageId {
+        let sequence = ((self.last_short >> PARTITION_BITS) + 1) & 0x007F_FFFF;
+        self.last_short = SHORT_FIRST | (sequence << PARTITION_BITS) | u64::from(self.partition.0);
+        MessageId(self.last_short)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(EPOCH_MILLIS + 90_000_000_000);
+
+    #[test]
+    fn ids_ascend_and_keep_their_partition() {
+        let mut source = IdSource::new(0, PartitionNumber(7));
+        let mut last = source.next(NOW, 1);
+        for step in 0..5_000_u64 {
+            // A clock that stands still, goes back and goes on.
+            let wall = Timestamp::from_millis(NOW.as_millis() + step % 3);
+            let id = source.next(wall, (step % 255) as u8);
+            assert!(id > last, "{id} after {last}");
+            assert_eq!(id.partition(), PartitionNumber(7));
+            last = id.in_batch((step % 255).max(1) as u8 - 1);
+            assert_eq!(last.partition(), PartitionNumber(7));
+        }
+    }
+
+    #[test]
+    fn text_is_decimal_and_reads_back() {
+        let id = IdSource::new(15, PartitionNumber(255)).next(NOW, 1);
+        let text = id.to_string();
+        assert!(text.len() <= 19 && text.bytes().all(|octet| octet.is_ascii_digit()), "{text}");
+        assert_eq!(MessageId::parse(text.as_bytes()), Some(id));
+    }
+
+    #[test]
+    fn short_ids_have_eight_characters_and_read_back() {
+        let mut source = IdSource::new(0, PartitionNumber(3));
+        let first = source.next_short();
+        assert_eq!(first.to_string(), "80000003");
+        assert_eq!(first.partition(), PartitionNumber(3));
+        assert_eq!(MessageId::parse(b"80000003"), Some(first));
+        source.observe(MessageId(SHORT_LAST));
+        assert_eq!(source.next_short().to_string(), "80000003");
+    }
+
+    #[test]
+    fn other_texts_name_no_message() {
+        let texts: [&[u8]; 8] =
+            [b"", b"0", b"nosuchid", b"0123456789", b"00000001", b"8000000a", b"99999999999999999999", b"1 2"];
+        for text in texts {
+            assert_eq!(MessageId::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ids_seen_before_a_restart_do_not_come_again() {
+        let mut before = IdSource::new(0, PartitionNumber(0));
+        let seen = before.next(Timestamp::from_millis(NOW.as_millis() + 60_000), 1);
+        let mut after = IdSource::new(0, PartitionNumber(0));
+        after.observe(seen);
+        assert!(after.next(NOW, 1) > seen);
+    }
+}

@@ -1,0 +1,67 @@
+//! The life of a short message: its id, its content, its states, and when it is tried again.
+
+mod content;
+mod id;
+mod lifecycle;
+mod parcel;
+mod retry;
+
+pub use content::{Content, ContentError, OwnedAddress};
+pub use id::{IdSource, MessageId, MessageIdText, PartitionNumber};
+pub use lifecycle::{Event, Refused, State, next};
+pub use parcel::{Parcel, ParcelKey, ParcelView, Reply, receipt_for, reply_for, wants_receipt};
+pub use retry::Backoff;
+
+use crate::time::Timestamp;
+
+/// A message that is not over, as its partition keeps it in memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// What was submitted, in the form of its record.
+    content: Box<[u8]>,
+    /// Where it stands.
+    pub state: State,
+    /// Attempts begun, over its whole life.
+    pub attempts: u16,
+    /// Attempts refused in a row; what the pause before the next one grows by.
+    pub deferrals: u16,
+    /// The last error a carrier named; 0 = none.
+    pub error: u16,
+    /// The next time something is due: schedule, retry or expiry.
+    pub deadline: Timestamp,
+    /// How many intermediate notifications it has had.
+    pub notifications: u8,
+}
+
+impl Message {
+    /// A message as accepted: scheduled when its content says so, else queued.
+    ///
+    /// # Errors
+    /// `content` is not the record of a message.
+    pub fn accept(content: Box<[u8]>) -> Result<Self, ContentError> {
+        let view = Content::read(&content)?;
+        let state = if view.is_scheduled() { State::Scheduled } else { State::Queued };
+        let deadline = if view.is_scheduled() { view.deliver_at } else { view.accepted_at };
+        Ok(Self { state, attempts: 0, deferrals: 0, error: 0, deadline, notifications: 0, content })
+    }
+
+    /// The submitted fields.
+    pub fn content(&self) -> Content<'_> {
+        Content::read(&self.content).unwrap_or_else(|_| unreachable!("checked when the message was made"))
+    }
+
+    /// The submitted fields in the form of their record.
+    pub fn content_octets(&self) -> &[u8] {
+        &self.content
+    }
+
+    /// Puts other content in the place of the old (replace_sm).
+    ///
+    /// # Errors
+    /// `content` is not the record of a message; nothing changes.
+    pub fn replace_content(&mut self, content: Box<[u8]>) -> Result<(), ContentError> {
+        Content::read(&content)?;
+        self.content = content;
+        Ok(())
+    }
+}

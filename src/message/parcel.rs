@@ -1,0 +1,244 @@
+//! What goes to an account: a receipt or a reply, as the deliver_sm it will be.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::message::{Content, ContentError, MessageId};
+use crate::pdu::receipt::{self, MessageState, Receipt};
+use crate::pdu::{
+    Address, Alphabet, DataCoding, EsmClass, RegisteredDelivery, ReceiptRequest, ShortMessage, Tag, Tlvs, put_tlv,
+};
+use crate::time::Timestamp;
+
+/// The name of a parcel: the message it is about, and which parcel of that message.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ParcelKey {
+    /// The message that a receipt is about; a reply has an id of its own.
+    pub id: MessageId,
+    /// [`FINAL_RECEIPT`](Self::FINAL_RECEIPT), [`REPLY`](Self::REPLY), or an intermediate notification.
+    pub part: u8,
+}
+
+impl ParcelKey {
+    /// A reply from a subscriber.
+    pub const REPLY: u8 = 0;
+    /// The receipt for the final state.
+    pub const FINAL_RECEIPT: u8 = 1;
+    /// The first intermediate notification; the others count on from here.
+    pub const NOTIFICATION_FIRST: u8 = 2;
+}
+
+/// A deliver_sm on its way to an account, in the form of its record; cheap to share between cores.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parcel {
+    octets: Bytes,
+}
+
+/// The parts of a parcel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ParcelView<'a> {
+    /// Its name.
+    pub key: ParcelKey,
+    /// When it came to be.
+    pub created_at: Timestamp,
+    /// The account it is for.
+    pub system_id: &'a [u8],
+    /// The mandatory fields of the deliver_sm, as on the wire.
+    pub mandatory: &'a [u8],
+    /// Its TLVs, as on the wire; left out for a peer below v3.4.
+    pub tlvs: &'a [u8],
+}
+
+const FIXED_OCTETS: usize = 8 + 1 + 8 + 1;
+
+impl Parcel {
+    /// Makes the record of a parcel from its parts.
+    pub fn new(view: &ParcelView<'_>) -> Self {
+        let mut octets = Vec::with_capacity(
+            FIXED_OCTETS + view.system_id.len() + 2 + view.mandatory.len() + view.tlvs.len(),
+        );
+        octets.extend_from_slice(&view.key.id.as_u64().to_le_bytes());
+        octets.push(view.key.part);
+        octets.extend_from_slice(&view.created_at.as_millis().to_le_bytes());
+        assert!(view.system_id.len() <= 255 && view.mandatory.len() <= 65_535, "a deliver_sm is short");
+        octets.push(view.system_id.len() as u8);
+        octets.extend_from_slice(view.system_id);
+        octets.extend_from_slice(&(view.mandatory.len() as u16).to_le_bytes());
+        octets.extend_from_slice(view.mandatory);
+        octets.extend_from_slice(view.tlvs);
+        Self { octets: octets.into() }
+    }
+
+    /// Takes the octets of a record.
+    ///
+    /// # Errors
+    /// They are not a parcel.
+    pub fn read(octets: &[u8]) -> Result<Self, ContentError> {
+        split(octets)?;
+        Ok(Self { octets: Bytes::copy_from_slice(octets) })
+    }
+
+    /// The octets for a record.
+    pub fn as_octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// The parts.
+    pub fn view(&self) -> ParcelView<'_> {
+        split(&self.octets).unwrap_or_else(|_| unreachable!("checked when the parcel was made"))
+    }
+
+    /// When it is given up.
+    pub fn expires_at(&self, retention: Duration) -> Timestamp {
+        self.view().created_at + retention
+    }
+}
+
+fn split(octets: &[u8]) -> Result<ParcelView<'_>, ContentError> {
+    let (fixed, rest) = octets.split_first_chunk::<FIXED_OCTETS>().ok_or(ContentError)?;
+    let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|octet| fixed[at + octet]));
+    let (system_id, rest) = rest.split_at_checked(fixed[17].into()).ok_or(ContentError)?;
+    let (length, rest) = rest.split_first_chunk().ok_or(ContentError)?;
+    let (mandatory, tlvs) = rest.split_at_checked(u16::from_le_bytes(*length).into()).ok_or(ContentError)?;
+    Ok(ParcelView {
+        key: ParcelKey { id: MessageId::from_u64(u64_at(0)), part: fixed[8] },
+        created_at: Timestamp::from_millis(u64_at(9)),
+        system_id,
+        mandatory,
+        tlvs,
+    })
+}
+
+/// Whether the sender asked to be told about this final state.
+pub fn wants_receipt(content: &Content<'_>, state: MessageState) -> bool {
+    // Datagram mode never has receipts.
+    if content.esm_class.is_datagram() {
+        return false;
+    }
+    match content.registered_delivery.receipt() {
+        ReceiptRequest::None => false,
+        ReceiptRequest::Always => true,
+        ReceiptRequest::OnFailure => state != MessageState::DELIVERED,
+        ReceiptRequest::OnSuccess => state == MessageState::DELIVERED,
+    }
+}
+
+/// The receipt, or intermediate notification, that says `state` about a message.
+pub fn receipt_for(
+    content: &Content<'_>,
+    part: u8,
+    state: MessageState,
+    error: u16,
+    at: Timestamp,
+    default_alphabet: Alphabet,
+) -> Parcel {
+    let id = content.public_id().text();
+    let body = match crate::pdu::Udh::split(content.user_data) {
+        Ok((_, text)) if content.esm_class.has_udhi() => text,
+        Ok(_) | Err(_) => content.user_data,
+    };
+    let alphabet = content.data_coding.alphabet(default_alphabet).unwrap_or(Alphabet::Binary);
+    // The excerpt is twenty characters; no alphabet needs more than four octets for one.
+    let text = receipt::excerpt(&alphabet.decode(&body[..body.len().min(80)]));
+    let mut line = Vec::with_capacity(160);
+    Receipt {
+        message_id: id.as_octets(),
+        submitted: 1,
+        delivered: u16::from(state == MessageState::DELIVERED),
+        submit_date: content.accepted_at,
+        done_date: at,
+        state,
+        error,
+        text: &text,
+    }
+    .put(&mut line);
+
+    let mut tlvs = Vec::with_capacity(64);
+    let mut id_nul = id.as_octets().to_vec();
+    id_nul.push(0);
+    put_tlv(Tag::RECEIPTED_MESSAGE_ID, &id_nul, &mut tlvs);
+    put_tlv(Tag::MESSAGE_STATE, &[state.0], &mut tlvs);
+    if error != 0 {
+        let [high, low] = error.to_be_bytes();
+        put_tlv(Tag::NETWORK_ERROR_CODE, &[NETWORK_GSM, high, low], &mut tlvs);
+    }
+    let submitted = Tlvs::new_checked(content.tlvs);
+    if let Some(reference) = submitted.get(Tag::USER_MESSAGE_REFERENCE) {
+        put_tlv(Tag::USER_MESSAGE_REFERENCE, reference, &mut tlvs);
+    }
+
+    let esm_class = if part == ParcelKey::FINAL_RECEIPT {
+        EsmClass::MC_DELIVERY_RECEIPT
+    } else {
+        EsmClass::INTERMEDIATE_NOTIFICATION
+    };
+    Parcel::new(&ParcelView {
+        key: ParcelKey { id: content.id, part },
+        created_at: at,
+        system_id: content.system_id,
+        mandatory: &deliver_sm(content.service_type, content.destination, content.source, esm_class, &line, DataCoding::DEFAULT),
+        tlvs: &tlvs,
+    })
+}
+
+/// The network type of network_error_code: GSM.
+const NETWORK_GSM: u8 = 3;
+
+/// A reply from a subscriber, for the account that owns the number it was sent to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply<'a> {
+    /// The subscriber.
+    pub source: Address<'a>,
+    /// The account's number.
+    pub destination: Address<'a>,
+    /// The alphabet of `user_data`.
+    pub data_coding: DataCoding,
+    /// At most 254 octets, the most that every version takes in one deliver_sm.
+    pub user_data: &'a [u8],
+    /// Whether `user_data` begins with a user data header.
+    pub has_udh: bool,
+}
+
+/// The deliver_sm that brings a reply.
+pub fn reply_for(id: MessageId, system_id: &[u8], reply: &Reply<'_>, at: Timestamp) -> Parcel {
+    let esm_class = if reply.has_udh { EsmClass::UDHI } else { EsmClass::DEFAULT };
+    Parcel::new(&ParcelView {
+        key: ParcelKey { id, part: ParcelKey::REPLY },
+        created_at: at,
+        system_id,
+        mandatory: &deliver_sm(b"", reply.source, reply.destination, esm_class, reply.user_data, reply.data_coding),
+        tlvs: &[],
+    })
+}
+
+/// The mandatory fields of a deliver_sm.
+fn deliver_sm(
+    service_type: &[u8],
+    source: Address<'_>,
+    destination: Address<'_>,
+    esm_class: EsmClass,
+    user_data: &[u8],
+    data_coding: DataCoding,
+) -> Vec<u8> {
+    let mut octets = Vec::with_capacity(80 + user_data.len());
+    ShortMessage {
+        service_type,
+        source,
+        destination,
+        esm_class,
+        protocol_id: 0,
+        priority_flag: 0,
+        schedule_delivery_time: b"",
+        validity_period: b"",
+        registered_delivery: RegisteredDelivery(0),
+        replace_if_present_flag: 0,
+        data_coding,
+        sm_default_msg_id: 0,
+        short_message: user_data,
+        tlvs: Tlvs::EMPTY,
+    }
+    .put_mandatory(&mut octets)
+    .unwrap_or_else(|_| unreachable!("every field comes from a decoded PDU or is shorter than its limit"));
+    octets
+}

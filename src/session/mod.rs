@@ -1,0 +1,666 @@
+//! One SMPP session, of either side: states, windows, timers. Octets and time go in, PDUs and octets come out.
+
+mod matrix;
+mod window;
+
+use std::time::Duration;
+
+pub use matrix::{Verdict, verdict};
+pub use window::{InFlight, Window};
+
+use crate::pdu::{
+    Answer, CommandId, CommandStatus, FieldTooLong, Framing, Header, InterfaceVersion, Pdu, next_frame,
+    put_header_only,
+};
+use crate::time::Instant;
+
+/// Which end of the session we are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The client.
+    Esme,
+    /// The message centre.
+    Mc,
+}
+
+/// §2.2, with the two ways of ending apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Connected, not bound.
+    Open,
+    /// The MC connected to us (or we to it) and sent outbind.
+    Outbound,
+    /// Bound as transmitter.
+    BoundTx,
+    /// Bound as receiver.
+    BoundRx,
+    /// Bound as transceiver.
+    BoundTrx,
+    /// unbind was sent or received, and something is still to be answered.
+    Unbinding,
+    /// unbind was answered; what is in the output is the last.
+    Unbound,
+    /// Over.
+    Closed,
+}
+
+impl State {
+    /// Whether a bind is in force.
+    pub const fn is_bound(self) -> bool {
+        match self {
+            Self::BoundTx | Self::BoundRx | Self::BoundTrx => true,
+            Self::Open | Self::Outbound | Self::Unbinding | Self::Unbound | Self::Closed => false,
+        }
+    }
+
+    /// Whether the MC may send deliver_sm here.
+    pub const fn receives(self) -> bool {
+        match self {
+            Self::BoundRx | Self::BoundTrx => true,
+            Self::Open | Self::Outbound | Self::BoundTx | Self::Unbinding | Self::Unbound | Self::Closed => false,
+        }
+    }
+}
+
+/// The three ways to bind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BindMode {
+    /// Sends only.
+    Transmitter,
+    /// Receives only.
+    Receiver,
+    /// Both.
+    Transceiver,
+}
+
+impl BindMode {
+    /// The mode that a bind request asks for.
+    pub const fn of(command: CommandId) -> Option<Self> {
+        match command {
+            CommandId::BIND_TRANSMITTER => Some(Self::Transmitter),
+            CommandId::BIND_RECEIVER => Some(Self::Receiver),
+            CommandId::BIND_TRANSCEIVER => Some(Self::Transceiver),
+            _ => None,
+        }
+    }
+
+    /// The state of a session bound so.
+    pub const fn state(self) -> State {
+        match self {
+            Self::Transmitter => State::BoundTx,
+            Self::Receiver => State::BoundRx,
+            Self::Transceiver => State::BoundTrx,
+        }
+    }
+}
+
+/// The limits and timers of a session (§2.7).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionSettings {
+    /// From the connection to a successful bind.
+    pub session_init_timeout: Duration,
+    /// Silence after which we send enquire_link.
+    pub enquire_link_interval: Duration,
+    /// enquire_links in a row without an answer before the peer counts as gone; 0 = never.
+    pub enquire_link_unanswered_max: u8,
+    /// No PDU received for so long ends a bound session.
+    pub inactivity_timeout: Duration,
+    /// How long our own requests wait for their response.
+    pub response_timeout: Duration,
+    /// How long a PDU that has begun to arrive may take to be whole.
+    pub pdu_timeout: Duration,
+    /// The longest PDU, once bound.
+    pub pdu_octets_max: usize,
+    /// The longest PDU before that.
+    pub pdu_octets_max_unbound: usize,
+    /// Requests of the peer that may wait for our answer; at the limit we stop reading.
+    pub window_in_max: usize,
+    /// Our requests that may wait for the peer's answer.
+    pub window_out_max: usize,
+    /// Failed binds before the connection is closed.
+    pub bind_attempts_max: u8,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            session_init_timeout: Duration::from_secs(10),
+            enquire_link_interval: Duration::from_secs(30),
+            enquire_link_unanswered_max: 2,
+            inactivity_timeout: Duration::from_secs(120),
+            response_timeout: Duration::from_secs(10),
+            pdu_timeout: Duration::from_secs(30),
+            pdu_octets_max: 81_920,
+            pdu_octets_max_unbound: 1_024,
+            window_in_max: 1_000,
+            window_out_max: 10,
+            bind_attempts_max: 3,
+        }
+    }
+}
+
+/// Why a session ends, for the log and the counters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CloseReason {
+    /// unbind, either way round, and all was answered.
+    Unbound,
+    /// The peer closed the connection.
+    PeerClosed,
+    /// A command_length that cannot be; the stream cannot be trusted any more.
+    FramingLost,
+    /// No successful bind in time.
+    SessionInitTimeout,
+    /// Too many failed binds.
+    BindAttempts,
+    /// Nothing came from the peer for too long.
+    Inactivity,
+    /// The peer did not answer enquire_link.
+    EnquireLinkUnanswered,
+    /// The peer did not answer unbind.
+    UnbindUnanswered,
+    /// A PDU began and did not end.
+    PduTimeout,
+    /// We end it: shutdown, or the account was removed.
+    Ours,
+}
+
+/// Something the session's owner has to know or answer.
+#[derive(Debug)]
+pub enum Received<'a, T> {
+    /// A request that is in its place. The owner answers it, once, with [`Session::respond`] or
+    /// [`Session::respond_header`].
+    Request(Header, Pdu<'a>),
+    /// A request without a response: outbind, alert_notification.
+    Notice(Pdu<'a>),
+    /// The peer's answer to [`Session::request`]. With a status other than ESME_ROK the body means nothing.
+    Response {
+        /// What was asked.
+        request: InFlight<T>,
+        /// Its outcome.
+        status: CommandStatus,
+        /// The response.
+        pdu: Pdu<'a>,
+    },
+    /// The peer unbinds; the session answers by itself when all else is answered.
+    Unbind,
+}
+
+/// What passing time has brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Elapsed<T> {
+    /// A request of ours was not answered in time.
+    Unanswered(T),
+    /// The session is over.
+    Close(CloseReason),
+}
+
+/// One session. `T` names, for its owner, what a request is about.
+#[derive(Debug)]
+pub struct Session<T> {
+    side: Side,
+    state: State,
+    version: InterfaceVersion,
+    settings: SessionSettings,
+    window: Window<T>,
+    /// Requests of the peer that wait for our answer.
+    requests_waiting: usize,
+    opened_at: Instant,
+    last_received: Instant,
+    /// When the PDU that is not whole yet began to arrive.
+    partial_since: Option<Instant>,
+    enquire_link_at: Instant,
+    enquire_link_unanswered: u8,
+    /// The peer's unbind, when it has to wait for other answers.
+    unbind_to_answer: Option<u32>,
+    failed_binds: u8,
+    close: Option<CloseReason>,
+    output: Vec<u8>,
+    ignored: u64,
+}
+
+impl<T: Copy> Session<T> {
+    /// A session on a connection that has just been made.
+    pub fn new(side: Side, settings: SessionSettings, now: Instant) -> Self {
+        Self {
+            side,
+            state: State::Open,
+            version: InterfaceVersion::V5_0,
+            enquire_link_at: now + settings.enquire_link_interval,
+            settings,
+            window: Window::new(),
+            requests_waiting: 0,
+            opened_at: now,
+            last_received: now,
+            partial_since: None,
+            enquire_link_unanswered: 0,
+            unbind_to_answer: None,
+            failed_binds: 0,
+            close: None,
+            output: Vec::new(),
+            ignored: 0,
+        }
+    }
+
+    /// Where the session stands.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// What the peer understands; v5.0 until a bind says otherwise.
+    pub const fn version(&self) -> InterfaceVersion {
+        self.version
+    }
+
+    /// Why the session is over, once it is. The output may still hold octets to send before closing.
+    pub const fn close_reason(&self) -> Option<CloseReason> {
+        self.close
+    }
+
+    /// Octets for the peer; whoever sends them takes them out.
+    pub const fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Whether the peer has as many requests waiting as it may: read no more until some are answered.
+    pub const fn is_window_full(&self) -> bool {
+        self.requests_waiting >= self.settings.window_in_max
+    }
+
+    /// Requests of ours that may still be sent.
+    pub const fn window_room(&self) -> usize {
+        self.settings.window_out_max.saturating_sub(self.window.tokens())
+    }
+
+    /// The limits and timers in force.
+    pub const fn settings(&self) -> &SessionSettings {
+        &self.settings
+    }
+
+    /// Other limits, from now on: an account may have its own.
+    pub fn set_settings(&mut self, settings: SessionSettings) {
+        self.settings = settings;
+    }
+
+    /// Responses that answered nothing and other PDUs that were passed over, since the last call.
+    pub const fn take_ignored(&mut self) -> u64 {
+        std::mem::replace(&mut self.ignored, 0)
+    }
+
+    /// Takes PDUs off the front of `octets` until one concerns the owner. `None` when what is left is not a
+    /// whole PDU, when the window is full, or when the session is over.
+    ///
+    /// Order of checks: length, known id, state, body (section 17 of our protocol reference).
+    pub fn receive<'a>(&mut self, now: Instant, octets: &mut &'a [u8]) -> Option<Received<'a, T>> {
+        while self.close.is_none() && !self.is_window_full() {
+            let pdu_octets_max = if self.state.is_bound() || self.state == State::Unbinding {
+                self.settings.pdu_octets_max
+            } else {
+                self.settings.pdu_octets_max_unbound
+            };
+            let frame = match next_frame(octets, pdu_octets_max) {
+                Framing::Frame(frame) => frame,
+                Framing::Incomplete => {
+                    self.note_partial(now, octets);
+                    return None;
+                }
+                Framing::Broken { sequence_number } => {
+                    *octets = &[];
+                    self.nack(CommandStatus::ESME_RINVCMDLEN, sequence_number);
+                    self.end(CloseReason::FramingLost);
+                    return None;
+                }
+            };
+            *octets = &octets[frame.header.command_length as usize..];
+            self.partial_since = None;
+            self.last_received = now;
+            self.enquire_link_at = now + self.settings.enquire_link_interval;
+            self.enquire_link_unanswered = 0;
+
+            let header = frame.header;
+            if header.command_id.is_response() {
+                let Some(request) = self.matching(&header) else {
+                    self.ignored += 1;
+                    continue;
+                };
+                if let Some(received) = self.response(request, &header, frame.decode().ok()) {
+                    return Some(received);
+                }
+                continue;
+            }
+            match verdict(self.side, self.state, header.command_id) {
+                Verdict::Allowed => {}
+                Verdict::Refused(status) => {
+                    self.put_refusal(header.command_id, status, header.sequence_number);
+                    continue;
+                }
+                Verdict::Nacked(status) => {
+                    self.nack(status, header.sequence_number);
+                    continue;
+                }
+                Verdict::Ignored => {
+                    self.ignored += 1;
+                    continue;
+                }
+            }
+            match frame.decode() {
+                Ok(Pdu::EnquireLink) => {
+                    put_header_only(
+                        CommandId::ENQUIRE_LINK_RESP,
+                        CommandStatus::ESME_ROK,
+                        header.sequence_number,
+                        &mut self.output,
+                    );
+                }
+                Ok(Pdu::Unbind) => {
+                    if self.peer_unbinds(header.sequence_number) {
+                        return Some(Received::Unbind);
+                    }
+                }
+                Ok(pdu @ (Pdu::Outbind(_) | Pdu::AlertNotification(_))) => {
+                    if matches!(pdu, Pdu::Outbind(_)) {
+                        self.state = State::Outbound;
+                    }
+                    return Some(Received::Notice(pdu));
+                }
+                Ok(pdu) => {
+                    self.requests_waiting += 1;
+                    return Some(Received::Request(header, pdu));
+                }
+                Err(unreadable) => match unreadable.answer {
+                    Answer::GenericNack => self.nack(unreadable.status, header.sequence_number),
+                    Answer::OwnResponse => {
+                        self.put_refusal(header.command_id, unreadable.status, header.sequence_number);
+                    }
+                },
+            }
+        }
+        None
+    }
+
+    /// Answers a request with a body.
+    ///
+    /// # Errors
+    /// A field is too long for the wire; nothing was written and the request still waits.
+    pub fn respond(&mut self, response: &Pdu<'_>, sequence_number: u32) -> Result<(), FieldTooLong> {
+        if self.close.is_none() {
+            response.encode(CommandStatus::ESME_ROK, sequence_number, &mut self.output)?;
+        }
+        self.answered();
+        Ok(())
+    }
+
+    /// Answers a request with a status alone: what an error always is, and some successes.
+    pub fn respond_header(&mut self, request: CommandId, status: CommandStatus, sequence_number: u32) {
+        if self.close.is_none() {
+            self.put_refusal(request, status, sequence_number);
+        }
+        self.answered();
+    }
+
+    /// Refuses a request that no response exists for, or that we do not offer.
+    pub fn respond_nack(&mut self, status: CommandStatus, sequence_number: u32) {
+        if self.close.is_none() {
+            self.nack(status, sequence_number);
+        }
+        self.answered();
+    }
+
+    /// Answers a bind with success: from here on the session is bound.
+    ///
+    /// # Errors
+    /// `mc_system_id` is too long for the wire.
+    pub fn accept_bind(
+        &mut self,
+        mode: BindMode,
+        asked: InterfaceVersion,
+        response: &Pdu<'_>,
+        sequence_number: u32,
+    ) -> Result<(), FieldTooLong> {
+        self.version = asked.negotiate();
+        self.respond(response, sequence_number)?;
+        if self.close.is_none() && self.state != State::Unbinding {
+            self.state = mode.state();
+        }
+        Ok(())
+    }
+
+    /// Answers a bind with a refusal; the last one allowed closes the session.
+    pub fn refuse_bind(&mut self, request: CommandId, status: CommandStatus, sequence_number: u32) {
+        self.respond_header(request, status, sequence_number);
+        self.failed_binds += 1;
+        if self.failed_binds >= self.settings.bind_attempts_max {
+            self.end(CloseReason::BindAttempts);
+        }
+    }
+
+    /// As an ESME: the state after a bind_resp with ESME_ROK.
+    pub fn bound(&mut self, mode: BindMode) {
+        self.state = mode.state();
+    }
+
+    /// Sends a request; `put` appends the body behind the header.
+    pub fn request_with(&mut self, now: Instant, command_id: CommandId, token: T, put: impl FnOnce(&mut Vec<u8>)) {
+        let sequence_number = self.open(now, command_id, Some(token));
+        let start = self.output.len();
+        put_header_only(command_id, CommandStatus::ESME_ROK, sequence_number, &mut self.output);
+        put(&mut self.output);
+        let length = (self.output.len() - start) as u32;
+        self.output[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// A field is too long for the wire; nothing was sent.
+    pub fn request(&mut self, now: Instant, pdu: &Pdu<'_>, token: T) -> Result<(), FieldTooLong> {
+        let start = self.output.len();
+        pdu.encode(CommandStatus::ESME_ROK, 0, &mut self.output)?;
+        let sequence_number = self.open(now, pdu.command_id(), Some(token));
+        self.output[start + 12..start + 16].copy_from_slice(&sequence_number.to_be_bytes());
+        Ok(())
+    }
+
+    /// Unbinds from our side: the peer's answers are still taken, its requests are not.
+    pub fn unbind(&mut self, now: Instant) {
+        match self.state {
+            State::BoundTx | State::BoundRx | State::BoundTrx => {
+                let sequence_number = self.open(now, CommandId::UNBIND, None);
+                put_header_only(CommandId::UNBIND, CommandStatus::ESME_ROK, sequence_number, &mut self.output);
+                self.state = State::Unbinding;
+            }
+            State::Open | State::Outbound => self.end(CloseReason::Ours),
+            State::Unbinding | State::Unbound | State::Closed => {}
+        }
+    }
+
+    /// Ends the session; what is in the output is still to be sent.
+    pub fn end(&mut self, reason: CloseReason) {
+        self.close.get_or_insert(reason);
+        self.state = State::Closed;
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        if self.close.is_some() {
+            return None;
+        }
+        let init = (!self.state.is_bound()).then(|| self.opened_at + self.settings.session_init_timeout);
+        let bound = self.state.is_bound();
+        let inactivity = bound.then(|| self.last_received + self.settings.inactivity_timeout);
+        let enquire_link = bound.then_some(self.enquire_link_at);
+        let partial = self.partial_since.map(|since| since + self.settings.pdu_timeout);
+        let init = init.filter(|_| matches!(self.state, State::Open | State::Outbound));
+        [init, inactivity, enquire_link, partial, self.window.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// What time has brought by `now`; call until `None`.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Elapsed<T>> {
+        if self.close.is_some() {
+            return None;
+        }
+        while let Some(request) = self.window.expire(now) {
+            match (request.token, request.command_id) {
+                (Some(token), _) => return Some(Elapsed::Unanswered(token)),
+                (None, CommandId::UNBIND) => return Some(self.ended(CloseReason::UnbindUnanswered)),
+                // Any PDU since then proves life, §2.7; the count was cleared when it came.
+                (None, _) => {
+                    let limit = self.settings.enquire_link_unanswered_max;
+                    if limit != 0 && self.enquire_link_unanswered >= limit {
+                        return Some(self.ended(CloseReason::EnquireLinkUnanswered));
+                    }
+                }
+            }
+        }
+        if self.partial_since.is_some_and(|since| now >= since + self.settings.pdu_timeout) {
+            return Some(self.ended(CloseReason::PduTimeout));
+        }
+        match self.state {
+            State::Open | State::Outbound => {
+                if now >= self.opened_at + self.settings.session_init_timeout {
+                    return Some(self.ended(CloseReason::SessionInitTimeout));
+                }
+            }
+            State::BoundTx | State::BoundRx | State::BoundTrx => {
+                if now >= self.last_received + self.settings.inactivity_timeout {
+                    return Some(self.ended(CloseReason::Inactivity));
+                }
+                if now >= self.enquire_link_at {
+                    self.enquire_link_at = now + self.settings.enquire_link_interval;
+                    self.enquire_link_unanswered = self.enquire_link_unanswered.saturating_add(1);
+                    let sequence_number = self.open(now, CommandId::ENQUIRE_LINK, None);
+                    put_header_only(
+                        CommandId::ENQUIRE_LINK,
+                        CommandStatus::ESME_ROK,
+                        sequence_number,
+                        &mut self.output,
+                    );
+                }
+            }
+            State::Unbinding | State::Unbound | State::Closed => {}
+        }
+        None
+    }
+
+    /// Requests of ours that will not be answered any more, once the session is over.
+    pub fn take_unanswered(&mut self) -> Option<T> {
+        while let Some(request) = self.window.take_oldest() {
+            if request.token.is_some() {
+                return request.token;
+            }
+        }
+        None
+    }
+
+    fn note_partial(&mut self, now: Instant, octets: &[u8]) {
+        if octets.is_empty() {
+            self.partial_since = None;
+        } else {
+            self.partial_since.get_or_insert(now);
+        }
+    }
+
+    fn open(&mut self, now: Instant, command_id: CommandId, token: Option<T>) -> u32 {
+        self.window.open(InFlight { command_id, token, deadline: now + self.settings.response_timeout })
+    }
+
+    /// The request that a response answers. One of another kind answers nothing; generic_nack answers any.
+    fn matching(&mut self, header: &Header) -> Option<InFlight<T>> {
+        let is_nack = header.command_id == CommandId::GENERIC_NACK;
+        let asked = self.window.peek(header.sequence_number)?.command_id;
+        if is_nack || asked.response() == header.command_id {
+            self.window.close(header.sequence_number)
+        } else {
+            None
+        }
+    }
+
+    fn response<'a>(
+        &mut self,
+        request: InFlight<T>,
+        header: &Header,
+        decoded: Option<Pdu<'a>>,
+    ) -> Option<Received<'a, T>> {
+        match request.command_id {
+            CommandId::ENQUIRE_LINK => None,
+            CommandId::UNBIND => {
+                self.state = State::Unbound;
+                self.end(CloseReason::Unbound);
+                None
+            }
+            _ => {
+                // A nack says failure even when it says ESME_ROK.
+                let status = match header.command_status {
+                    CommandStatus::ESME_ROK if header.command_id == CommandId::GENERIC_NACK => {
+                        CommandStatus::ESME_RUNKNOWNERR
+                    }
+                    status => status,
+                };
+                // Section 17 row 18: a bad body does not change what the status says.
+                let pdu = decoded.unwrap_or(Pdu::Bodyless(header.command_id));
+                Some(Received::Response { request, status, pdu })
+            }
+        }
+    }
+
+    /// Whether the session was bound until now.
+    fn peer_unbinds(&mut self, sequence_number: u32) -> bool {
+        let was_bound = self.state.is_bound();
+        if !was_bound && self.state != State::Unbinding {
+            self.put_refusal(CommandId::UNBIND, CommandStatus::ESME_RINVBNDSTS, sequence_number);
+            self.end(CloseReason::Unbound);
+            return false;
+        }
+        self.state = State::Unbinding;
+        self.unbind_to_answer = Some(sequence_number);
+        self.answer_unbind();
+        was_bound
+    }
+
+    fn answered(&mut self) {
+        self.requests_waiting -= 1;
+        self.answer_unbind();
+    }
+
+    fn answer_unbind(&mut self) {
+        if self.requests_waiting > 0 {
+            return;
+        }
+        if let Some(sequence_number) = self.unbind_to_answer.take() {
+            put_header_only(
+                CommandId::UNBIND_RESP,
+                CommandStatus::ESME_ROK,
+                sequence_number,
+                &mut self.output,
+            );
+            self.state = State::Unbound;
+            self.end(CloseReason::Unbound);
+        }
+    }
+
+    fn put_refusal(&mut self, request: CommandId, status: CommandStatus, sequence_number: u32) {
+        let status = status.toward(self.version, request);
+        put_header_only(request.response(), status, sequence_number, &mut self.output);
+    }
+
+    fn nack(&mut self, status: CommandStatus, sequence_number: u32) {
+        put_header_only(CommandId::GENERIC_NACK, status, sequence_number, &mut self.output);
+    }
+
+    fn ended(&mut self, reason: CloseReason) -> Elapsed<T> {
+        // A peer that is merely silent learns why: unbind goes out before the connection closes.
+        if reason == CloseReason::Inactivity {
+            put_header_only(
+                CommandId::UNBIND,
+                CommandStatus::ESME_ROK,
+                self.window.open(InFlight {
+                    command_id: CommandId::UNBIND,
+                    token: None,
+                    deadline: self.last_received,
+                }),
+                &mut self.output,
+            );
+        }
+        self.end(reason);
+        Elapsed::Close(reason)
+    }
+}
