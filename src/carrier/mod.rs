@@ -1,0 +1,85 @@
+//! The other side: whoever takes our messages to the subscribers, behind one interface.
+
+mod simulator;
+
+pub use simulator::{Simulator, SimulatorSettings};
+
+use crate::message::{Content, MessageId};
+use crate::pdu::receipt::MessageState;
+use crate::pdu::{Address, DataCoding};
+use crate::time::Timestamp;
+
+/// Takes messages and reports what became of them, all through [`poll`](Carrier::poll).
+pub trait Carrier {
+    /// Offers a message; the answer comes as a report. `resumed` when this offer, or one before it, may have
+    /// been taken already: the process was restarted in between.
+    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool);
+
+    /// The next thing there is to say by `now`.
+    fn poll(&mut self, now: Timestamp) -> Option<Report>;
+
+    /// When there will be something to say.
+    fn next_due(&self) -> Option<Timestamp>;
+
+    /// What a report led to is durable: the carrier need not say it again.
+    fn acknowledge(&mut self, token: u64);
+}
+
+/// What a carrier says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// Names this report in [`Carrier::acknowledge`].
+    pub token: u64,
+    /// What it says.
+    pub news: News,
+}
+
+/// The news in a report.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum News {
+    /// It took the message.
+    Taken {
+        /// Our id.
+        id: MessageId,
+        /// Its own id, octets as it gave them.
+        carrier_id: Box<[u8]>,
+    },
+    /// It does not take the message now; it may later.
+    Busy {
+        /// Our id.
+        id: MessageId,
+        /// Its reason.
+        error: u16,
+    },
+    /// Where the message is now.
+    State {
+        /// Our id.
+        id: MessageId,
+        /// What it says; final or not.
+        state: MessageState,
+        /// Its error; 0 = none.
+        error: u16,
+    },
+    /// A subscriber wrote to one of our accounts' numbers.
+    Reply(ReplyNews),
+}
+
+/// A message from a subscriber.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplyNews {
+    /// The subscriber's number.
+    pub source: crate::message::OwnedAddress,
+    /// The number written to.
+    pub destination: crate::message::OwnedAddress,
+    /// The alphabet of `user_data`.
+    pub data_coding: DataCoding,
+    /// The text: one segment, at most 140 octets of it on air.
+    pub user_data: Box<[u8]>,
+}
+
+impl ReplyNews {
+    /// The sender.
+    pub fn source(&self) -> Address<'_> {
+        self.source.as_address()
+    }
+}
