@@ -73,7 +73,7 @@ pub enum Refused {
 ///
 /// A report may overtake the carrier's own answer to the attempt, so `Attempting` takes it as well. A
 /// carrier that takes a message twice (after a restart in the middle of an attempt) changes nothing.
-pub const fn next(state: State, event: Event) -> Result<State, Refused> {
+pub fn next(state: State, event: Event) -> Result<State, Refused> {
     match (state, event) {
         (State::Final(_), _) => Err(Refused::Over),
 

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::message::{Content, ContentError, MessageId};
 use crate::pdu::receipt::{self, MessageState, Receipt};
 use crate::pdu::{
-    Address, Alphabet, DataCoding, EsmClass, RegisteredDelivery, ReceiptRequest, ShortMessage, Tag, Tlvs, put_tlv,
+    Address, Alphabet, CommandId, DataCoding, EsmClass, FieldTooLong, MessagingMode, Npi, ReceiptRequest,
+    RegisteredDelivery, ShortMessage, Tag, TlvBuf, Tlvs, Ton, Udh,
 };
 use crate::time::Timestamp;
 
@@ -113,7 +114,7 @@ fn split(octets: &[u8]) -> Result<ParcelView<'_>, ContentError> {
 /// Whether the sender asked to be told about this final state.
 pub fn wants_receipt(content: &Content<'_>, state: MessageState) -> bool {
     // Datagram mode never has receipts.
-    if content.esm_class.is_datagram() {
+    if content.esm_class.mode() == MessagingMode::Datagram {
         return false;
     }
     match content.registered_delivery.receipt() {
@@ -133,8 +134,20 @@ pub fn receipt_for(
     at: Timestamp,
     default_alphabet: Alphabet,
 ) -> Parcel {
+    receipt_parcel(content, part, state, error, at, default_alphabet)
+        .unwrap_or_else(|_| unreachable!("the addresses were checked when the message was accepted"))
+}
+
+fn receipt_parcel(
+    content: &Content<'_>,
+    part: u8,
+    state: MessageState,
+    error: u16,
+    at: Timestamp,
+    default_alphabet: Alphabet,
+) -> Result<Parcel, FieldTooLong> {
     let id = content.public_id().text();
-    let body = match crate::pdu::Udh::split(content.user_data) {
+    let body = match Udh::split(content.user_data) {
         Ok((_, text)) if content.esm_class.has_udhi() => text,
         Ok(_) | Err(_) => content.user_data,
     };
@@ -154,32 +167,38 @@ pub fn receipt_for(
     }
     .put(&mut line);
 
-    let mut tlvs = Vec::with_capacity(64);
-    let mut id_nul = id.as_octets().to_vec();
-    id_nul.push(0);
-    put_tlv(Tag::RECEIPTED_MESSAGE_ID, &id_nul, &mut tlvs);
-    put_tlv(Tag::MESSAGE_STATE, &[state.0], &mut tlvs);
+    let mut tlvs = TlvBuf::default();
+    tlvs.put(Tag::RECEIPTED_MESSAGE_ID, &[id.as_octets(), &[0]].concat())?;
+    tlvs.put(Tag::MESSAGE_STATE, &[state.0])?;
     if error != 0 {
         let [high, low] = error.to_be_bytes();
-        put_tlv(Tag::NETWORK_ERROR_CODE, &[NETWORK_GSM, high, low], &mut tlvs);
+        tlvs.put(Tag::NETWORK_ERROR_CODE, &[NETWORK_GSM, high, low])?;
     }
-    let submitted = Tlvs::new_checked(content.tlvs);
+    let submitted = Tlvs::read(content.tlvs, CommandId::SUBMIT_SM).unwrap_or(Tlvs::EMPTY);
     if let Some(reference) = submitted.get(Tag::USER_MESSAGE_REFERENCE) {
-        put_tlv(Tag::USER_MESSAGE_REFERENCE, reference, &mut tlvs);
+        tlvs.put(Tag::USER_MESSAGE_REFERENCE, reference)?;
     }
 
-    let esm_class = if part == ParcelKey::FINAL_RECEIPT {
-        EsmClass::MC_DELIVERY_RECEIPT
+    let esm_class = if part == ParcelKey::FINAL_RECEIPT || state == MessageState::ACCEPTED {
+        EsmClass::RECEIPT
     } else {
         EsmClass::INTERMEDIATE_NOTIFICATION
     };
-    Parcel::new(&ParcelView {
+    let mandatory = deliver_sm(&ShortMessage {
+        service_type: content.service_type,
+        source: content.destination,
+        destination: content.source,
+        esm_class,
+        short_message: &line,
+        ..BLANK
+    })?;
+    Ok(Parcel::new(&ParcelView {
         key: ParcelKey { id: content.id, part },
         created_at: at,
         system_id: content.system_id,
-        mandatory: &deliver_sm(content.service_type, content.destination, content.source, esm_class, &line, DataCoding::DEFAULT),
-        tlvs: &tlvs,
-    })
+        mandatory: &mandatory,
+        tlvs: tlvs.as_tlvs().as_octets(),
+    }))
 }
 
 /// The network type of network_error_code: GSM.
@@ -201,44 +220,49 @@ pub struct Reply<'a> {
 }
 
 /// The deliver_sm that brings a reply.
-pub fn reply_for(id: MessageId, system_id: &[u8], reply: &Reply<'_>, at: Timestamp) -> Parcel {
-    let esm_class = if reply.has_udh { EsmClass::UDHI } else { EsmClass::DEFAULT };
-    Parcel::new(&ParcelView {
-        key: ParcelKey { id, part: ParcelKey::REPLY },
-        created_at: at,
-        system_id,
-        mandatory: &deliver_sm(b"", reply.source, reply.destination, esm_class, reply.user_data, reply.data_coding),
-        tlvs: &[],
-    })
+///
+/// # Errors
+/// An address or the text is too long for the wire: the carrier sent what no deliver_sm can hold.
+pub fn reply_for(
+    id: MessageId,
+    system_id: &[u8],
+    reply: &Reply<'_>,
+    at: Timestamp,
+) -> Result<Parcel, FieldTooLong> {
+    let mandatory = deliver_sm(&ShortMessage {
+        source: reply.source,
+        destination: reply.destination,
+        esm_class: if reply.has_udh { EsmClass::UDHI } else { EsmClass::DEFAULT },
+        data_coding: reply.data_coding,
+        short_message: reply.user_data,
+        ..BLANK
+    })?;
+    let key = ParcelKey { id, part: ParcelKey::REPLY };
+    Ok(Parcel::new(&ParcelView { key, created_at: at, system_id, mandatory: &mandatory, tlvs: &[] }))
 }
 
-/// The mandatory fields of a deliver_sm.
-fn deliver_sm(
-    service_type: &[u8],
-    source: Address<'_>,
-    destination: Address<'_>,
-    esm_class: EsmClass,
-    user_data: &[u8],
-    data_coding: DataCoding,
-) -> Vec<u8> {
-    let mut octets = Vec::with_capacity(80 + user_data.len());
-    ShortMessage {
-        service_type,
-        source,
-        destination,
-        esm_class,
-        protocol_id: 0,
-        priority_flag: 0,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(0),
-        replace_if_present_flag: 0,
-        data_coding,
-        sm_default_msg_id: 0,
-        short_message: user_data,
-        tlvs: Tlvs::EMPTY,
-    }
-    .put_mandatory(&mut octets)
-    .unwrap_or_else(|_| unreachable!("every field comes from a decoded PDU or is shorter than its limit"));
-    octets
+const NOBODY: Address<'static> = Address { ton: Ton::UNKNOWN, npi: Npi::UNKNOWN, digits: b"" };
+
+/// A deliver_sm that says nothing yet.
+const BLANK: ShortMessage<'static> = ShortMessage {
+    service_type: b"",
+    source: NOBODY,
+    destination: NOBODY,
+    esm_class: EsmClass::DEFAULT,
+    protocol_id: 0,
+    priority_flag: 0,
+    schedule_delivery_time: b"",
+    validity_period: b"",
+    registered_delivery: RegisteredDelivery::NONE,
+    replace_if_present_flag: 0,
+    data_coding: DataCoding::DEFAULT,
+    sm_default_msg_id: 0,
+    short_message: b"",
+    tlvs: Tlvs::EMPTY,
+};
+
+fn deliver_sm(fields: &ShortMessage<'_>) -> Result<Vec<u8>, FieldTooLong> {
+    let mut octets = Vec::with_capacity(80 + fields.short_message.len());
+    fields.put(&mut octets)?;
+    Ok(octets)
 }

@@ -3,7 +3,7 @@
 use super::address::Address;
 use super::command::CommandId;
 use super::frame::Unreadable;
-use super::short_message::DataCoding;
+use super::coding::DataCoding;
 use super::tlv::Tlvs;
 use super::wire::{self, FieldTooLong, Reader, put_c_octets};
 

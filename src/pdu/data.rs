@@ -3,7 +3,8 @@
 use super::address::Address;
 use super::command::CommandId;
 use super::frame::Unreadable;
-use super::short_message::{DataCoding, EsmClass, RegisteredDelivery};
+use super::coding::DataCoding;
+use super::short_message::{EsmClass, RegisteredDelivery};
 use super::tlv::Tlvs;
 use super::wire::{self, FieldTooLong, Reader, put_c_octets};
 

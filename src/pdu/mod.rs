@@ -6,18 +6,23 @@
 pub mod address;
 pub mod bind;
 pub mod broadcast;
+pub mod coding;
 pub mod command;
 pub mod data;
 pub mod frame;
 pub mod link;
 pub mod manage;
 pub mod multi;
+pub mod receipt;
+pub mod segment;
 pub mod short_message;
 pub mod tlv;
+pub mod udh;
 pub mod wire;
 
 pub use address::{Address, Npi, Ton};
 pub use bind::{Bind, BindResp, Outbind};
+pub use coding::{Alphabet, DataCoding, Unmappable};
 pub use broadcast::{BroadcastSm, CancelBroadcastSm, QueryBroadcastSm};
 pub use command::{CommandId, CommandStatus, InterfaceVersion};
 pub use data::DataSm;
@@ -26,9 +31,10 @@ pub use link::AlertNotification;
 pub use manage::{CancelSm, QuerySm, QuerySmResp, ReplaceSm};
 pub use multi::{DestAddress, DestAddresses, SubmitMulti, SubmitMultiResp, UnsuccessSme, UnsuccessSmes};
 pub use short_message::{
-    DataCoding, EsmClass, MessageIdResp, MessagingMode, ReceiptRequest, RegisteredDelivery, ShortMessage,
+    EsmClass, MessageIdResp, MessagingMode, ReceiptRequest, RegisteredDelivery, ShortMessage,
 };
 pub use tlv::{Tag, Tlv, TlvBuf, Tlvs, put_tlv};
+pub use udh::{Concatenation, InvalidUdh, Reference, Udh};
 pub use wire::FieldTooLong;
 
 /// A PDU without its header: the operation and its fields, borrowed from the stream.

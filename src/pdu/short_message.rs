@@ -1,6 +1,7 @@
 //! submit_sm and deliver_sm, which share one layout, and the flags that go with a short message.
 
 use super::address::Address;
+use super::coding::DataCoding;
 use super::command::CommandId;
 use super::frame::Unreadable;
 use super::tlv::Tlvs;
@@ -69,7 +70,8 @@ impl<'a> ShortMessage<'a> {
         })
     }
 
-    pub(super) fn put(&self, out: &mut Vec<u8>) -> Result<(), FieldTooLong> {
+    /// Appends the body as it stands on the wire; on failure `out` may hold part of it.
+    pub fn put(&self, out: &mut Vec<u8>) -> Result<(), FieldTooLong> {
         put_c_octets(&wire::SERVICE_TYPE, self.service_type, out)?;
         self.source.put(&wire::SOURCE_ADDR, out)?;
         self.destination.put(&wire::DESTINATION_ADDR, out)?;
@@ -228,39 +230,6 @@ pub enum ReceiptRequest {
     OnFailure,
     /// On success; reserved in v3.4, understood from everyone.
     OnSuccess,
-}
-
-/// The alphabet of a message; reserved values survive (spec v5.0 §4.7.7).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct DataCoding(pub u8);
-
-impl DataCoding {
-    /// The MC's default alphabet.
-    pub const DEFAULT: Self = Self(0x00);
-    /// IA5, ASCII.
-    pub const ASCII: Self = Self(0x01);
-    /// Octets without a meaning.
-    pub const BINARY_ALIAS: Self = Self(0x02);
-    /// Latin-1, ISO-8859-1.
-    pub const LATIN_1: Self = Self(0x03);
-    /// Octets without a meaning.
-    pub const BINARY: Self = Self(0x04);
-    /// JIS X 0208.
-    pub const JIS: Self = Self(0x05);
-    /// Cyrillic, ISO-8859-5.
-    pub const CYRILLIC: Self = Self(0x06);
-    /// Latin and Hebrew, ISO-8859-8.
-    pub const HEBREW: Self = Self(0x07);
-    /// UCS-2, the most significant octet first.
-    pub const UCS2: Self = Self(0x08);
-    /// Pictograms.
-    pub const PICTOGRAM: Self = Self(0x09);
-    /// ISO-2022-JP, music codes.
-    pub const ISO_2022_JP: Self = Self(0x0A);
-    /// JIS X 0212.
-    pub const EXTENDED_KANJI: Self = Self(0x0D);
-    /// KS C 5601.
-    pub const KS_C_5601: Self = Self(0x0E);
 }
 
 #[cfg(test)]

@@ -596,7 +596,7 @@ impl<T: Copy> Session<T> {
                     status => status,
                 };
                 // Section 17 row 18: a bad body does not change what the status says.
-                let pdu = decoded.unwrap_or(Pdu::Bodyless(header.command_id));
+                let pdu = decoded.unwrap_or(Pdu::StatusOnly { command_id: header.command_id });
                 Some(Received::Response { request, status, pdu })
             }
         }

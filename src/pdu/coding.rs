@@ -1,0 +1,268 @@
+//! data_coding and the alphabets behind it: what the octets of a short message mean.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::pdu::udh::Reference;
+
+/// The data_coding field (v3.4 §5.2.19).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct DataCoding(pub u8);
+
+impl DataCoding {
+    /// The MC's default alphabet; ours is chosen per account.
+    pub const DEFAULT: Self = Self(0x00);
+    /// IA5, which is ASCII.
+    pub const IA5: Self = Self(0x01);
+    /// Octets without meaning to the MC; once meant for TDMA and CDMA.
+    pub const BINARY_2: Self = Self(0x02);
+    /// ISO-8859-1.
+    pub const LATIN_1: Self = Self(0x03);
+    /// Octets without meaning to the MC.
+    pub const BINARY_4: Self = Self(0x04);
+    /// JIS X 0208-1990.
+    pub const JIS: Self = Self(0x05);
+    /// ISO-8859-5.
+    pub const CYRILLIC: Self = Self(0x06);
+    /// ISO-8859-8.
+    pub const LATIN_HEBREW: Self = Self(0x07);
+    /// UCS-2, most significant octet first; practice sends UTF-16BE.
+    pub const UCS_2: Self = Self(0x08);
+    /// Pictograms.
+    pub const PICTOGRAM: Self = Self(0x09);
+    /// ISO-2022-JP, music codes.
+    pub const ISO_2022_JP: Self = Self(0x0A);
+    /// Extended Kanji, JIS X 0212-1990.
+    pub const EXTENDED_KANJI: Self = Self(0x0D);
+    /// KS C 5601.
+    pub const KS_C_5601: Self = Self(0x0E);
+
+    /// The alphabet of the text, `None` when it is reserved or not one of ours: ESME_RINVDCS.
+    ///
+    /// `default` is what 0x00 means. The GSM groups that name "the default alphabet" mean it too, because
+    /// an ESME writes a flash message with the same encoder as any other.
+    pub fn alphabet(self, default: Alphabet) -> Option<Alphabet> {
+        match self.0 {
+            0x00 => Some(default),
+            0x01 => Some(Alphabet::Ascii),
+            0x02 | 0x04 => Some(Alphabet::Binary),
+            0x03 => Some(Alphabet::Latin1),
+            0x08 => Some(Alphabet::Ucs2),
+            // GSM 03.38 §4, general group: bits 3-2 alphabet, bits 1-0 message class.
+            0x10..=0x13 => Some(default),
+            0x14..=0x17 => Some(Alphabet::Binary),
+            0x18..=0x1B => Some(Alphabet::Ucs2),
+            // Message waiting groups: discard, store, store as UCS-2. Bit 2 is reserved.
+            0xC0..=0xDF if self.0 & 0x04 == 0 => Some(default),
+            0xE0..=0xEF if self.0 & 0x04 == 0 => Some(Alphabet::Ucs2),
+            // Message class group. Bit 3 is reserved.
+            0xF0..=0xF3 => Some(default),
+            0xF4..=0xF7 => Some(Alphabet::Binary),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for DataCoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for DataCoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:02X}", self.0)
+    }
+}
+
+/// How octets on the wire stand for characters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Alphabet {
+    /// GSM 03.38 with its extension table, unpacked: one septet per octet.
+    Gsm7,
+    /// ASCII, one character per octet.
+    Ascii,
+    /// ISO-8859-1, one character per octet.
+    Latin1,
+    /// UTF-16BE, of which UCS-2 is the part without surrogates.
+    Ucs2,
+    /// Octets that are no text.
+    Binary,
+}
+
+impl Alphabet {
+    /// The text these octets stand for; what stands for nothing becomes U+FFFD.
+    pub fn decode(self, octets: &[u8]) -> String {
+        match self {
+            Self::Gsm7 => decode_gsm7(octets),
+            Self::Ascii => {
+                octets.iter().map(|&octet| if octet.is_ascii() { octet.into() } else { UNMAPPED }).collect()
+            }
+            Self::Latin1 => octets.iter().copied().map(char::from).collect(),
+            Self::Ucs2 => decode_utf16(octets),
+            Self::Binary => octets.iter().map(|_| UNMAPPED).collect(),
+        }
+    }
+
+    /// The octets of a text, unless a character has none in this alphabet.
+    pub fn encode(self, text: &str) -> Result<Vec<u8>, Unmappable> {
+        let mut octets = Vec::with_capacity(text.len());
+        for character in text.chars() {
+            if !self.put(character, &mut octets) {
+                return Err(Unmappable(character));
+            }
+        }
+        Ok(octets)
+    }
+
+    /// The octets of a text, with `?` for each character that has none in this alphabet.
+    pub fn encode_lossy(self, text: &str) -> Vec<u8> {
+        let mut octets = Vec::with_capacity(text.len());
+        for character in text.chars() {
+            if !self.put(character, &mut octets) {
+                octets.push(b'?');
+            }
+        }
+        octets
+    }
+
+    /// How much of a message these octets fill: septets of `Gsm7`, code units of `Ucs2`, octets of the
+    /// others. An extension character is two septets and two octets alike.
+    pub fn units(self, octets: &[u8]) -> usize {
+        octets.len().div_ceil(self.unit_octets())
+    }
+
+    /// The most units in a message of one segment.
+    ///
+    /// A GSM message has 140 octets, hence 160 septets. We sell 160 characters of ASCII and Latin-1 as
+    /// well, which supposes that the network recodes them.
+    pub fn single_units_max(self) -> usize {
+        match self {
+            Self::Gsm7 | Self::Ascii | Self::Latin1 => 160,
+            Self::Ucs2 => 70,
+            Self::Binary => 140,
+        }
+    }
+
+    /// The most units in each segment of a longer message, beside the header that carries `reference`.
+    pub fn segment_units_max(self, reference: Reference) -> usize {
+        match (self, reference) {
+            (Self::Gsm7 | Self::Ascii | Self::Latin1, Reference::Eight(_)) => 153,
+            (Self::Gsm7 | Self::Ascii | Self::Latin1, Reference::Sixteen(_)) => 152,
+            (Self::Ucs2, Reference::Eight(_)) => 67,
+            (Self::Ucs2, Reference::Sixteen(_)) => 66,
+            (Self::Binary, Reference::Eight(_)) => 134,
+            (Self::Binary, Reference::Sixteen(_)) => 133,
+        }
+    }
+
+    /// Octets on the wire for each unit.
+    pub(crate) fn unit_octets(self) -> usize {
+        match self {
+            Self::Gsm7 | Self::Ascii | Self::Latin1 | Self::Binary => 1,
+            Self::Ucs2 => 2,
+        }
+    }
+
+    /// Appends one character; false, and nothing appended, when it has no octets here.
+    fn put(self, character: char, octets: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Gsm7 => return put_gsm7(character, octets),
+            Self::Ascii if character.is_ascii() => octets.push(character as u8),
+            Self::Latin1 if character <= '\u{FF}' => octets.push(character as u8),
+            Self::Ucs2 => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    octets.extend_from_slice(&unit.to_be_bytes());
+                }
+            }
+            Self::Ascii | Self::Latin1 | Self::Binary => return false,
+        }
+        true
+    }
+}
+
+/// A character that the alphabet does not have: the first one of the text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unmappable(pub char);
+
+impl fmt::Display for Unmappable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not in the alphabet", self.0)
+    }
+}
+
+impl Error for Unmappable {}
+
+/// The septet that takes the next one from the extension table.
+pub(crate) const GSM7_ESCAPE: u8 = 0x1B;
+
+/// Stands in a text for octets that are no character.
+const UNMAPPED: char = char::REPLACEMENT_CHARACTER;
+
+/// GSM 03.38 §6.2.1, by code; the escape is not a character.
+const GSM7: [char; 128] = [
+    '@', '£', '$', '¥', 'è', 'é', 'ù', 'ì', 'ò', 'Ç', '\n', 'Ø', 'ø', '\r', 'Å', 'å', // 0x00
+    'Δ', '_', 'Φ', 'Γ', 'Λ', 'Ω', 'Π', 'Ψ', 'Σ', 'Θ', 'Ξ', UNMAPPED, 'Æ', 'æ', 'ß', 'É', // 0x10
+    ' ', '!', '"', '#', '¤', '%', '&', '\'', '(', ')', '*', '+', ',', '-', '.', '/', // 0x20
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', ':', ';', '<', '=', '>', '?', // 0x30
+    '¡', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J', 'K', 'L', 'M', 'N', 'O', // 0x40
+    'P', 'Q', 'R', 'S', 'T', 'U', 'V', 'W', 'X', 'Y', 'Z', 'Ä', 'Ö', 'Ñ', 'Ü', '§', // 0x50
+    '¿', 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', // 0x60
+    'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y', 'z', 'ä', 'ö', 'ñ', 'ü', 'à', // 0x70
+];
+
+/// GSM 03.38 §6.2.1.1: what follows an escape.
+const GSM7_EXTENSION: [(u8, char); 10] = [
+    (0x0A, '\u{0C}'),
+    (0x14, '^'),
+    (0x28, '{'),
+    (0x29, '}'),
+    (0x2F, '\\'),
+    (0x3C, '['),
+    (0x3D, '~'),
+    (0x3E, ']'),
+    (0x40, '|'),
+    (0x65, '€'),
+];
+
+fn decode_gsm7(octets: &[u8]) -> String {
+    let basic = |octet: u8| GSM7.get(usize::from(octet)).copied().unwrap_or(UNMAPPED);
+    let mut text = String::with_capacity(octets.len());
+    let mut octets = octets.iter().copied();
+    while let Some(octet) = octets.next() {
+        text.push(match octet {
+            // An escape and its successor are always one character, so that a text can be cut before any
+            // pair: an unknown pair shows the basic character, as GSM 03.38 asks.
+            GSM7_ESCAPE => octets.next().map_or(UNMAPPED, |code| {
+                let extended = GSM7_EXTENSION.iter().find(|&&(extension, _)| extension == code);
+                extended.map_or(basic(code), |&(_, character)| character)
+            }),
+            _ => basic(octet),
+        });
+    }
+    text
+}
+
+fn put_gsm7(character: char, octets: &mut Vec<u8>) -> bool {
+    // Most of ASCII keeps its code, which saves the search.
+    if GSM7.get(character as usize) == Some(&character) {
+        octets.push(character as u8);
+    } else if let Some(&(code, _)) = GSM7_EXTENSION.iter().find(|&&(_, extended)| extended == character) {
+        octets.extend_from_slice(&[GSM7_ESCAPE, code]);
+    } else if character != UNMAPPED
+        && let Some(code) = GSM7.iter().position(|&basic| basic == character)
+    {
+        octets.push(code as u8);
+    } else {
+        return false;
+    }
+    true
+}
+
+fn decode_utf16(octets: &[u8]) -> String {
+    let (units, rest) = octets.as_chunks::<2>();
+    char::decode_utf16(units.iter().map(|&unit| u16::from_be_bytes(unit)))
+        .map(|unit| unit.unwrap_or(UNMAPPED))
+        .chain((!rest.is_empty()).then_some(UNMAPPED))
+        .collect()
+}
