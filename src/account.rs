@@ -53,6 +53,12 @@ pub struct AccountSettings {
     /// deliver_sm that may wait for their response on one session; 0 = the server's setting.
     #[serde(default)]
     pub deliver_window: usize,
+    /// What a bind over `bind_limit` is told.
+    #[serde(default = "default_bind_limit_status")]
+    pub bind_limit_status: StatusName,
+    /// What a submission without credits is told.
+    #[serde(default = "default_no_credit_status")]
+    pub no_credit_status: StatusName,
     /// Other answers in the place of ours, by name or number: `{ ESME_RINVSRCADR = "0x0D" }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub status_map: BTreeMap<StatusName, StatusName>,
@@ -60,6 +66,14 @@ pub struct AccountSettings {
 
 fn default_bind_limit() -> u32 {
     10
+}
+
+fn default_bind_limit_status() -> StatusName {
+    StatusName(CommandStatus::ESME_RBINDFAIL)
+}
+
+fn default_no_credit_status() -> StatusName {
+    StatusName(CommandStatus::ESME_RSUBMITFAIL)
 }
 
 fn default_true() -> bool {
@@ -84,6 +98,8 @@ impl AccountSettings {
             replace_if_present: true,
             accepted_receipts: false,
             deliver_window: 0,
+            bind_limit_status: default_bind_limit_status(),
+            no_credit_status: default_no_credit_status(),
             status_map: BTreeMap::new(),
         }
     }
