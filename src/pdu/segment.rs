@@ -67,21 +67,19 @@ fn texts(alphabet: Alphabet, octets: &[u8], reference: Reference) -> impl Iterat
 
 /// The last place at `octets_max` or before where `rest` may be cut; `rest` begins with a whole character.
 fn cut(alphabet: Alphabet, rest: &[u8], octets_max: usize) -> usize {
-    let Some((text, following)) = rest.split_at_checked(octets_max) else {
+    if rest.len() <= octets_max {
         return rest.len();
-    };
+    }
+    let text = &rest[..octets_max];
     match alphabet {
         Alphabet::Gsm7 => {
             // An escape may itself be escaped: only an odd run of them opens a pair.
             let escapes = text.iter().rev().take_while(|&&octet| octet == GSM7_ESCAPE).count();
             octets_max - escapes % 2
         }
-        Alphabet::Ucs2 => {
-            let high = matches!(text, [.., 0xD8..=0xDB, _]);
-            let low = matches!(following, [0xDC..=0xDF, _, ..]);
-            if high && low { octets_max - 2 } else { octets_max }
-        }
-        Alphabet::Ascii | Alphabet::Latin1 | Alphabet::Binary => octets_max,
+        // A high surrogate opens a pair.
+        Alphabet::Ucs2 if matches!(text, [.., 0xD8..=0xDB, _]) => octets_max - 2,
+        Alphabet::Ucs2 | Alphabet::Ascii | Alphabet::Latin1 | Alphabet::Binary => octets_max,
     }
 }
 
