@@ -266,3 +266,191 @@ fn decode_utf16(octets: &[u8]) -> String {
         .chain((!rest.is_empty()).then_some(UNMAPPED))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The table of the specification, one line for each high half of the code.
+    const BASIC: [&str; 8] = [
+        "@ £ $ ¥ è é ù ì ò Ç LF Ø ø CR Å å",
+        "Δ _ Φ Γ Λ Ω Π Ψ Σ Θ Ξ ESC Æ æ ß É",
+        "SP ! \" # ¤ % & ' ( ) * + , - . /",
+        "0 1 2 3 4 5 6 7 8 9 : ; < = > ?",
+        "¡ A B C D E F G H I J K L M N O",
+        "P Q R S T U V W X Y Z Ä Ö Ñ Ü §",
+        "¿ a b c d e f g h i j k l m n o",
+        "p q r s t u v w x y z ä ö ñ ü à",
+    ];
+    const EXTENSION: &str = "0A:FF 14:^ 28:{ 29:} 2F:\\ 3C:[ 3D:~ 3E:] 40:| 65:€";
+
+    fn character(name: &str) -> &str {
+        match name {
+            "LF" => "\n",
+            "CR" => "\r",
+            "SP" => " ",
+            "FF" => "\u{C}",
+            character => character,
+        }
+    }
+
+    #[test]
+    fn knows_the_whole_gsm_alphabet() {
+        let names = BASIC.iter().flat_map(|line| line.split(' '));
+        let mut known = 0;
+        for (code, name) in (0_u8..).zip(names).filter(|&(_, name)| name != "ESC") {
+            let text = character(name);
+            assert_eq!(Alphabet::Gsm7.decode(&[code]), text, "0x{code:02X}");
+            assert_eq!(Alphabet::Gsm7.encode(text), Ok(vec![code]), "{text}");
+            known += 1;
+        }
+        assert_eq!(known, 127);
+        for entry in EXTENSION.split(' ') {
+            let (code, name) = entry.split_once(':').expect("code:character");
+            let code = u8::from_str_radix(code, 16).expect("hexadecimal");
+            let text = character(name);
+            assert_eq!(Alphabet::Gsm7.decode(&[0x1B, code]), text, "0x1B{code:02X}");
+            assert_eq!(Alphabet::Gsm7.encode(text), Ok(vec![0x1B, code]), "{text}");
+        }
+        assert_eq!(EXTENSION.split(' ').count(), 10);
+    }
+
+    #[test]
+    fn gsm_has_no_other_characters() {
+        let known: Vec<&str> = BASIC.iter().flat_map(|line| line.split(' ')).map(character).collect();
+        let extended: Vec<&str> = EXTENSION.split(' ').map(|entry| character(&entry[3..])).collect();
+        for other in ('\0'..='\u{2FFFF}').filter(|&other| {
+            let mut text = [0; 4];
+            let text: &str = other.encode_utf8(&mut text);
+            !known.contains(&text) && !extended.contains(&text)
+        }) {
+            assert_eq!(Alphabet::Gsm7.encode(&other.to_string()), Err(Unmappable(other)));
+        }
+    }
+
+    #[test]
+    fn decodes_any_octets() {
+        for (alphabet, octets, text) in [
+            (Alphabet::Gsm7, &b"a\x80\xFFb"[..], "a\u{FFFD}\u{FFFD}b"),
+            (Alphabet::Gsm7, b"\x1B\x41", "A"), // not in the extension: the basic character
+            (Alphabet::Gsm7, b"\x1B\x1B\x65", "\u{FFFD}e"), // pairs, also of escapes
+            (Alphabet::Gsm7, b"\x1B\x80", "\u{FFFD}"),
+            (Alphabet::Gsm7, b"a\x1B", "a\u{FFFD}"),
+            (Alphabet::Ascii, b"a@`\x80", "a@`\u{FFFD}"),
+            (Alphabet::Latin1, b"\x00\xE9\xFF", "\0éÿ"),
+            (Alphabet::Ucs2, b"\x4F\x60\xD8\x3D\xDE\x00", "你😀"),
+            (Alphabet::Ucs2, b"\xD8\x3D\x00\x41", "\u{FFFD}A"),
+            (Alphabet::Ucs2, b"\x00\x41\xDE\x00", "A\u{FFFD}"),
+            (Alphabet::Ucs2, b"\x00\x41\x00", "A\u{FFFD}"),
+            (Alphabet::Binary, b"ab", "\u{FFFD}\u{FFFD}"),
+            (Alphabet::Binary, b"", ""),
+        ] {
+            assert_eq!(alphabet.decode(octets), text, "{alphabet:?} {octets:02X?}");
+        }
+    }
+
+    #[test]
+    fn encodes_or_names_the_first_character_that_does_not_fit() {
+        for (alphabet, text, octets, lossy) in [
+            (Alphabet::Gsm7, "@$_€", Ok(&b"\x00\x02\x11\x1B\x65"[..]), &b"\x00\x02\x11\x1B\x65"[..]),
+            (Alphabet::Gsm7, "a`çb", Err(Unmappable('`')), b"a??b"),
+            (Alphabet::Gsm7, "\u{1B}", Err(Unmappable('\u{1B}')), b"?"),
+            (Alphabet::Gsm7, "\u{FFFD}", Err(Unmappable('\u{FFFD}')), b"?"),
+            (Alphabet::Ascii, "a\n~", Ok(b"a\n~"), b"a\n~"),
+            (Alphabet::Ascii, "né€", Err(Unmappable('é')), b"n??"),
+            (Alphabet::Latin1, "né", Ok(b"n\xE9"), b"n\xE9"),
+            (Alphabet::Latin1, "né€", Err(Unmappable('€')), b"n\xE9?"),
+            (Alphabet::Ucs2, "A你😀", Ok(b"\0A\x4F\x60\xD8\x3D\xDE\0"), b"\0A\x4F\x60\xD8\x3D\xDE\0"),
+            (Alphabet::Binary, "", Ok(b""), b""),
+            (Alphabet::Binary, "ab", Err(Unmappable('a')), b"??"),
+        ] {
+            assert_eq!(alphabet.encode(text), octets.map(<[u8]>::to_vec), "{alphabet:?} {text}");
+            assert_eq!(alphabet.encode_lossy(text), lossy, "{alphabet:?} {text}");
+        }
+    }
+
+    #[test]
+    fn maps_every_data_coding() {
+        use Alphabet::{Ascii, Binary, Gsm7, Latin1, Ucs2};
+        let table = [
+            (0x00..=0x00, Some(Gsm7)),
+            (0x01..=0x01, Some(Ascii)),
+            (0x02..=0x02, Some(Binary)),
+            (0x03..=0x03, Some(Latin1)),
+            (0x04..=0x04, Some(Binary)),
+            (0x05..=0x07, None),
+            (0x08..=0x08, Some(Ucs2)),
+            (0x09..=0x0F, None),
+            (0x10..=0x13, Some(Gsm7)),
+            (0x14..=0x17, Some(Binary)),
+            (0x18..=0x1B, Some(Ucs2)),
+            (0x1C..=0xBF, None),
+            (0xC0..=0xC3, Some(Gsm7)),
+            (0xC4..=0xC7, None),
+            (0xC8..=0xCB, Some(Gsm7)),
+            (0xCC..=0xCF, None),
+            (0xD0..=0xD3, Some(Gsm7)),
+            (0xD4..=0xD7, None),
+            (0xD8..=0xDB, Some(Gsm7)),
+            (0xDC..=0xDF, None),
+            (0xE0..=0xE3, Some(Ucs2)),
+            (0xE4..=0xE7, None),
+            (0xE8..=0xEB, Some(Ucs2)),
+            (0xEC..=0xEF, None),
+            (0xF0..=0xF3, Some(Gsm7)),
+            (0xF4..=0xF7, Some(Binary)),
+            (0xF8..=0xFF, None),
+        ];
+        let mut next = 0;
+        for (values, alphabet) in table {
+            for value in values {
+                assert_eq!(usize::from(value), next, "the table names every value once");
+                assert_eq!(DataCoding(value).alphabet(Gsm7), alphabet, "{}", DataCoding(value));
+                next += 1;
+            }
+        }
+        assert_eq!(next, 256);
+        assert_eq!(DataCoding::DEFAULT.alphabet(Ascii), Some(Ascii));
+        assert_eq!(DataCoding(0xF0).alphabet(Latin1), Some(Latin1));
+        assert_eq!(DataCoding::IA5.alphabet(Gsm7), Some(Ascii));
+    }
+
+    #[test]
+    fn measures_in_units() {
+        assert_eq!(Alphabet::Gsm7.units(b"a\x1B\x65"), 3);
+        assert_eq!(Alphabet::Latin1.units(b"abc"), 3);
+        assert_eq!(Alphabet::Ucs2.units(b"\x00a\xD8\x3D\xDE\x00"), 3);
+        assert_eq!(Alphabet::Ucs2.units(b"\x00a\xD8"), 2);
+        assert_eq!(Alphabet::Binary.units(b""), 0);
+    }
+
+    #[test]
+    fn a_segment_and_its_header_fit_140_octets() {
+        for reference in [Reference::Eight(0), Reference::Sixteen(0)] {
+            let room = 140 - reference.udh_octets();
+            assert_eq!(Alphabet::Gsm7.segment_units_max(reference), room * 8 / 7);
+            assert_eq!(Alphabet::Ucs2.segment_units_max(reference), room / 2);
+            assert_eq!(Alphabet::Binary.segment_units_max(reference), room);
+        }
+    }
+
+    #[test]
+    fn prints_in_hexadecimal() {
+        assert_eq!(format!("{} {:?}", DataCoding::UCS_2, DataCoding(0xF5)), "0x08 0xF5");
+    }
+
+    proptest! {
+        #[test]
+        fn text_goes_there_and_back(text: String) {
+            prop_assert_eq!(Alphabet::Ucs2.encode(&text).map(|octets| Alphabet::Ucs2.decode(&octets)), Ok(text.clone()));
+            for alphabet in [Alphabet::Gsm7, Alphabet::Ascii, Alphabet::Latin1] {
+                match alphabet.encode(&text) {
+                    Ok(octets) => prop_assert_eq!(alphabet.decode(&octets), text.clone()),
+                    Err(Unmappable(character)) => prop_assert!(text.contains(character)),
+                }
+            }
+        }
+    }
+}

@@ -266,3 +266,220 @@ fn is_separator(octet: u8) -> bool {
 fn number(digits: &[u8]) -> Option<u16> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::time::Civil;
+
+    fn at(year: u16, month: u8, day: u8, hour: u8, minute: u8, second: u8) -> Timestamp {
+        Timestamp::from_civil(Civil { year, month, day, hour, minute, second }).expect("a date")
+    }
+
+    fn receipt() -> Receipt<'static> {
+        Receipt {
+            message_id: b"1234567890123456789",
+            submitted: 1,
+            delivered: 1,
+            submit_date: at(2026, 1, 31, 23, 58, 59),
+            done_date: at(2026, 2, 1, 0, 3, 7),
+            state: MessageState::DELIVERED,
+            error: 0,
+            text: b"Hello, world",
+        }
+    }
+
+    fn put(receipt: &Receipt<'_>) -> String {
+        let mut out = Vec::new();
+        receipt.put(&mut out);
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    #[test]
+    fn writes_the_canonical_line() {
+        assert_eq!(
+            put(&receipt()),
+            "id:1234567890123456789 sub:001 dlvrd:001 submit date:2601312358 done date:2602010003 \
+             stat:DELIVRD err:000 text:Hello, world"
+        );
+        let failed =
+            Receipt { delivered: 0, state: MessageState::UNDELIVERABLE, error: 34, text: b"", ..receipt() };
+        assert_eq!(
+            put(&failed),
+            "id:1234567890123456789 sub:001 dlvrd:000 submit date:2601312358 done date:2602010003 \
+             stat:UNDELIV err:034 text:"
+        );
+    }
+
+    #[test]
+    fn keeps_the_widths() {
+        let wide = Receipt { submitted: 1_000, error: u16::MAX, text: b"123456789012345678901", ..receipt() };
+        assert_eq!(
+            put(&wide),
+            "id:1234567890123456789 sub:999 dlvrd:001 submit date:2601312358 done date:2602010003 \
+             stat:DELIVRD err:999 text:12345678901234567890"
+        );
+    }
+
+    #[test]
+    fn repeats_printable_ascii_only() {
+        for (text, start) in [
+            ("", ""),
+            ("Hello", "Hello"),
+            ("naïve\r\n~€", "na?ve??~?"),
+            ("12345678901234567890x", "12345678901234567890"),
+            ("ééééééééééééééééééééx", "????????????????????"),
+            ("\u{7F}\0", "??"),
+        ] {
+            assert_eq!(excerpt(text), start.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_its_own_line() {
+        let line = put(&receipt());
+        let read = ParsedReceipt {
+            message_id: Some(b"1234567890123456789"),
+            submitted: Some(1),
+            delivered: Some(1),
+            submit_date: Some(at(2026, 1, 31, 23, 58, 0)),
+            done_date: Some(at(2026, 2, 1, 0, 3, 0)),
+            state: Some(MessageState::DELIVERED),
+            stat: Some(b"DELIVRD"),
+            error: Some(b"000"),
+            text: Some(b"Hello, world"),
+        };
+        assert_eq!(ParsedReceipt::parse(line.as_bytes()), Some(read));
+    }
+
+    #[test]
+    fn reads_what_others_write() {
+        let nothing = ParsedReceipt::default();
+        for (line, read) in [
+            (
+                "id:c449ab9744f47b6af1879e49e75e4f40 sub:001 dlvrd:0 submit date:0610191018 done date:061019101858 \
+                 stat:ACCEPTD err:0 Text:This is an Acti",
+                ParsedReceipt {
+                    message_id: Some(b"c449ab9744f47b6af1879e49e75e4f40"),
+                    submitted: Some(1),
+                    delivered: Some(0),
+                    submit_date: Some(at(2006, 10, 19, 10, 18, 0)),
+                    done_date: Some(at(2006, 10, 19, 10, 18, 58)),
+                    state: Some(MessageState::ACCEPTED),
+                    stat: Some(b"ACCEPTD"),
+                    error: Some(b"0"),
+                    text: Some(b"This is an Acti"),
+                },
+            ),
+            (
+                "id:7 stat:UNDELIV err:0032",
+                ParsedReceipt {
+                    message_id: Some(b"7"),
+                    state: Some(MessageState::UNDELIVERABLE),
+                    stat: Some(b"UNDELIV"),
+                    error: Some(b"0032"),
+                    ..nothing
+                },
+            ),
+            (
+                "  ID: 7   Stat:expired  SUBMIT   DATE: 2401010000 Err:EC-1  TEXT: ",
+                ParsedReceipt {
+                    message_id: Some(b"7"),
+                    state: Some(MessageState::EXPIRED),
+                    stat: Some(b"expired"),
+                    submit_date: Some(at(2024, 1, 1, 0, 0, 0)),
+                    error: Some(b"EC-1"),
+                    text: Some(b""),
+                    ..nothing
+                },
+            ),
+            (
+                "stat:Delivered,done date:2402291200;id:0x7F\0",
+                ParsedReceipt {
+                    message_id: Some(b"0x7F"),
+                    state: Some(MessageState::DELIVERED),
+                    stat: Some(b"Delivered"),
+                    done_date: Some(at(2024, 2, 29, 12, 0, 0)),
+                    ..nothing
+                },
+            ),
+            // unknown keys and values that do not read
+            (
+                "id:7 msgid:8 sub:many dlvrd: submit date:2302291200 done date:soon stat:FAILED err: text:x",
+                ParsedReceipt { message_id: Some(b"7"), stat: Some(b"FAILED"), text: Some(b"x"), ..nothing },
+            ),
+            // the text in front
+            (
+                "text:bye now id:7 stat:REJECTD",
+                ParsedReceipt {
+                    message_id: Some(b"7"),
+                    state: Some(MessageState::REJECTED),
+                    stat: Some(b"REJECTD"),
+                    text: Some(b"bye now"),
+                    ..nothing
+                },
+            ),
+            // a text that plays receipt
+            (
+                "id:7 stat:DELIVRD text:id:8 stat:REJECTD err:666",
+                ParsedReceipt {
+                    message_id: Some(b"7"),
+                    state: Some(MessageState::DELIVERED),
+                    stat: Some(b"DELIVRD"),
+                    text: Some(b"id:8 stat:REJECTD err:666"),
+                    ..nothing
+                },
+            ),
+            ("id:7 id:8", ParsedReceipt { message_id: Some(b"7"), ..nothing }),
+            ("id:sub:1", ParsedReceipt { message_id: Some(b"sub:1"), ..nothing }),
+        ] {
+            assert_eq!(ParsedReceipt::parse(line.as_bytes()), Some(read), "{line}");
+        }
+    }
+
+    #[test]
+    fn other_texts_are_no_receipts() {
+        for text in ["", "Hello", "id", "id:", "stat: err:1", "sub:001 text:x", "my-id:7", "idea: 7"] {
+            assert_eq!(ParsedReceipt::parse(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn knows_every_state() {
+        for (value, name, stat, is_final) in [
+            (0, "SCHEDULED", "SCHEDULED", false),
+            (1, "ENROUTE", "ENROUTE", false),
+            (2, "DELIVERED", "DELIVRD", true),
+            (3, "EXPIRED", "EXPIRED", true),
+            (4, "DELETED", "DELETED", true),
+            (5, "UNDELIVERABLE", "UNDELIV", true),
+            (6, "ACCEPTED", "ACCEPTD", false),
+            (7, "UNKNOWN", "UNKNOWN", true),
+            (8, "REJECTED", "REJECTD", true),
+            (9, "SKIPPED", "SKIPPED", true),
+        ] {
+            let state = MessageState(value);
+            assert_eq!(state.to_string(), name);
+            assert_eq!(state.receipt_text(), stat);
+            assert_eq!(state.is_final(), is_final, "{name}");
+            for text in [stat.to_owned(), stat.to_lowercase(), name.to_owned()] {
+                assert_eq!(MessageState::from_receipt_text(text.as_bytes()), Some(state), "{text}");
+            }
+        }
+        assert_eq!(format!("{:?}", MessageState(10)), "0x0A");
+        assert_eq!(MessageState(10).receipt_text(), "UNKNOWN");
+        assert!(!MessageState(10).is_final());
+        assert_eq!(MessageState::from_receipt_text(b""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn reads_any_octets(octets: Vec<u8>, line in "((id|stat|text|done date|err) ?: ?[a-z0-9]{0,3} ?){0,9}") {
+            let _ = ParsedReceipt::parse(&octets);
+            let found = ParsedReceipt::parse(line.as_bytes());
+            prop_assert!(found.is_none_or(|read| read.message_id.is_some() || read.stat.is_some()));
+        }
+    }
+}

@@ -110,3 +110,73 @@ impl Reference {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eight(reference: u8, total: u8, sequence: u8) -> Concatenation {
+        Concatenation { reference: Reference::Eight(reference), total, sequence }
+    }
+
+    fn sixteen(reference: u16, total: u8, sequence: u8) -> Concatenation {
+        Concatenation { reference: Reference::Sixteen(reference), total, sequence }
+    }
+
+    #[test]
+    fn reads_the_place_of_a_segment() {
+        for (user_data, text, concatenation) in [
+            (&b"\x05\x00\x03\xAB\x02\x01hi"[..], &b"hi"[..], Some(eight(0xAB, 2, 1))),
+            (b"\x06\x08\x04\xAB\xCD\xFF\xFFhi", b"hi", Some(sixteen(0xABCD, 255, 255))),
+            // beside ports, and after an element nobody knows
+            (b"\x0B\x05\x04\x0B\x84\x23\xF0\x00\x03\x07\x02\x02!", b"!", Some(eight(7, 2, 2))),
+            (b"\x08\x70\x01\xFF\x00\x03\x07\x02\x02", b"", Some(eight(7, 2, 2))),
+            // the last one counts, unless it is not valid
+            (b"\x0A\x00\x03\x01\x02\x01\x00\x03\x02\x03\x03", b"", Some(eight(2, 3, 3))),
+            (b"\x0A\x00\x03\x01\x02\x01\x00\x03\x02\x03\x04", b"", Some(eight(1, 2, 1))),
+            // no segments, no sequence, beyond the total, wrong lengths
+            (b"\x05\x00\x03\xAB\x00\x00", b"", None),
+            (b"\x05\x00\x03\xAB\x02\x00", b"", None),
+            (b"\x05\x00\x03\xAB\x02\x03", b"", None),
+            (b"\x04\x00\x02\xAB\x02", b"", None),
+            (b"\x06\x00\x04\xAB\xCD\x02\x01", b"", None),
+            (b"\x05\x08\x03\xAB\x02\x01", b"", None),
+            // an element that runs past the header, though not past the data
+            (b"\x04\x00\x03\xAB\x02\x01", b"\x01", None),
+            (b"\x01\x00", b"", None),
+            (b"\x00hi", b"hi", None),
+        ] {
+            let (udh, rest) = Udh::split(user_data).expect("a header");
+            assert_eq!(rest, text, "{user_data:02X?}");
+            assert_eq!(udh.concatenation(), concatenation, "{user_data:02X?}");
+        }
+    }
+
+    #[test]
+    fn rejects_a_header_longer_than_the_data() {
+        for user_data in [&b""[..], b"\x01", b"\x05\x00\x03\x01\x02", b"\xFFhi"] {
+            assert_eq!(Udh::split(user_data), Err(InvalidUdh), "{user_data:02X?}");
+        }
+    }
+
+    #[test]
+    fn lists_the_elements() {
+        let (udh, _) = Udh::split(b"\x09\x05\x04\x0B\x84\x23\xF0\x24\x01\x03").expect("a header");
+        let elements: Vec<_> = udh.elements().collect();
+        assert_eq!(elements, [(0x05, &b"\x0B\x84\x23\xF0"[..]), (0x24, b"\x03")]);
+    }
+
+    #[test]
+    fn writes_what_it_reads() {
+        for (concatenation, octets) in [
+            (eight(0xAB, 3, 2), &b"\x05\x00\x03\xAB\x03\x02"[..]),
+            (sixteen(0xABCD, 3, 2), b"\x06\x08\x04\xAB\xCD\x03\x02"),
+        ] {
+            let mut out = Vec::new();
+            concatenation.put(&mut out);
+            assert_eq!(out, octets);
+            assert_eq!(out.len(), concatenation.reference.udh_octets());
+            assert_eq!(Udh::split(&out).map(|(udh, _)| udh.concatenation()), Ok(Some(concatenation)));
+        }
+    }
+}

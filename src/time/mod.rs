@@ -173,3 +173,93 @@ pub(crate) const fn days_in_month(year: u16, month: u8) -> u8 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_the_civil_time_of_a_timestamp() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_078_012_800, "2004-02-29T00:00:00Z"),
+            (1_769_903_999, "2026-01-31T23:59:59Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+        ] {
+            let at = Timestamp::from_millis(seconds * 1_000);
+            assert_eq!(at.to_string(), text);
+            assert_eq!(Timestamp::from_civil(at.civil()), Some(at), "{text}");
+        }
+    }
+
+    #[test]
+    fn rejects_dates_that_do_not_exist() {
+        let valid = Civil { year: 2024, month: 2, day: 29, hour: 23, minute: 59, second: 59 };
+        assert!(Timestamp::from_civil(valid).is_some());
+        for wrong in [
+            Civil { year: 1969, ..valid },
+            Civil { year: 2023, ..valid },
+            Civil { year: 2100, ..valid },
+            Civil { year: 10_000, ..valid },
+            Civil { month: 0, ..valid },
+            Civil { month: 13, ..valid },
+            Civil { day: 0, ..valid },
+            Civil { month: 4, day: 31, ..valid },
+            Civil { hour: 24, ..valid },
+            Civil { minute: 60, ..valid },
+            Civil { second: 60, ..valid },
+        ] {
+            assert_eq!(Timestamp::from_civil(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn follows_the_calendar_day_by_day() {
+        // A calendar that counts, for every day of the range there is.
+        let (mut year, mut month, mut day) = (1970, 1, 1);
+        for days in 0.. {
+            let at = Timestamp::from_millis(days * SECONDS_PER_DAY * 1_000);
+            assert_eq!(at.civil(), Civil { year, month, day, hour: 0, minute: 0, second: 0 });
+            assert_eq!(Timestamp::from_civil(at.civil()), Some(at));
+            if (year, month, day) == (9999, 12, 31) {
+                return;
+            }
+            day += 1;
+            if day > days_in_month(year, month) {
+                (month, day) = (month + 1, 1);
+            }
+            if month > 12 {
+                (year, month) = (year + 1, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn saturates_at_both_ends() {
+        let hour = Duration::from_secs(3_600);
+        let last = Instant::from_nanos(u64::MAX);
+        assert_eq!(last + hour, last);
+        assert_eq!(Instant::ZERO + Duration::MAX, last);
+        assert_eq!(Instant::ZERO.saturating_duration_since(last), Duration::ZERO);
+        assert_eq!((Instant::ZERO + hour).saturating_duration_since(Instant::ZERO), hour);
+        assert_eq!(Timestamp::from_millis(u64::MAX), Timestamp::MAX);
+        assert_eq!(Timestamp::MAX + hour, Timestamp::MAX);
+        assert_eq!(Timestamp::ZERO + Duration::MAX, Timestamp::MAX);
+        assert_eq!(Timestamp::ZERO.saturating_duration_since(Timestamp::MAX), Duration::ZERO);
+        assert_eq!((Timestamp::ZERO + hour).saturating_duration_since(Timestamp::ZERO), hour);
+    }
+
+    proptest! {
+        #[test]
+        fn civil_time_goes_there_and_back(seconds in 0..=Timestamp::MAX.0 / 1_000) {
+            let at = Timestamp::from_millis(seconds * 1_000);
+            prop_assert_eq!(Timestamp::from_civil(at.civil()), Some(at));
+        }
+    }
+}

@@ -195,3 +195,155 @@ fn two_digits(field: &[u8], at: usize) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        let number = |range: std::ops::Range<usize>| text[range].parse::<u16>().expect("a number");
+        let civil = Civil {
+            year: number(0..4),
+            month: number(5..7) as u8,
+            day: number(8..10) as u8,
+            hour: number(11..13) as u8,
+            minute: number(14..16) as u8,
+            second: number(17..19) as u8,
+        };
+        Timestamp::from_civil(civil).expect("a date")
+    }
+
+    #[test]
+    fn reads_absolute_times() {
+        for (field, utc) in [
+            ("260131235959000+", "2026-01-31T23:59:59Z"),
+            ("260131235959000-", "2026-01-31T23:59:59Z"),
+            ("240229120000008-", "2024-02-29T14:00:00Z"),
+            ("240229120000008+", "2024-02-29T10:00:00Z"),
+            ("000101000000000+", "2000-01-01T00:00:00Z"),
+            ("000101000000048+", "1999-12-31T12:00:00Z"),
+            ("991231235959000+", "2099-12-31T23:59:59Z"),
+            ("991231235959048-", "2100-01-01T11:59:59Z"),
+            ("260101000000001+", "2025-12-31T23:45:00Z"),
+            ("251231233000003-", "2026-01-01T00:15:00Z"),
+            ("240301001500022+", "2024-02-29T18:45:00Z"),
+        ] {
+            assert_eq!(SmppTime::parse(field.as_bytes()), Ok(Some(SmppTime::Absolute(at(utc)))), "{field}");
+        }
+        let tenths = at("2026-01-31T23:59:59Z") + Duration::from_millis(700);
+        assert_eq!(SmppTime::parse(b"260131235959700+"), Ok(Some(SmppTime::Absolute(tenths))));
+    }
+
+    #[test]
+    fn an_empty_field_is_no_time() {
+        assert_eq!(SmppTime::parse(b""), Ok(None));
+    }
+
+    #[test]
+    fn rejects_what_is_not_a_time() {
+        for field in [
+            "260131235959",      // only reported times may be short
+            "260131235959000",   // no direction
+            "260131235959000+ ", // too long
+            "260131235959000r",
+            "260131235959000Z",
+            "260131235959049+", // above 48 quarter hours
+            "2601312359590-1+",
+            "26013123595900x+",
+            "260131235959x00+",
+            "26013123595 000+",
+            "+60131235959000+",
+            "260132000000000+",
+            "260100000000000+",
+            "260001000000000+",
+            "261301000000000+",
+            "260229000000000+", // not a leap year
+            "260431000000000+",
+            "260131240000000+",
+            "260131236000000+",
+            "260131235960000+",
+            "00000001000000xR",
+            "0000000100000x0R",
+            "000000010000x00R",
+            "0000000100 0000R",
+            "                ",
+            "\0",
+        ] {
+            assert_eq!(SmppTime::parse(field.as_bytes()), Err(InvalidTime), "{field}");
+        }
+        assert_eq!(SmppTime::parse(&[0xFF; 16]), Err(InvalidTime));
+    }
+
+    #[test]
+    fn adds_relative_times_by_the_calendar() {
+        for (now, field, then) in [
+            ("2026-01-31T12:00:00Z", "000000000000000R", "2026-01-31T12:00:00Z"),
+            ("2026-01-31T12:00:00Z", "000000010000000R", "2026-01-31T13:00:00Z"),
+            ("2026-01-31T12:00:00Z", "000000000000999R", "2026-01-31T12:00:00Z"), // tenths and offset: ignored
+            ("2026-01-31T12:00:00Z", "000100000000000R", "2026-02-28T12:00:00Z"),
+            ("2024-01-31T12:00:00Z", "000100000000000R", "2024-02-29T12:00:00Z"),
+            ("2024-02-29T12:00:00Z", "010000000000000R", "2025-02-28T12:00:00Z"),
+            ("2024-02-29T12:00:00Z", "040000000000000R", "2028-02-29T12:00:00Z"),
+            ("2026-11-30T23:59:59Z", "000300000001000R", "2027-03-01T00:00:00Z"),
+            ("2026-12-31T23:59:59Z", "000000000001000R", "2027-01-01T00:00:00Z"),
+            ("2026-03-10T00:00:00Z", "001200000000000R", "2027-03-10T00:00:00Z"),
+            ("2026-03-10T00:00:00Z", "009900000000000R", "2034-06-10T00:00:00Z"),
+            ("2026-01-01T00:00:00Z", "000099000000000R", "2026-04-10T00:00:00Z"),
+            ("2026-01-01T00:00:00Z", "000000480000000R", "2026-01-03T00:00:00Z"),
+            ("2026-01-01T00:00:00Z", "020610233429000R", "2028-07-11T23:34:29Z"),
+            ("2026-01-01T00:00:00Z", "999999999999000R", "2133-07-13T04:40:39Z"),
+        ] {
+            let time = SmppTime::parse(field.as_bytes()).ok().flatten().expect(field);
+            assert_eq!(time.resolve(at(now)).to_string(), then, "{now} {field}");
+        }
+    }
+
+    #[test]
+    fn relative_times_keep_the_fraction_and_end_with_the_calendar() {
+        let hour = RelativeTime { hours: 1, ..RelativeTime::default() };
+        assert_eq!(hour.after(Timestamp::from_millis(250)), Timestamp::from_millis(3_600_250));
+        let years = RelativeTime { years: 1, ..RelativeTime::default() };
+        assert_eq!(years.after(Timestamp::MAX), Timestamp::MAX);
+    }
+
+    #[test]
+    fn an_absolute_time_does_not_depend_on_now() {
+        let time = SmppTime::Absolute(at("2026-01-31T23:59:59Z"));
+        assert_eq!(time.resolve(Timestamp::ZERO), time.resolve(Timestamp::MAX));
+    }
+
+    #[test]
+    fn writes_what_it_reads() {
+        let time = at("2024-02-29T23:59:58Z") + Duration::from_millis(789);
+        assert_eq!(&absolute(time), b"240229235958700+");
+        assert_eq!(&receipt_date(time), b"2402292359");
+        assert_eq!(
+            parse_reported(&absolute(time)),
+            Some(at("2024-02-29T23:59:58Z") + Duration::from_millis(700))
+        );
+    }
+
+    #[test]
+    fn clamps_what_two_digits_cannot_say() {
+        assert_eq!(&absolute(Timestamp::ZERO), b"000101000000000+");
+        assert_eq!(&absolute(Timestamp::MAX), b"991231235959900+");
+        assert_eq!(&absolute(at("2099-12-31T23:59:59Z")), b"991231235959000+");
+        assert_eq!(&receipt_date(at("2100-01-01T00:00:00Z")), b"9912312359");
+    }
+
+    #[test]
+    fn reads_reported_times_of_every_length() {
+        for (field, utc) in [
+            ("240229120000008-", "2024-02-29T14:00:00Z"),
+            ("240229120005", "2024-02-29T12:00:05Z"),
+            ("2402291200", "2024-02-29T12:00:00Z"),
+        ] {
+            assert_eq!(parse_reported(field.as_bytes()), Some(at(utc)), "{field}");
+        }
+        for field in
+            ["", "0", "24022912000", "230229120000", "2302291200", "000000010000000R", "24022912000x"]
+        {
+            assert_eq!(parse_reported(field.as_bytes()), None, "{field}");
+        }
+    }
+}

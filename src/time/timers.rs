@@ -57,3 +57,48 @@ impl<T: Ord + Copy, K: Ord + Copy> Default for Timers<T, K> {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_in_order_and_not_before() {
+        let mut timers = Timers::new();
+        timers.arm(30, 'a');
+        timers.arm(10, 'c');
+        timers.arm(10, 'b');
+        assert_eq!(timers.next_due(), Some(10));
+        assert_eq!(timers.pop_due(9), None);
+        assert_eq!(timers.len(), 3);
+        assert_eq!(timers.pop_due(29), Some((10, 'b')));
+        assert_eq!(timers.pop_due(29), Some((10, 'c')));
+        assert_eq!(timers.pop_due(29), None);
+        assert_eq!(timers.pop_due(30), Some((30, 'a')));
+        assert!(timers.is_empty());
+        assert_eq!(timers.next_due(), None);
+    }
+
+    #[test]
+    fn a_disarmed_deadline_does_not_ring() {
+        let mut timers = Timers::new();
+        timers.arm(10, 1);
+        timers.arm(10, 2);
+        assert!(!timers.disarm(11, 1));
+        assert!(timers.disarm(10, 1));
+        assert!(!timers.disarm(10, 1));
+        assert_eq!(timers.pop_due(10), Some((10, 2)));
+        assert_eq!(timers.pop_due(10), None);
+    }
+
+    #[test]
+    fn a_moved_deadline_rings_once() {
+        let mut timers = Timers::new();
+        timers.arm(10, 1);
+        assert!(timers.disarm(10, 1));
+        timers.arm(20, 1);
+        assert_eq!(timers.pop_due(19), None);
+        assert_eq!(timers.pop_due(20), Some((20, 1)));
+        assert!(timers.is_empty());
+    }
+}
