@@ -132,6 +132,23 @@ impl<E> Journal<E> {
         self.earned.pop_front().map(|(_, earned)| Stored(earned))
     }
 
+    /// Closes the open batch, so that everything recorded so far is durable with the batch returned.
+    pub fn seal(&mut self) -> Position {
+        if !self.open.is_empty() {
+            self.close_open();
+        }
+        Position(self.position.0 - 1)
+    }
+
+    /// Gives up on everything not durable yet; what it would have earned goes to `each`.
+    pub fn abandon(&mut self, mut each: impl FnMut(E)) {
+        let committed = self.committed;
+        let (stored, lost): (VecDeque<_>, VecDeque<_>) =
+            self.earned.drain(..).partition(|(position, _)| *position <= committed);
+        self.earned = stored;
+        lost.into_iter().for_each(|(_, earned)| each(earned));
+    }
+
     fn close_open(&mut self) {
         let next = Batch::new(self.spare.pop().unwrap_or_default());
         self.full.push_back(std::mem::replace(&mut self.open, next));
