@@ -304,6 +304,13 @@ impl Shard {
             .is_some_and(|entry| !entry.session.is_window_full() && entry.session.close_reason().is_none())
     }
 
+    /// Whether the peer still waits for an answer of ours.
+    pub fn has_unanswered(&self, connection: ConnectionId) -> bool {
+        self.sessions
+            .get(&connection)
+            .is_some_and(|entry| entry.session.requests_waiting() > 0 && entry.session.close_reason().is_none())
+    }
+
     /// Octets for the peer, moved behind what is in `out`.
     pub fn take_output(&mut self, connection: ConnectionId, out: &mut Vec<u8>) {
         if let Some(entry) = self.sessions.get_mut(&connection) {
@@ -351,6 +358,11 @@ impl Shard {
     pub fn handle_lookup(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage>) {
         self.looked_up(lookup, found);
         self.turn(now);
+    }
+
+    /// The state at rest cannot be asked now.
+    pub fn lookup_failed(&mut self, lookup: &Lookup) {
+        self.answer(lookup.reply_to, Answer::Status(CommandStatus::ESME_RQUERYFAIL));
     }
 
     /// The state at rest has done something.

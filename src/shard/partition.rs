@@ -425,6 +425,11 @@ impl Partition {
         self.store_ops.pop_front().map(|(_, op)| op)
     }
 
+    /// Whether orders for the state at rest wait.
+    pub fn has_store_ops(&self) -> bool {
+        !self.store_ops.is_empty()
+    }
+
     /// The state at rest has done something.
     pub fn store_done(&mut self, done: StoreDone) {
         match done {

@@ -1,0 +1,5 @@
+//! stub
+/// x
+pub struct Simulator;
+/// y
+pub struct SimulatorSettings;
