@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod carrier;
+pub mod config;
 pub mod journal;
 pub mod message;
 pub mod metrics;
