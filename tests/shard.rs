@@ -1,5 +1,6 @@
 //! The core of one or several shards, in memory: a clock that the test turns, a disk that obeys.
 
+#[expect(unreachable_pub, reason = "a module of helpers")]
 mod common;
 
 use common::{ACCEPTED_BIND, Net};

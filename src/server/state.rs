@@ -24,6 +24,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const SWEEP_MAX: usize = 10_000;
 const CACHE_OCTETS: u64 = 64 << 20;
 const FORMAT: &[u8] = b"smppd partition 1";
+/// The key of the checkpoint, behind the keys of everything at rest: one tree, so that one batch changes both.
+const CHECKPOINT: &[u8] = &[0xFF];
 
 /// An order for the thread of a partition.
 pub(super) enum Order {
@@ -105,7 +107,7 @@ impl State {
     /// # Errors
     /// The checkpoint cannot be read.
     pub(super) fn checkpoint(&self) -> io::Result<Checkpoint> {
-        match self.meta.get("checkpoint").map_err(io::Error::other)? {
+        match self.rest.get(CHECKPOINT).map_err(io::Error::other)? {
             None => Ok(Checkpoint::initial()),
             Some(octets) => {
                 Checkpoint::read(&octets).map_err(|_| io::Error::other("the checkpoint cannot be read"))
@@ -115,7 +117,7 @@ impl State {
 
     /// Everything unfinished that is at rest.
     pub(super) fn rest(&self) -> impl Iterator<Item = io::Result<sled::IVec>> {
-        self.rest.iter().values().map(|value| value.map_err(io::Error::other))
+        self.rest.range(..CHECKPOINT).values().map(|value| value.map_err(io::Error::other))
     }
 
     /// What is known of `count` messages from `id` on.
@@ -146,14 +148,15 @@ impl State {
                 self.rest.insert(key.to_octets(), octets).map_err(io::Error::other)?;
                 Ok(None)
             }
-            StoreOp::RemoveRest(key) => {
-                self.rest.remove(key.to_octets()).map_err(io::Error::other)?;
-                Ok(None)
-            }
-            StoreOp::Checkpoint(checkpoint) => {
-                // First what the checkpoint stands on, then the checkpoint.
+            StoreOp::Checkpoint(checkpoint, gone) => {
+                // First what the checkpoint stands on, then the checkpoint with what it forgets, as one.
                 self.sync()?;
-                self.meta.insert("checkpoint", checkpoint.to_octets()).map_err(io::Error::other)?;
+                let mut batch = sled::Batch::default();
+                for key in gone {
+                    batch.remove(&key.to_octets());
+                }
+                batch.insert(CHECKPOINT, checkpoint.to_octets());
+                self.rest.apply_batch(batch).map_err(io::Error::other)?;
                 self.sync()?;
                 Ok(Some(StoreDone::Checkpoint(checkpoint.segment, checkpoint.first)))
             }

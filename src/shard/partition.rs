@@ -461,13 +461,15 @@ impl Partition {
         // The memory holds everything recorded so far, so what is put to rest now may go when that is durable.
         let as_of = self.journal.seal();
         self.flush_blocks();
-        while let Some(oldest) = self.touched.front() {
-            if oldest.segment >= keep_from {
-                break;
-            }
+        // What ended in these segments is taken from rest together with the checkpoint, not before: as long
+        // as the old checkpoint holds, the records that ended it must find it.
+        let mut gone = Vec::new();
+        while self.touched.front().is_some_and(|oldest| oldest.segment < keep_from) {
             let keys = self.touched.pop_front().map(|oldest| oldest.keys).unwrap_or_default();
             for key in keys {
-                self.put_to_rest(as_of, key);
+                if !self.put_to_rest(as_of, key) && self.at_rest.remove(&key) {
+                    gone.push(key);
+                }
             }
         }
         let checkpoint = Checkpoint {
@@ -478,7 +480,7 @@ impl Partition {
             next_block: self.next_block,
             credits_used: self.credits_used.iter().map(|(name, used)| (name.clone(), *used)).collect(),
         };
-        self.store_ops.push_back((as_of, StoreOp::Checkpoint(checkpoint)));
+        self.store_ops.push_back((as_of, StoreOp::Checkpoint(checkpoint, gone)));
     }
 
     /// The next thing that is due by `now`; its timer is gone until it is dealt with.
@@ -579,7 +581,6 @@ impl Partition {
                 let key = ParcelKey { id, part };
                 let held = self.parcels.remove(&key).ok_or(ApplyError::Unknown)?;
                 self.timers.disarm(held.alarm, TimerKey::Parcel(key));
-                self.gone(RestKey::Parcel(key));
                 Ok(None)
             }
         }
@@ -681,7 +682,6 @@ impl Partition {
         {
             self.waits_no_more(&key, id);
         }
-        self.gone(RestKey::Message(id));
         let content = message.content();
         let ended = FinalMessage {
             id,
@@ -739,11 +739,12 @@ impl Partition {
         self.store_ops.push_back((gate, StoreOp::PutBlock(key, octets)));
     }
 
-    fn put_to_rest(&mut self, as_of: Position, key: RestKey) {
+    /// Orders the newest form of something kept; `false` when it has ended.
+    fn put_to_rest(&mut self, as_of: Position, key: RestKey) -> bool {
         let mut octets = as_of.0.to_le_bytes().to_vec();
         match key {
             RestKey::Message(id) => {
-                let Some(message) = self.messages.get(&id) else { return };
+                let Some(message) = self.messages.get(&id) else { return false };
                 let standing = Standing {
                     state: message.state,
                     attempts: message.attempts,
@@ -755,19 +756,13 @@ impl Partition {
                 Record::MessageAtRest { standing, content: message.content_octets() }.put(&mut octets);
             }
             RestKey::Parcel(key) => {
-                let Some(held) = self.parcels.get(&key) else { return };
+                let Some(held) = self.parcels.get(&key) else { return false };
                 Record::DeliveryAtRest(held.parcel.as_octets()).put(&mut octets);
             }
         }
         self.at_rest.insert(key);
         self.store_ops.push_back((as_of, StoreOp::PutRest(key, octets)));
-    }
-
-    fn gone(&mut self, key: RestKey) {
-        if self.at_rest.remove(&key) {
-            let gate = self.gate();
-            self.store_ops.push_back((gate, StoreOp::RemoveRest(key)));
-        }
+        true
     }
 
     /// When what is being applied now will be durable.

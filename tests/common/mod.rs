@@ -209,7 +209,8 @@ impl Net {
             _ => Pdu::BindTransceiver(bind),
         };
         self.send(esme, &pdu, 1);
-        self.received(esme).remove(0).command_status
+        // What follows the response at once stays to be looked at.
+        self.inboxes.get_mut(&esme).expect("an answer to the bind").remove(0).command_status
     }
 
     pub fn submit(&mut self, esme: Esme, sequence_number: u32, destination: &str) {
@@ -339,11 +340,10 @@ impl Net {
                     disk.rest.insert(key.to_octets(), octets);
                     None
                 }
-                StoreOp::RemoveRest(key) => {
-                    disk.rest.remove(&key.to_octets());
-                    None
-                }
-                StoreOp::Checkpoint(checkpoint) => {
+                StoreOp::Checkpoint(checkpoint, gone) => {
+                    for key in gone {
+                        disk.rest.remove(&key.to_octets());
+                    }
                     let done = StoreDone::Checkpoint(checkpoint.segment, checkpoint.first);
                     disk.batches.retain(|(segment, _, _)| *segment >= checkpoint.segment);
                     disk.checkpoint = Some(checkpoint);
