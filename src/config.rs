@@ -366,6 +366,25 @@ impl ConfigError {
     pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { key: key.into(), reason: reason.into() }
     }
+
+    /// What the TOML reader found wrong in `text`; the key is the last header before the place, and the key
+    /// on its line.
+    pub fn from_toml(text: &str, error: &toml::de::Error) -> Self {
+        let message = error.message().lines().collect::<Vec<_>>().join(", ");
+        let Some(span) = error.span() else { return Self::new("", message) };
+        let before = text.get(..span.start).unwrap_or(text);
+        let line_number = before.matches('\n').count();
+        let (mut table, mut key) = ("", "");
+        for line in text.lines().take(line_number + 1).map(str::trim) {
+            if let Some(header) = line.strip_prefix('[').and_then(|line| line.split(']').next()) {
+                (table, key) = (header.trim_start_matches('['), "");
+            } else if let Some((name, _)) = line.split_once('=').filter(|_| !line.starts_with(['#', '{'])) {
+                key = name.trim();
+            }
+        }
+        let path = [table, key].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
+        Self::new(path, format!("{message} (line {})", line_number + 1))
+    }
 }
 
 impl fmt::Display for ConfigError {

@@ -16,3 +16,5 @@ pub mod shard;
 pub mod store;
 pub mod throttle;
 pub mod time;
+#[cfg(feature = "server")]
+pub mod server;

@@ -15,7 +15,7 @@ use crate::route::CarrierIndex;
 
 /// Reads the text; the values are not checked yet.
 pub(super) fn parse(text: &str) -> Result<Config, ConfigError> {
-    let file: File = toml::from_str(text).map_err(|error| locate(text, &error))?;
+    let file: File = toml::from_str(text).map_err(|error| ConfigError::from_toml(text, &error))?;
     let mut config = Config::default();
     file.put(&mut config)?;
     Ok(config)
@@ -384,23 +384,4 @@ fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| {
         ConfigError::new(key, format!("\"{text}\" is no ADDRESS:PORT, such as \"0.0.0.0:2776\""))
     })
-}
-
-/// The key that an error of the TOML reader is about: the last header before it, and the key on its line.
-fn locate(text: &str, error: &toml::de::Error) -> ConfigError {
-    let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    let Some(span) = error.span() else { return ConfigError::new("", message) };
-    let before = text.get(..span.start).unwrap_or(text);
-    let line_number = before.matches('\n').count();
-    let mut table = "";
-    let mut key = "";
-    for line in text.lines().take(line_number + 1).map(str::trim) {
-        if let Some(header) = line.strip_prefix('[').and_then(|line| line.split(']').next()) {
-            (table, key) = (header.trim_start_matches('['), "");
-        } else if let Some((name, _)) = line.split_once('=').filter(|_| !line.starts_with(['#', '{'])) {
-            key = name.trim();
-        }
-    }
-    let path = [table, key].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
-    ConfigError::new(path, format!("{message} (line {})", line_number + 1))
 }

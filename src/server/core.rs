@@ -80,7 +80,7 @@ pub(super) struct Core {
     /// To each core, this one included, and to the threads of its partitions.
     pub(super) mesh: Vec<MailSender>,
     pub(super) states: Vec<Sender<Order>>,
-    pub(super) verifier: Arc<Verifier>,
+    pub(super) verifier: Verifier,
     /// Our own mailbox, for the verifier's answers.
     pub(super) own_mail: MailSender,
     pub(super) pulse: Arc<Pulse>,
@@ -149,13 +149,13 @@ impl Core {
         for request in outputs.verify.drain(..) {
             let connection = request.connection;
             let mail = self.own_mail.clone();
-            let is_taken = self.verifier.try_send(VerifyRequest {
-                account_hash: request.password_hash.map(String::from),
-                system_id: request.system_id.into_vec(),
-                password: request.password.into_vec(),
+            let queued = self.verifier.try_send(VerifyRequest {
+                hash: request.password_hash,
+                system_id: request.system_id,
+                password: request.password,
                 reply: Box::new(move |is_right| mail.send(Inbound::Verified(connection, is_right))),
             });
-            if !is_taken {
+            if queued.is_err() {
                 refused.push(connection);
             }
         }

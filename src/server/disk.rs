@@ -13,6 +13,20 @@ use crate::journal::{Batch, Identity, Placement, Position, Ring, SegmentNumber};
 /// Zeros are written in pieces of this.
 const FILL_OCTETS: usize = 1 << 20;
 
+/// The journal of one partition, before its core has it.
+pub(super) struct JournalFolder {
+    /// Where the segment files are.
+    pub(super) folder: PathBuf,
+    /// What each batch carries.
+    pub(super) identity: Identity,
+    /// What a write has to survive.
+    pub(super) durability: Durability,
+    /// The size of a segment file.
+    pub(super) segment_octets: u64,
+    /// Which file is next.
+    pub(super) ring: Ring,
+}
+
 /// The journal files of one partition, as its core writes them.
 pub(super) struct JournalFiles {
     folder: PathBuf,
@@ -25,13 +39,8 @@ pub(super) struct JournalFiles {
 
 impl JournalFiles {
     /// Files that [`prepare`] has made ready; they are opened when first used.
-    pub(super) fn new(
-        folder: PathBuf,
-        identity: Identity,
-        durability: Durability,
-        segment_octets: u64,
-        ring: Ring,
-    ) -> Self {
+    pub(super) fn new(journal: JournalFolder) -> Self {
+        let JournalFolder { folder, identity, durability, segment_octets, ring } = journal;
         Self { folder, identity, durability, segment_octets, ring, files: Vec::new() }
     }
 

@@ -20,7 +20,7 @@ use crate::journal::SegmentNumber;
 use crate::server::clock::Clock;
 use crate::server::connection::{self, ConnectionSettings};
 use crate::server::core::{Buffers, Core, JournalBell, Pulse, SharedCore};
-use crate::server::disk::JournalFiles;
+use crate::server::disk::{JournalFiles, JournalFolder};
 use crate::server::mesh::{Inbound, MailSender, Mailbox};
 use crate::server::password::Verifier;
 use crate::server::state::Order;
@@ -60,8 +60,8 @@ pub(super) struct Parts {
     pub(super) own_mail: MailSender,
     pub(super) mailbox: Mailbox,
     pub(super) states: Vec<Sender<Order>>,
-    pub(super) journals: Vec<JournalFiles>,
-    pub(super) verifier: Arc<Verifier>,
+    pub(super) journals: Vec<JournalFolder>,
+    pub(super) verifier: Verifier,
     pub(super) pulse: Arc<Pulse>,
     pub(super) listen: Vec<Listen>,
     pub(super) connection: ConnectionSettings,
@@ -101,7 +101,9 @@ pub(super) async fn run(parts: Parts) {
     let writers: Vec<Task<()>> = journals
         .into_iter()
         .enumerate()
-        .map(|(place, files)| spawn_local(write_journal(Rc::clone(&core), place, files)))
+        .map(|(place, journal)| {
+            spawn_local(write_journal(Rc::clone(&core), place, JournalFiles::new(journal)))
+        })
         .collect();
 
     let mut listeners = Vec::new();

@@ -12,7 +12,7 @@ use crate::journal::{
     BatchError, BatchHeader, Identity, Position, Record, ReplayEnd, Ring, SegmentNumber, replay_segment,
 };
 use crate::message::{Content, Parcel, PartitionNumber};
-use crate::server::disk::{self, JournalFiles, segment_path};
+use crate::server::disk::{self, JournalFolder, segment_path};
 use crate::server::state::{self, State};
 use crate::shard::Partition;
 use crate::store::Checkpoint;
@@ -36,7 +36,7 @@ pub(super) struct Found {
 /// A partition, ready to go on.
 pub(super) struct Recovered {
     pub(super) partition: Partition,
-    pub(super) files: JournalFiles,
+    pub(super) journal: JournalFolder,
     pub(super) state: State,
 }
 
@@ -142,14 +142,14 @@ impl Found {
             start.elapsed().as_millis()
         );
         let ring = Ring::resume(config.journal_segment_octets, &self.segments, self.newest, self.files);
-        let files = JournalFiles::new(
-            self.journal,
-            self.identity,
-            config.durability,
-            config.journal_segment_octets,
+        let journal = JournalFolder {
+            folder: self.journal,
+            identity: self.identity,
+            durability: config.durability,
+            segment_octets: config.journal_segment_octets,
             ring,
-        );
-        Ok(Recovered { partition, files, state: self.state })
+        };
+        Ok(Recovered { partition, journal, state: self.state })
     }
 
     /// Every whole batch behind the checkpoint, in order.

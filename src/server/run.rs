@@ -40,6 +40,8 @@ const IO_MEMORY: usize = 8 << 20;
 const PREEMPT: Duration = Duration::from_millis(20);
 /// Threads that verify passwords.
 const VERIFIERS: usize = 1;
+/// Binds that may wait for them; more are refused, and may try again.
+const BINDS_MAX: usize = 1_024;
 /// File descriptors kept for the journal, the state at rest and ourselves.
 const DESCRIPTORS_SPARE: u64 = 128;
 
@@ -53,8 +55,9 @@ impl<T: Into<String>> From<T> for Failure {
 }
 
 /// Runs the server until it is told to stop. 0 after a clean stop, 1 when it could not start or failed.
-pub fn serve(config: Config) -> ExitCode {
-    match run(config) {
+/// `read_again` gives the configuration as it is by then, at each SIGHUP.
+pub fn serve(config: Config, read_again: impl Fn() -> Result<Config, String>) -> ExitCode {
+    match run(&config, &read_again) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(message)) => {
             eprintln!("smppd: {message}");
@@ -63,33 +66,33 @@ pub fn serve(config: Config) -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<(), Failure> {
+fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Result<(), Failure> {
     watch::start_log(&config.log_level).map_err(|error| format!("no thread for the log: {error}"))?;
     probe_io_uring()?;
-    let cores = core_count(&config)?;
+    let cores = core_count(config)?;
     let _lock = lock(&config.data_dir)?;
-    let is_demo = ensure_demo_account(&config)?;
-    if certificate::ensure(&config)? {
-        let (path, _) = certificate::paths(&config);
+    let is_demo = ensure_demo_account(config)?;
+    if certificate::ensure(config)? {
+        let (path, _) = certificate::paths(config);
         log::info!("made a self-signed certificate: {}", path.display());
     }
-    let tls = Arc::new(RwLock::new(certificate::load(&config)?));
-    let (listen, reserved) = reserve(&config)?;
-    check_descriptors(&config, cores)?;
+    let tls = Arc::new(RwLock::new(certificate::load(config)?));
+    let (listen, reserved) = reserve(config)?;
+    check_descriptors(config, cores)?;
     if config.durability == Durability::Memory {
         log::warn!("--durability memory: messages are NOT written to disk; a stop loses all of them");
     }
 
     let clock = Clock::new();
-    let settings = load_accounts(&config)?;
+    let settings = load_accounts(config)?;
     let partitions = recovery::partitions(&config.data_dir, cores)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
-    let found = open_all(&config, &partitions)?;
+    let found = open_all(config, &partitions)?;
     let names = found.iter().map(Found::system_ids).collect::<Result<Vec<_>, _>>()?;
     let names: BTreeSet<Box<[u8]>> = names.into_iter().flatten().collect();
     let accounts =
         Arc::new(Accounts::default().reload(settings).with_unknown(names.iter().map(|name| &**name)));
-    let recovered = recover_all(&config, found, &accounts)?;
+    let recovered = recover_all(config, found, &accounts)?;
     for Recovered { partition, .. } in &recovered {
         for (system_id, used) in partition.credits_used() {
             if let Some(index) = accounts.index_of(system_id) {
@@ -98,7 +101,7 @@ fn run(config: Config) -> Result<(), Failure> {
         }
     }
 
-    let server = Server::start(&config, cores, clock, &accounts, recovered, &listen, &tls)?;
+    let server = Server::start(config, cores, clock, &accounts, recovered, &listen, &tls)?;
     drop(reserved);
     for Listen { address, is_tls } in &listen {
         println!("listening on {address} ({})", if *is_tls { "TLS" } else { "plain TCP" });
@@ -109,13 +112,13 @@ fn run(config: Config) -> Result<(), Failure> {
         println!("metrics and health on http://{bound}");
     }
     if let Some(password) = is_demo {
-        greet(&config, &listen, &password);
+        greet(config, &listen, &password);
     }
     println!("ready: {cores} cores, data in {}", config.data_dir.display());
     // The greeting is for whoever started us; a closed pipe is no reason to stop.
     _ = std::io::stdout().flush();
 
-    server.wait(&config, accounts, &tls)
+    server.wait(read_again, accounts, &tls)
 }
 
 /// The running server, as the main thread sees it.
@@ -141,9 +144,8 @@ impl Server {
             let number = recovered.partition.number;
             (number, shard_of(number))
         }));
-        let verifier = Arc::new(
-            Verifier::start(VERIFIERS).map_err(|error| format!("no thread to verify passwords: {error}"))?,
-        );
+        let verifier = Verifier::start(VERIFIERS, BINDS_MAX)
+            .map_err(|error| format!("no thread to verify passwords: {error}"))?;
         // From every core (its own slot is for the verifier), from the partitions' threads, and from us.
         let (senders, mailboxes): (Vec<Vec<MailSender>>, Vec<_>) = (0..cores).map(|_| mailbox(cores + 2)).unzip();
         let pulses: Vec<Arc<Pulse>> = (0..cores).map(|_| Arc::new(Pulse::default())).collect();
@@ -163,14 +165,14 @@ impl Server {
         let (ready, readiness) = bounded(cores);
         for (number, (partitions, mailbox)) in by_core.into_iter().zip(mailboxes).enumerate() {
             let mut parts = (Vec::new(), Vec::new(), Vec::new());
-            for Recovered { partition, files, state } in partitions {
+            for Recovered { partition, journal, state } in partitions {
                 let mail = senders[number][cores].clone();
                 let (orders, thread) =
                     state::start(partition.number, state, mail, clock, config.final_retention)
                         .map_err(|error| format!("no thread for partition {}: {error}", partition.number))?;
                 server.states.push((orders.clone(), thread));
                 parts.0.push(partition);
-                parts.1.push(files);
+                parts.1.push(journal);
                 parts.2.push(orders);
             }
             let (partitions, journals, states) = parts;
@@ -191,7 +193,7 @@ impl Server {
                 tls.clone(),
                 senders.iter().map(|senders| senders[number].clone()).collect::<Vec<_>>(),
                 senders[number][number].clone(),
-                Arc::clone(&verifier),
+                verifier.clone(),
                 Arc::clone(&server.pulses[number]),
                 listen.to_vec(),
                 ready.clone(),
@@ -250,14 +252,19 @@ impl Server {
     }
 
     /// Serves signals until one says to stop, then stops.
-    fn wait(self, config: &Config, mut accounts: Arc<Accounts>, tls: &RwLock<Arc<ServerConfig>>) -> Result<(), Failure> {
+    fn wait(
+        self,
+        read_again: &dyn Fn() -> Result<Config, String>,
+        mut accounts: Arc<Accounts>,
+        tls: &RwLock<Arc<ServerConfig>>,
+    ) -> Result<(), Failure> {
         let mut signals =
             Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals cannot be caught: {error}"))?;
         for signal in signals.forever() {
             if signal != SIGHUP {
                 break;
             }
-            match self.reload(config, &accounts, tls) {
+            match read_again().and_then(|config| self.reload(&config, &accounts, tls)) {
                 Ok(next) => {
                     accounts = next;
                     log::info!("accounts, routes and certificates are reloaded");
@@ -289,7 +296,6 @@ impl Server {
         accounts: &Accounts,
         tls: &RwLock<Arc<ServerConfig>>,
     ) -> Result<Arc<Accounts>, String> {
-        let fresh = config.read_again()?;
         let settings = load_accounts(config)?;
         let certificate = certificate::load(config)?;
         let accounts = Arc::new(accounts.reload(settings));
@@ -297,7 +303,7 @@ impl Server {
             *tls = certificate;
         }
         for mail in &self.mail {
-            mail.send(Inbound::Reload(Arc::clone(&accounts), routes(&fresh)));
+            mail.send(Inbound::Reload(Arc::clone(&accounts), routes(config)));
         }
         Ok(accounts)
     }
