@@ -57,7 +57,9 @@ impl<T: Into<String>> From<T> for Failure {
 /// Runs the server until it is told to stop. 0 after a clean stop, 1 when it could not start or failed.
 /// `read_again` gives the configuration as it is by then, at each SIGHUP.
 pub fn serve(config: Config, read_again: impl Fn() -> Result<Config, String>) -> ExitCode {
-    match run(&config, &read_again) {
+    let outcome = run(&config, &read_again);
+    watch::flush_log();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure(message)) => {
             eprintln!("smppd: {message}");
@@ -421,21 +423,25 @@ fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
     socket(true, address)
 }
 
+/// Raises the limit of open files as far as it goes, and says so when it is short.
 fn check_descriptors(config: &Config, cores: usize) -> Result<(), Failure> {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find(|line| line.starts_with("Max open files"));
-    let soft = line.and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
     let wanted = (config.connections_max * cores) as u64 + DESCRIPTORS_SPARE;
-    match soft {
-        Some(soft) if soft < 2 * DESCRIPTORS_SPARE => {
-            Err(format!("the limit of open files is {soft}; at least {} are needed (ulimit -n)", 2 * DESCRIPTORS_SPARE).into())
-        }
-        Some(soft) if soft < wanted => {
-            log::warn!("the limit of open files is {soft}; {} connections fit, not {}", soft - DESCRIPTORS_SPARE, config.connections_max * cores);
-            Ok(())
-        }
-        Some(_) | None => Ok(()),
+    let reachable = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let current = limit.current.unwrap_or(u64::MAX);
+    if current < reachable && setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), ..limit }).is_err() {
+        log::warn!("the limit of open files stays at {current}");
     }
+    let open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if open < 2 * DESCRIPTORS_SPARE {
+        let least = 2 * DESCRIPTORS_SPARE;
+        return Err(format!("the limit of open files is {open}; at least {least} are needed (ulimit -n)").into());
+    }
+    if open < wanted {
+        log::info!("with {open} open files allowed, {} connections fit (ulimit -n)", open - DESCRIPTORS_SPARE);
+    }
+    Ok(())
 }
 
 fn load_accounts(config: &Config) -> Result<Vec<AccountSettings>, String> {

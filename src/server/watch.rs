@@ -1,7 +1,7 @@
 //! Threads that watch: one that notices an executor standing still, one that writes the log.
 
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -48,13 +48,23 @@ pub(super) fn watch(pulses: Vec<Arc<Pulse>>) -> io::Result<()> {
     Ok(())
 }
 
+/// Something for the thread that writes the log.
+enum Line {
+    Text(Vec<u8>),
+    /// Says when everything before it is written.
+    Flush(Sender<()>),
+}
+
+/// Where lines go, once the log is started.
+static LINES: OnceLock<Sender<Line>> = OnceLock::new();
+
 /// Writes lines in a thread of its own: stderr may be a pipe that nobody reads.
-struct LogWriter(Sender<Vec<u8>>);
+struct LogWriter(Sender<Line>);
 
 impl Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // A full queue means that nobody reads; a core does not wait for that.
-        _ = self.0.try_send(line.to_vec());
+        _ = self.0.try_send(Line::Text(line.to_vec()));
         Ok(line.len())
     }
 
@@ -63,14 +73,27 @@ impl Write for LogWriter {
     }
 }
 
+/// Waits until the last lines are written, but not for ever.
+pub(super) fn flush_log() {
+    let (sender, done) = bounded(1);
+    if LINES.get().is_some_and(|lines| lines.try_send(Line::Flush(sender)).is_ok()) {
+        _ = done.recv_timeout(Duration::from_secs(1));
+    }
+}
+
 /// Starts logging at `level`, or as RUST_LOG says.
 pub(super) fn start_log(level: &str) -> io::Result<()> {
-    let (sender, lines) = bounded::<Vec<u8>>(LINES_MAX);
+    let (sender, lines) = bounded(LINES_MAX);
     thread::Builder::new().name("log".into()).spawn(move || {
         for line in lines {
-            _ = io::stderr().write_all(&line);
+            // Nobody can be told that the log cannot be written.
+            match line {
+                Line::Text(text) => _ = io::stderr().write_all(&text),
+                Line::Flush(done) => _ = done.send(()),
+            }
         }
     })?;
+    LINES.get_or_init(|| sender.clone());
     let filter = format!("{level},sled=warn,glommio=warn,rustls=warn");
     let env = env_logger::Env::default().default_filter_or(filter);
     // A second start in one process (tests) keeps the first.
