@@ -136,7 +136,7 @@ impl Config {
         let count = |value: usize| value as u64;
         let segment_mib = self.journal_segment_octets / MIB;
         for (key, value, least, most) in [
-            ("cores",                              count(self.cores),                  0, 255),
+            ("cores",                              count(self.cores),                  0, 128),
             ("node",                               self.node.into(),                   0, 15),
             ("session.pdu_octets_max",             count(session.pdu_octets_max),      1_024, 131_072),
             ("session.pdu_octets_max_unbound",     count(session.pdu_octets_max_unbound), 64, 131_072),
@@ -556,7 +556,7 @@ mod tests {
             ("[sesion]", "sesion", "unknown field `sesion`"),
             ("cores = \"all\"", "cores", "invalid type: string"),
             ("cores = -1", "cores", "invalid value: integer `-1`"),
-            ("cores = 256", "cores", "256 is not within 0 to 255"),
+            ("cores = 129", "cores", "129 is not within 0 to 128"),
             ("cores = 1\ncores = 2", "cores", "duplicate key"),
             ("data_dir = \"\"", "data_dir", "must name a directory"),
             ("durability = \"disk\"", "durability", "none of fsync, os, memory"),

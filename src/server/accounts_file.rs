@@ -17,7 +17,7 @@ use crate::server::password;
 
 /// Where the accounts are kept, and how they are read and written.
 #[derive(Clone, Copy, Debug)]
-pub struct AccountsFile;
+pub(super) struct AccountsFile;
 
 const HEADER: &str = "\
 # The accounts of smppd, written by `smppd account`; comments and order of keys do not survive it.
@@ -31,7 +31,7 @@ struct Written<'a> {
 
 impl AccountsFile {
     /// The file that the settings name.
-    pub fn path(config: &Config) -> PathBuf {
+    pub(super) fn path(config: &Config) -> PathBuf {
         config.accounts_file.clone().unwrap_or_else(|| config.data_dir.join("accounts.toml"))
     }
 
@@ -40,7 +40,7 @@ impl AccountsFile {
     /// # Errors
     /// The file cannot be read ([`AccountsError::is_missing`] when there is none), or the first thing in it
     /// that makes no sense.
-    pub fn load(path: &Path) -> Result<Vec<AccountSettings>, AccountsError> {
+    pub(super) fn load(path: &Path) -> Result<Vec<AccountSettings>, AccountsError> {
         let text = fs::read_to_string(path).map_err(|error| AccountsError::io(path, &error))?;
         parse(&text).map_err(|fault| fault.in_file(path))
     }
@@ -49,7 +49,7 @@ impl AccountsFile {
     ///
     /// # Errors
     /// Accounts that [`load`](Self::load) would refuse, or the file cannot be written; nothing changes then.
-    pub fn save(path: &Path, accounts: &[AccountSettings]) -> Result<(), AccountsError> {
+    pub(super) fn save(path: &Path, accounts: &[AccountSettings]) -> Result<(), AccountsError> {
         check(accounts).map_err(|fault| fault.in_file(path))?;
         let body = toml::to_string(&Written { account: accounts })
             .map_err(|error| AccountsError::new(path, "", "", error.to_string()))?;
@@ -60,7 +60,7 @@ impl AccountsFile {
     ///
     /// # Errors
     /// The directory cannot be made or opened.
-    pub fn lock(path: &Path) -> Result<File, AccountsError> {
+    pub(super) fn lock(path: &Path) -> Result<File, AccountsError> {
         let lock = || {
             let directory = directory(path);
             fs::create_dir_all(directory)?;
@@ -105,9 +105,11 @@ fn parse(text: &str) -> Result<Vec<AccountSettings>, Fault> {
 fn account(table: toml::Value) -> Result<AccountSettings, Fault> {
     let system_id = table.get("system_id").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
     AccountSettings::deserialize(table).map_err(|error| {
-        // Without the text at hand, the reader names the key in a line of its own.
+        // Without the text at hand, the reader names the key in a line of its own; an unknown or missing key
+        // in its message.
         let text = error.to_string();
-        let key = text.split_once("\nin `").and_then(|(_, rest)| rest.split('`').next()).unwrap_or_default();
+        let named = text.split_once("\nin `").or_else(|| text.split_once(" field `"));
+        let key = named.and_then(|(_, rest)| rest.split('`').next()).unwrap_or_default();
         Fault { system_id, key: key.to_owned(), reason: error.message().to_owned() }
     })
 }
@@ -115,7 +117,8 @@ fn account(table: toml::Value) -> Result<AccountSettings, Fault> {
 fn check(accounts: &[AccountSettings]) -> Result<(), Fault> {
     let mut numbers: HashMap<&str, &str> = HashMap::new();
     for (place, account) in accounts.iter().enumerate() {
-        let fault = |key: &str, reason| Fault { system_id: account.system_id.clone(), key: key.to_owned(), reason };
+        let fault =
+            |key: &str, reason| Fault { system_id: account.system_id.clone(), key: key.to_owned(), reason };
         account.check().map_err(|(key, reason)| fault(key, reason))?;
         if accounts[..place].iter().any(|other| other.system_id == account.system_id) {
             return Err(fault("system_id", "is there twice".to_owned()));
@@ -169,21 +172,26 @@ fn directory(path: &Path) -> &Path {
 
 /// Accounts that cannot be read or written.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AccountsError {
+pub(super) struct AccountsError {
     /// The file.
-    pub file: PathBuf,
+    pub(super) file: PathBuf,
     /// The account at fault; empty when it is none in particular.
-    pub system_id: String,
+    pub(super) system_id: String,
     /// The key at fault; empty when it is none in particular.
-    pub key: String,
+    pub(super) key: String,
     /// What is wrong.
-    pub reason: String,
+    pub(super) reason: String,
     /// What the system said, when it was the system.
-    pub io: Option<io::ErrorKind>,
+    pub(super) io: Option<io::ErrorKind>,
 }
 
 impl AccountsError {
-    fn new(file: &Path, system_id: impl Into<String>, key: impl Into<String>, reason: impl Into<String>) -> Self {
+    fn new(
+        file: &Path,
+        system_id: impl Into<String>,
+        key: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Self {
         let (system_id, key, reason) = (system_id.into(), key.into(), reason.into());
         Self { file: file.to_owned(), system_id, key, reason, io: None }
     }
@@ -193,7 +201,7 @@ impl AccountsError {
     }
 
     /// Whether there is no such file.
-    pub fn is_missing(&self) -> bool {
+    pub(super) fn is_missing(&self) -> bool {
         self.io == Some(io::ErrorKind::NotFound)
     }
 }
@@ -221,7 +229,8 @@ mod tests {
     use crate::account::{DefaultAlphabet, StatusName};
     use crate::pdu::CommandStatus;
 
-    const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$bG9jYWxzYWx0$Vo6rGTPfb8GeZRwfIzHkGuRtqWsO7d0z9Tfi0pHfpPM";
+    const HASH: &str =
+        "$argon2id$v=19$m=19456,t=2,p=1$bG9jYWxzYWx0$Vo6rGTPfb8GeZRwfIzHkGuRtqWsO7d0z9Tfi0pHfpPM";
 
     /// A directory of its own, removed with it.
     struct Scratch(PathBuf);
@@ -279,7 +288,8 @@ mod tests {
         let path = scratch.0.join("accounts.toml");
         AccountsFile::save(&path, &[account("demo", &[])]).expect("saved");
         let before = fs::read_to_string(&path).expect("text");
-        let error = AccountsFile::save(&path, &[account("a", &["1"]), account("b", &["+1"])]).expect_err("refused");
+        let error =
+            AccountsFile::save(&path, &[account("a", &["1"]), account("b", &["+1"])]).expect_err("refused");
         assert_eq!((&*error.system_id, &*error.key), ("b", "numbers"));
         assert_eq!(fs::read_to_string(&path).expect("text"), before);
     }
@@ -298,22 +308,44 @@ mod tests {
     #[test]
     fn bad_files_are_refused_by_file_account_and_key() {
         let scratch = Scratch::new("bad");
-        let head = |system_id: &str| format!("[[account]]\nsystem_id = \"{system_id}\"\npassword_hash = \"{HASH}\"\n");
+        let head = |system_id: &str| {
+            format!("[[account]]\nsystem_id = \"{system_id}\"\npassword_hash = \"{HASH}\"\n")
+        };
         let table = [
             ("account = ".to_owned(), "", "account", "(line 1)"),
             ("account = 1".to_owned(), "", "account", "must be tables"),
             ("[acount]".to_owned(), "", "acount", "is not known"),
-            ("[[account]]\nsystem_id = \"a\"".to_owned(), "a", "", "missing field `password_hash`"),
+            (
+                "[[account]]\nsystem_id = \"a\"".to_owned(),
+                "a",
+                "password_hash",
+                "missing field `password_hash`",
+            ),
             (head("a") + "rate = -1", "a", "rate", "invalid value"),
             (head("a") + "colour = 1", "a", "colour", "unknown field `colour`"),
             (head("a") + "default_alphabet = \"ebcdic\"", "a", "default_alphabet", "unknown variant"),
-            (head("a") + "bind_limit_status = \"ESME_X\"", "a", "bind_limit_status", "neither a command_status"),
+            (
+                head("a") + "bind_limit_status = \"ESME_X\"",
+                "a",
+                "bind_limit_status",
+                "neither a command_status",
+            ),
             (head("a b"), "a b", "system_id", "printable"),
             (head("a") + &head("a"), "a", "system_id", "twice"),
-            (head("a") + "numbers = [\"1\"]\n" + &head("b") + "numbers = [\"+1\"]", "b", "numbers", "account \"a\" already"),
+            (
+                head("a") + "numbers = [\"1\"]\n" + &head("b") + "numbers = [\"+1\"]",
+                "b",
+                "numbers",
+                "account \"a\" already",
+            ),
             (head("a") + "numbers = [\"1\", \"1\"]", "a", "numbers", "account \"a\" already"),
             (head("a") + "numbers = [\"much too long a name\"]", "a", "numbers", "neither a number"),
-            ("[[account]]\nsystem_id = \"a\"\npassword_hash = \"secret\"".to_owned(), "a", "password_hash", "argon2id"),
+            (
+                "[[account]]\nsystem_id = \"a\"\npassword_hash = \"secret\"".to_owned(),
+                "a",
+                "password_hash",
+                "argon2id",
+            ),
         ];
         for (text, system_id, key, reason) in table {
             let path = scratch.file(&text);

@@ -15,7 +15,7 @@ use blake2::digest::{FixedOutput, KeyInit, Update};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 /// The password field of a bind holds eight octets and a NUL (§4.1.1.1).
-pub const PASSWORD_OCTETS_MAX: usize = 8;
+pub(super) const PASSWORD_OCTETS_MAX: usize = 8;
 
 /// Letters and digits that cannot be taken for one another.
 const UNAMBIGUOUS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
@@ -23,20 +23,20 @@ const UNAMBIGUOUS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const CACHE_MAX: usize = 10_000;
 
 /// A password to check.
-pub struct VerifyRequest {
+pub(super) struct VerifyRequest {
     /// The account's argon2id hash; `None` = no such account, which takes as long to refuse.
-    pub hash: Option<Box<str>>,
+    pub(super) hash: Option<Box<str>>,
     /// Who binds.
-    pub system_id: Box<[u8]>,
+    pub(super) system_id: Box<[u8]>,
     /// The password as it came.
-    pub password: Box<[u8]>,
+    pub(super) password: Box<[u8]>,
     /// Called on a thread of the verifier with the verdict.
-    pub reply: Box<dyn FnOnce(bool) + Send>,
+    pub(super) reply: Box<dyn FnOnce(bool) + Send>,
 }
 
 /// Threads that check passwords. They end when the last clone is gone and the queue is empty.
 #[derive(Clone, Debug)]
-pub struct Verifier {
+pub(super) struct Verifier {
     requests: Sender<VerifyRequest>,
 }
 
@@ -45,13 +45,15 @@ impl Verifier {
     ///
     /// # Errors
     /// No thread could be started, or the system has no random numbers.
-    pub fn start(threads: usize, queue_max: usize) -> io::Result<Self> {
+    pub(super) fn start(threads: usize, queue_max: usize) -> io::Result<Self> {
         let dummy = hash(&generate()?).map_err(io::Error::other)?;
         let checker = Arc::new(Checker { dummy, cache: Mutex::new(Cache::new(CACHE_MAX)?) });
         let (sender, receiver) = bounded(queue_max.max(1));
         for number in 0..threads.max(1) {
             let (checker, receiver) = (Arc::clone(&checker), receiver.clone());
-            thread::Builder::new().name(format!("verify-{number}")).spawn(move || work(&checker, &receiver))?;
+            thread::Builder::new()
+                .name(format!("verify-{number}"))
+                .spawn(move || work(&checker, &receiver))?;
         }
         Ok(Self { requests: sender })
     }
@@ -60,7 +62,7 @@ impl Verifier {
     ///
     /// # Errors
     /// The request itself, when there is no room.
-    pub fn try_send(&self, request: VerifyRequest) -> Result<(), VerifyRequest> {
+    pub(super) fn try_send(&self, request: VerifyRequest) -> Result<(), VerifyRequest> {
         self.requests.try_send(request).map_err(|error| match error {
             TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
         })
@@ -158,7 +160,7 @@ impl Cache {
 ///
 /// # Errors
 /// A password that no bind request can carry; or the system has no random numbers.
-pub fn hash(password: &str) -> Result<String, PasswordError> {
+pub(super) fn hash(password: &str) -> Result<String, PasswordError> {
     if password.is_empty() {
         return Err(PasswordError::Empty);
     }
@@ -169,21 +171,23 @@ pub fn hash(password: &str) -> Result<String, PasswordError> {
         return Err(PasswordError::NotPrintable);
     }
     let salt = random::<16>().map_err(PasswordError::System)?;
-    let failed = |error: argon2::password_hash::Error| PasswordError::System(io::Error::other(error.to_string()));
+    let failed =
+        |error: argon2::password_hash::Error| PasswordError::System(io::Error::other(error.to_string()));
     let salt = SaltString::encode_b64(&salt).map_err(failed)?;
     Ok(Argon2::default().hash_password(password.as_bytes(), &salt).map_err(failed)?.to_string())
 }
 
 /// Whether a text is a hash as [`hash`] makes it.
-pub fn is_hash(text: &str) -> bool {
-    PasswordHash::new(text).is_ok_and(|parsed| parsed.algorithm == argon2::ARGON2ID_IDENT && parsed.hash.is_some())
+pub(super) fn is_hash(text: &str) -> bool {
+    PasswordHash::new(text)
+        .is_ok_and(|parsed| parsed.algorithm == argon2::ARGON2ID_IDENT && parsed.hash.is_some())
 }
 
 /// Makes up a password: eight letters and digits, 40 random bits.
 ///
 /// # Errors
 /// The system has no random numbers.
-pub fn generate() -> io::Result<String> {
+pub(super) fn generate() -> io::Result<String> {
     let octets = random::<PASSWORD_OCTETS_MAX>()?;
     Ok(octets.iter().map(|octet| char::from(UNAMBIGUOUS[usize::from(octet % 32)])).collect())
 }
@@ -196,7 +200,7 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 /// Why a password cannot be hashed.
 #[derive(Debug)]
-pub enum PasswordError {
+pub(super) enum PasswordError {
     /// No octet.
     Empty,
     /// More than the field holds.
@@ -211,8 +215,12 @@ impl fmt::Display for PasswordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("the password is empty"),
-            Self::TooLong => f.write_str("the password has more than 8 characters; the field in a bind request holds 8"),
-            Self::NotPrintable => f.write_str("the password has characters other than printable ASCII, or blanks"),
+            Self::TooLong => {
+                f.write_str("the password has more than 8 characters; the field in a bind request holds 8")
+            }
+            Self::NotPrintable => {
+                f.write_str("the password has characters other than printable ASCII, or blanks")
+            }
             Self::System(error) => write!(f, "the password cannot be hashed: {error}"),
         }
     }
@@ -260,7 +268,8 @@ mod tests {
             assert!(checker.check(Some(hash), b"a", b"secret"));
         }
         let cache = checker.cache();
-        let is_known = |hash: &str, password: &[u8]| cache.contains(&cache.mark([hash.as_bytes(), b"a", password]));
+        let is_known =
+            |hash: &str, password: &[u8]| cache.contains(&cache.mark([hash.as_bytes(), b"a", password]));
         assert_eq!([&first, &second, &third].map(|hash| is_known(hash, b"secret")), [false, true, true]);
         assert!(!is_known(&second, b"wrong"));
         assert_eq!((cache.marks.len(), cache.oldest_first.len()), (2, 2));
@@ -270,14 +279,21 @@ mod tests {
     fn parts_do_not_run_into_one_another() {
         let cache = Cache::new(1).expect("random numbers");
         assert_ne!(cache.mark([b"h", b"ab", b"c"]), cache.mark([b"h", b"a", b"bc"]));
-        assert_ne!(cache.mark([b"h", b"a", b"b"]), Cache::new(1).expect("random numbers").mark([b"h", b"a", b"b"]));
+        assert_ne!(
+            cache.mark([b"h", b"a", b"b"]),
+            Cache::new(1).expect("random numbers").mark([b"h", b"a", b"b"])
+        );
     }
 
     #[test]
     fn passwords_that_no_bind_can_carry_are_refused() {
-        for (password, reason) in
-            [("", "empty"), ("ninechars", "holds 8"), ("ümlaut", "printable"), ("a b", "printable"), ("a\0", "printable")]
-        {
+        for (password, reason) in [
+            ("", "empty"),
+            ("ninechars", "holds 8"),
+            ("ümlaut", "printable"),
+            ("a b", "printable"),
+            ("a\0", "printable"),
+        ] {
             let error = hash(password).expect_err(password).to_string();
             assert!(error.contains(reason), "{password}: {error}");
         }
@@ -289,7 +305,10 @@ mod tests {
         assert_eq!(made.len(), 100);
         for password in made {
             assert_eq!(password.len(), PASSWORD_OCTETS_MAX);
-            assert!(!password.contains(['0', 'o', '1', 'l']) && password.bytes().all(|o| o.is_ascii_alphanumeric()));
+            assert!(
+                !password.contains(['0', 'o', '1', 'l'])
+                    && password.bytes().all(|o| o.is_ascii_alphanumeric())
+            );
         }
     }
 
@@ -307,17 +326,30 @@ mod tests {
                 Box::new(move |is_right| replies.send(is_right).expect("the test listens"))
             },
         };
-        let panicking = VerifyRequest { reply: Box::new(|_| panic!("on purpose")), ..request(b"secret") };
-        assert!(verifier.try_send(panicking).is_ok());
+        // The thread waits in its reply until the queue has been seen to be full.
+        let (go_on, until_full) = bounded(1);
+        let blocking = VerifyRequest {
+            reply: Box::new(move |_| {
+                let _ = until_full.recv();
+                panic!("on purpose");
+            }),
+            ..request(b"secret")
+        };
+        assert!(verifier.try_send(blocking).is_ok());
         let mut sent = 0;
-        while let Ok(()) = verifier.try_send(request(b"secret")) {
+        while verifier.try_send(request(b"secret")).is_ok() {
             sent += 1;
-            assert!(sent < 1_000, "the queue never fills");
+            assert!(sent <= 2, "the queue never fills");
         }
+        go_on.send(()).expect("the reply waits");
         for _ in 0..sent {
             assert_eq!(verdicts.recv(), Ok(true));
         }
-        assert!(verifier.try_send(request(b"wrong")).is_ok());
+        let mut last = request(b"wrong");
+        while let Err(unsent) = verifier.try_send(last) {
+            last = unsent;
+            thread::yield_now();
+        }
         assert_eq!(verdicts.recv(), Ok(false));
     }
 }
