@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,7 @@ fn run(options: &Options) -> Result<Vec<String>, String> {
         budget: AtomicU64::new(options.count.unwrap_or(u64::MAX)),
         drain: Duration::from_secs(options.drain_seconds),
         referee: referee::Referee::default(),
+        due: AtomicI64::new(0),
     });
     let start = Instant::now();
     let threads: Vec<_> = (0..options.connections)
