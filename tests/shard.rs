@@ -17,7 +17,10 @@ fn a_message_is_answered_when_durable_and_its_receipt_follows() {
     net.hold_disk(false);
     net.turn();
     let response = net.received(esme).remove(0);
-    assert_eq!((response.command_id, response.command_status), (CommandId::SUBMIT_SM_RESP, CommandStatus::ESME_ROK));
+    assert_eq!(
+        (response.command_id, response.command_status),
+        (CommandId::SUBMIT_SM_RESP, CommandStatus::ESME_ROK)
+    );
     let id = response.message_id();
     net.pass_millis(2_000);
     let receipts = net.received(esme);
@@ -89,7 +92,10 @@ fn what_nobody_confirmed_is_there_after_a_restart() {
         net.turn();
         let answers = net.received(asker);
         assert_eq!(answers.len(), ids.len());
-        assert!(answers.iter().all(|answer| answer.command_status == CommandStatus::ESME_ROK), "{crash_after} ms");
+        assert!(
+            answers.iter().all(|answer| answer.command_status == CommandStatus::ESME_ROK),
+            "{crash_after} ms"
+        );
     }
 }
 

@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use smppd::pdu::receipt::ParsedReceipt;
 use smppd::pdu::{
-    Address, Bind, CommandId, CommandStatus, DataCoding, EsmClass, InterfaceVersion, Npi, Pdu, RegisteredDelivery,
-    ShortMessage, Tlvs, Ton,
+    Address, Bind, CommandId, CommandStatus, DataCoding, EsmClass, InterfaceVersion, Npi, Pdu,
+    RegisteredDelivery, ShortMessage, Tlvs, Ton,
 };
 use smppd::session::{BindMode, Received, Session, SessionSettings, Side};
 use smppd::time::Instant;
@@ -54,7 +54,8 @@ impl Outcome {
     pub(crate) fn new() -> Self {
         // Three significant digits, up to an hour.
         let histogram = || {
-            Histogram::new_with_max(3_600_000_000, 3).unwrap_or_else(|_| unreachable!("valid bounds and precision"))
+            Histogram::new_with_max(3_600_000_000, 3)
+                .unwrap_or_else(|_| unreachable!("valid bounds and precision"))
         };
         Self {
             accepted: 0,
@@ -120,7 +121,8 @@ impl Esme {
             None => Box::new(socket),
             Some(config) => {
                 let name = ServerName::try_from("localhost").map_err(|error| wrong(&error))?;
-                let client = ClientConnection::new(Arc::clone(config), name).map_err(|error| wrong(&error))?;
+                let client =
+                    ClientConnection::new(Arc::clone(config), name).map_err(|error| wrong(&error))?;
                 Box::new(StreamOwned::new(client, socket))
             }
         };
@@ -199,18 +201,19 @@ impl Esme {
                     _ => {
                         self.in_flight -= 1;
                         let Some(sent) = request.token else { continue };
-                        match pdu {
-                            Pdu::SubmitSmResp(body) if status == CommandStatus::ESME_ROK => {
-                                self.outcome.accepted += 1;
-                                let micros = at.saturating_duration_since(sent).as_micros() as u64;
-                                self.outcome.response_micros.saturating_record(micros);
-                                self.plan.referee.response(body.message_id);
-                                if self.plan.receipts {
-                                    self.own_ids.insert(body.message_id.into(), sent);
-                                    self.plan.due.fetch_add(1, Ordering::Relaxed);
-                                }
+                        if let Pdu::SubmitSmResp(body) = pdu
+                            && status == CommandStatus::ESME_ROK
+                        {
+                            self.outcome.accepted += 1;
+                            let micros = at.saturating_duration_since(sent).as_micros() as u64;
+                            self.outcome.response_micros.saturating_record(micros);
+                            self.plan.referee.response(body.message_id);
+                            if self.plan.receipts {
+                                self.own_ids.insert(body.message_id.into(), sent);
+                                self.plan.due.fetch_add(1, Ordering::Relaxed);
                             }
-                            _ => self.outcome.refused += 1,
+                        } else {
+                            self.outcome.refused += 1;
                         }
                     }
                 },
@@ -228,7 +231,11 @@ impl Esme {
                             self.outcome.receipt_micros.saturating_record(micros);
                         }
                     }
-                    self.session.respond_header(header.command_id, CommandStatus::ESME_ROK, header.sequence_number);
+                    self.session.respond_header(
+                        header.command_id,
+                        CommandStatus::ESME_ROK,
+                        header.sequence_number,
+                    );
                 }
                 Received::Notice(_) => {}
                 Received::Unbind => return Err("the server unbound".to_owned()),
@@ -282,7 +289,10 @@ impl Esme {
     fn flush(&mut self) -> Result<(), String> {
         let output = self.session.output();
         if !output.is_empty() {
-            self.stream.write_all(output).and_then(|()| self.stream.flush()).map_err(|error| error.to_string())?;
+            self.stream
+                .write_all(output)
+                .and_then(|()| self.stream.flush())
+                .map_err(|error| error.to_string())?;
             output.clear();
         }
         Ok(())

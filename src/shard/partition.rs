@@ -220,9 +220,11 @@ impl Partition {
     ) -> Result<(), Unrecoverable> {
         while let Some(record) = Record::take(&mut records).map_err(|_| Unrecoverable)? {
             let key = rest_key(&record);
-            let known = self.replaying.as_ref().zip(key).and_then(|(replaying, key)| {
-                replaying.at_rest_as_of.get(&key).copied()
-            });
+            let known = self
+                .replaying
+                .as_ref()
+                .zip(key)
+                .and_then(|(replaying, key)| replaying.at_rest_as_of.get(&key).copied());
             if let Some(replaying) = &mut self.replaying {
                 replaying.position = position;
             }
@@ -391,7 +393,13 @@ impl Partition {
     }
 
     /// The batch is durable, in this segment, of which `segments_in_use` are held.
-    pub fn commit(&mut self, position: Position, segment: SegmentNumber, batch: Batch, segments_in_use: usize) {
+    pub fn commit(
+        &mut self,
+        position: Position,
+        segment: SegmentNumber,
+        batch: Batch,
+        segments_in_use: usize,
+    ) {
         self.journal.commit(position, batch);
         while let Some((batch_position, _)) = self.touched_open.front() {
             if *batch_position > position {
@@ -545,7 +553,10 @@ impl Partition {
                 let message = Message::accept(content.into()).map_err(|_| ApplyError::Unreadable)?;
                 let view = message.content();
                 let (id, segments) = (view.id, u64::from(view.segments));
-                let counts = self.replaying.as_ref().is_none_or(|replaying| replaying.position > replaying.credits_as_of);
+                let counts = self
+                    .replaying
+                    .as_ref()
+                    .is_none_or(|replaying| replaying.position > replaying.credits_as_of);
                 if counts {
                     match self.credits_used.get_mut(view.system_id) {
                         Some(used) => *used += segments,
