@@ -483,12 +483,13 @@ fn greet(config: &Config, listen: &[Listen], password: &str) {
     let (certificate, _) = certificate::paths(config);
     let certificate = certificate.display();
     println!(
-        "\nA demo account was made. It is printed only now:\n\n    \
+        "\nA demo account was made. Its password is printed only now:\n\n    \
          system_id  demo\n    password   {password}\n    number     12125550100\n\n\
-         Try it (needs python3; `pip install smpplib`):\n\n    \
-         SMPP_PASSWORD={password} SMPP_PORT={port} SMPP_CA={certificate} python3 scripts/tour.py\n\n\
-         or any SMPP client with TLS on port {port}; trust {certificate}.\n\
-         More accounts: smppd account add NAME --data-dir {}\n",
+         Try it from the source folder, in another terminal (needs python3):\n\n    \
+         python3 -m venv target/tour && target/tour/bin/pip install -q smpplib\n    \
+         target/tour/bin/python scripts/tour.py --port {port} --ca {certificate} --password {password}\n\n\
+         or use any SMPP client with TLS on port {port} that trusts {certificate}.\n\
+         More accounts: smppd account add NAME --number NUMBER --data-dir {}\n",
         config.data_dir.display()
     );
 }
