@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -412,20 +412,19 @@ fn reserve(config: &Config) -> Result<(Vec<Listen>, Vec<socket2::Socket>), Failu
 }
 
 fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
-    let socket = |is_shared: bool, address: SocketAddr| {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        socket.set_reuse_port(is_shared)?;
-        // Connections of a server that ended a moment ago are no reason to wait.
-        socket.set_reuse_address(!is_shared)?;
-        socket.bind(&address.into())?;
-        std::io::Result::Ok(socket)
-    };
-    if address.port() != 0 {
-        let alone = socket(false, address)?;
-        alone.listen(1)?;
+    // A stranger that shares the port as well (another smppd of this user) would not be in the way of a bind;
+    // it would take half of the connections. One that answers is there.
+    let local = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let host: IpAddr = if address.ip().is_unspecified() { local } else { address.ip() };
+    let probe = SocketAddr::new(host, address.port());
+    if address.port() != 0 && TcpStream::connect_timeout(&probe, Duration::from_secs(1)).is_ok() {
+        return Err(std::io::ErrorKind::AddrInUse.into());
     }
-    socket(true, address)
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Raises the limit of open files as far as it goes, and says so when it is short.
