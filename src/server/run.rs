@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
@@ -42,6 +42,8 @@ const PREEMPT: Duration = Duration::from_millis(20);
 const VERIFIERS: usize = 1;
 /// Binds that may wait for them; more are refused, and may try again.
 const BINDS_MAX: usize = 1_024;
+/// How long a port may stay in use before that is an error.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 /// File descriptors kept for the journal, the state at rest and ourselves.
 const DESCRIPTORS_SPARE: u64 = 128;
 
@@ -411,7 +413,21 @@ fn reserve(config: &Config) -> Result<(Vec<Listen>, Vec<socket2::Socket>), Failu
     Ok((listen, reserved))
 }
 
+/// Tries for a while: the kernel keeps what an io_uring held for some milliseconds after its process has ended,
+/// listening sockets too.
 fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        match try_reserve(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn try_reserve(address: SocketAddr) -> std::io::Result<socket2::Socket> {
     // A stranger that shares the port as well (another smppd of this user) would not be in the way of a bind;
     // it would take half of the connections. One that answers is there.
     let local = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
