@@ -313,6 +313,7 @@ class Sending(Tests):
 
 
 class Receipts(Tests):
+    SERVER_CONFIG = "[messages]\ndeliver_retry_delay_min_seconds = 1\n"
     ACCOUNTS = {
         "test": ["--number", NUMBER],
         "split": ["--number", NUMBER],
