@@ -210,6 +210,11 @@ impl Account {
         used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map(|_| ()).map_err(|_| NoCredit)
     }
 
+    /// Gives back credits that were taken for something that did not come to be.
+    pub fn return_credits(&self, segments: u64) {
+        self.limits.credits_used.fetch_sub(segments, Ordering::Relaxed);
+    }
+
     /// Counts credits that a journal says were used before this process began.
     pub fn restore_credits(&self, segments: u64) {
         self.limits.credits_used.fetch_add(segments, Ordering::Relaxed);

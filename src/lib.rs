@@ -4,11 +4,17 @@
 //! clocks or async. It is told what happened and answers with what to do.
 
 pub mod account;
+pub mod carrier;
+pub mod config;
 pub mod journal;
 pub mod message;
+pub mod metrics;
 pub mod pdu;
 pub mod route;
 pub mod session;
+pub mod shard;
 pub mod store;
 pub mod throttle;
 pub mod time;
+#[cfg(feature = "server")]
+pub mod server;

@@ -66,6 +66,7 @@ fn the_stream_decodes_alike_however_it_is_split() {
 fn every_bad_pdu_gets_the_answer_it_should() {
     let vectors = read("invalid.jsonl");
     let (mut answered, mut left) = (0, 0);
+    let mut second_choice = Vec::new();
     for vector in &vectors {
         let octets = octets_of(vector);
         let Some(outcome) = first_answer(&octets) else {
@@ -78,14 +79,24 @@ fn every_bad_pdu_gets_the_answer_it_should() {
             left += 1;
             continue;
         }
-        let mut accepted = vec![&vector["expect"]];
-        accepted.extend(vector["also_ok"].as_array().expect("also_ok is a list"));
-        assert!(accepted.iter().any(|one| agrees(one, &outcome)), "{}: {outcome}", vector["id"]);
         answered += 1;
+        if agrees(&vector["expect"], &outcome) {
+            continue;
+        }
+        let also_ok = vector["also_ok"].as_array().expect("also_ok is a list");
+        assert!(also_ok.iter().any(|one| agrees(one, &outcome)), "{}: {outcome}", vector["id"]);
+        second_choice.push(vector["id"].as_str().expect("id is text"));
     }
     println!("{answered} of {} answered by the codec, {left} left to the session", vectors.len());
     assert_eq!(answered + left, 204);
+    assert_eq!(second_choice, SECOND_CHOICE);
 }
+
+/// Bad PDUs that are answered otherwise than the first choice is, but well.
+const SECOND_CHOICE: [&str; 1] = [
+    // 200 destinations announced, one there: the esm_class behind it reads as a wrong dest_flag.
+    "x0244",
+];
 
 /// Rows 1, 2, 4 and 8 to 12 of the table of reactions, without the values that are checked later.
 fn decoding_must_refuse(vector: &Value) -> bool {
@@ -176,7 +187,7 @@ fn whole_frame(octets: &[u8]) -> Frame<'_> {
             assert_eq!(frame.header.command_length as usize, octets.len());
             frame
         }
-        other => panic!("not a whole PDU: {other:?}"),
+        Framing::Incomplete | Framing::Broken { .. } => panic!("not a whole PDU: {octets:02x?}"),
     }
 }
 

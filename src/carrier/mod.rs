@@ -2,7 +2,7 @@
 
 mod simulator;
 
-pub use simulator::{Simulator, SimulatorSettings};
+pub use simulator::{Behaviour, Simulator, SimulatorRule, SimulatorSettings};
 
 use crate::message::{Content, MessageId};
 use crate::pdu::receipt::MessageState;

@@ -30,9 +30,9 @@ impl Position {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stored<T>(T);
 
-impl<T: Copy> Stored<T> {
+impl<T> Stored<T> {
     /// What is stored.
-    pub const fn get(self) -> T {
+    pub fn into_inner(self) -> T {
         self.0
     }
 }
@@ -78,9 +78,10 @@ impl<E> Journal<E> {
         self.waiting_octets += self.open.append(record);
     }
 
-    /// What the last record appended earns, once it is durable.
+    /// What everything appended so far earns, once it is durable.
     pub fn earn(&mut self, earned: E) {
-        self.earned.push_back((self.position, earned));
+        let last = if self.open.is_empty() { Position(self.position.0 - 1) } else { self.position };
+        self.earned.push_back((last, earned));
     }
 
     /// The batch that the next record goes to.
@@ -132,6 +133,23 @@ impl<E> Journal<E> {
         self.earned.pop_front().map(|(_, earned)| Stored(earned))
     }
 
+    /// Closes the open batch, so that everything recorded so far is durable with the batch returned.
+    pub fn seal(&mut self) -> Position {
+        if !self.open.is_empty() {
+            self.close_open();
+        }
+        Position(self.position.0 - 1)
+    }
+
+    /// Gives up on everything not durable yet; what it would have earned goes to `each`.
+    pub fn abandon(&mut self, mut each: impl FnMut(E)) {
+        let committed = self.committed;
+        let (stored, lost): (VecDeque<_>, VecDeque<_>) =
+            self.earned.drain(..).partition(|(position, _)| *position <= committed);
+        self.earned = stored;
+        lost.into_iter().for_each(|(_, earned)| each(earned));
+    }
+
     fn close_open(&mut self) {
         let next = Batch::new(self.spare.pop().unwrap_or_default());
         self.full.push_back(std::mem::replace(&mut self.open, next));
@@ -159,12 +177,12 @@ mod tests {
         assert_eq!(first, Position(42));
         assert!(journal.take_earned().is_none());
         journal.commit(first, batch);
-        assert_eq!(journal.take_earned().map(Stored::get), Some('a'));
+        assert_eq!(journal.take_earned().map(Stored::into_inner), Some('a'));
         assert!(journal.take_earned().is_none());
         let (second, batch) = journal.take_batch().expect("a batch");
         assert_eq!(second, Position(43));
         journal.commit(second, batch);
-        assert_eq!(journal.take_earned().map(Stored::get), Some('b'));
+        assert_eq!(journal.take_earned().map(Stored::into_inner), Some('b'));
         assert_eq!((journal.waiting_octets(), journal.has_batch()), (0, false));
     }
 
@@ -181,7 +199,7 @@ mod tests {
             assert!(batch.payload_octets() < BATCH_OCTETS_MAX + 70_000);
             journal.commit(position, batch);
             while let Some(stored) = journal.take_earned() {
-                assert_eq!(stored.get(), earned);
+                assert_eq!(stored.into_inner(), earned);
                 earned += 1;
             }
         }

@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn batches_of_another_partition_are_not_ours() {
         let foreign = Identity { salt: 1, ..IDENTITY };
-        let replay = replay_segment(foreign, SEGMENT, Position(10), &segment()).expect("empty");
+        let octets = segment();
+        let replay = replay_segment(foreign, SEGMENT, Position(10), &octets).expect("empty");
         assert!(replay.batches.is_empty());
     }
 }

@@ -153,7 +153,12 @@ fn receipt_parcel(
     };
     let alphabet = content.data_coding.alphabet(default_alphabet).unwrap_or(Alphabet::Binary);
     // The excerpt is twenty characters; no alphabet needs more than four octets for one.
-    let text = receipt::excerpt(&alphabet.decode(&body[..body.len().min(80)]));
+    let text = match alphabet {
+        Alphabet::Binary => Vec::new(),
+        Alphabet::Gsm7 | Alphabet::Ascii | Alphabet::Latin1 | Alphabet::Ucs2 => {
+            receipt::excerpt(&alphabet.decode(&body[..body.len().min(80)]))
+        }
+    };
     let mut line = Vec::with_capacity(160);
     Receipt {
         message_id: id.as_octets(),

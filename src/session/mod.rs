@@ -266,6 +266,11 @@ impl<T: Copy> Session<T> {
         self.requests_waiting >= self.settings.window_in_max
     }
 
+    /// Requests of the peer that wait for our answer.
+    pub const fn requests_waiting(&self) -> usize {
+        self.requests_waiting
+    }
+
     /// Requests of ours that may still be sent.
     pub const fn window_room(&self) -> usize {
         self.settings.window_out_max.saturating_sub(self.window.tokens())

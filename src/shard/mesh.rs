@@ -32,6 +32,8 @@ pub struct ReplyTo {
     pub command_id: CommandId,
     /// The number of its request.
     pub sequence_number: u32,
+    /// The gathering at the asking shard that this answer is a part of; 0 = it is the whole answer.
+    pub gathering: u64,
 }
 
 /// A message from one shard to another.
@@ -239,8 +241,8 @@ pub enum Answer {
     },
     /// Done, or why not.
     Status(CommandStatus),
-    /// One shard's part of a cancel_sm of many: how many were cancelled.
+    /// One partition's part of a cancel_sm of many: how many were cancelled.
     Cancelled(u32),
-    /// One shard's part of replace_if_present: which message was replaced.
+    /// One partition's part of replace_if_present: which message was replaced.
     Replaced(Option<MessageId>),
 }

@@ -51,7 +51,7 @@ impl From<SubmitError> for CommandStatus {
 
 /// The fields that submit_sm, data_sm and submit_multi have in common.
 #[derive(Clone, Copy, Debug)]
-pub struct Fields<'a> {
+pub(super) struct Fields<'a> {
     /// As submitted.
     pub service_type: &'a [u8],
     /// As submitted.
@@ -147,7 +147,7 @@ impl<'a> From<&DataSm<'a>> for Fields<'a> {
 
 /// A submission that passed every check of its fields, but has no destination yet.
 #[derive(Clone, Debug)]
-pub struct Checked<'a> {
+pub(super) struct Checked<'a> {
     /// The source, with the account's default put in and without a `+`.
     pub source: Address<'a>,
     /// When to deliver; [`Timestamp::ZERO`] = at once.
@@ -166,7 +166,7 @@ pub struct Checked<'a> {
 ///
 /// # Errors
 /// The first thing that is wrong, in the order of the fields.
-pub fn check<'a>(
+pub(super) fn check<'a>(
     fields: &Fields<'a>,
     account: &'a Account,
     validity: Validity,
@@ -209,7 +209,7 @@ pub fn check<'a>(
 ///
 /// # Errors
 /// ESME_RINVDSTTON, ESME_RINVDSTNPI, ESME_RINVDSTADR.
-pub fn destination(address: Address<'_>) -> Result<Address<'_>, SubmitError> {
+pub(super) fn destination(address: Address<'_>) -> Result<Address<'_>, SubmitError> {
     require(is_known_ton(address.ton), CommandStatus::ESME_RINVDSTTON)?;
     require(is_known_npi(address.npi), CommandStatus::ESME_RINVDSTNPI)?;
     let address = without_plus(address);
@@ -222,7 +222,7 @@ pub fn destination(address: Address<'_>) -> Result<Address<'_>, SubmitError> {
 ///
 /// # Errors
 /// ESME_RINVMSGLEN.
-pub fn replacement_segments(
+pub(super) fn replacement_segments(
     esm_class: EsmClass,
     data_coding: DataCoding,
     user_data: &[u8],
@@ -236,7 +236,7 @@ pub fn replacement_segments(
 ///
 /// # Errors
 /// `status`, when it is no time.
-pub fn parse_time(
+pub(super) fn parse_time(
     field: &[u8],
     now: Timestamp,
     status: CommandStatus,
@@ -246,7 +246,7 @@ pub fn parse_time(
 }
 
 /// An address without the `+` that TON 1 already says.
-pub fn without_plus(address: Address<'_>) -> Address<'_> {
+pub(super) fn without_plus(address: Address<'_>) -> Address<'_> {
     match address.digits.strip_prefix(b"+") {
         Some(digits) => Address { ton: Ton::INTERNATIONAL, digits, ..address },
         None => address,
@@ -353,6 +353,6 @@ fn kept_tlvs(tlvs: Tlvs<'_>, has_payload: bool) -> Cow<'_, [u8]> {
 }
 
 /// Whether the sender waits for the outcome rather than for acceptance.
-pub fn is_transaction(esm_class: EsmClass) -> bool {
+pub(super) fn is_transaction(esm_class: EsmClass) -> bool {
     esm_class.mode() == MessagingMode::Forward
 }

@@ -18,10 +18,9 @@ pub enum StoreOp {
     PutBlock(BlockKey, Vec<u8>),
     /// Keep the newest form of something unfinished.
     PutRest(RestKey, Vec<u8>),
-    /// Forget something that was unfinished.
-    RemoveRest(RestKey),
-    /// Make all of the above durable, then this checkpoint, then tell that `segment` and older are free.
-    Checkpoint(Checkpoint),
+    /// Make all of the above durable; then, as one, keep this checkpoint and forget what has ended before
+    /// it; then tell that segments below its own are free.
+    Checkpoint(Checkpoint, Vec<RestKey>),
 }
 
 /// What the state at rest answers.

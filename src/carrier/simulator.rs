@@ -1,0 +1,589 @@
+//! A carrier that is not there: what becomes of a message follows from a seed, its id and its destination.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+
+use crate::carrier::{Carrier, News, ReplyNews, Report};
+use crate::message::{Content, MessageId};
+use crate::pdu::coding::GSM7_ESCAPE;
+use crate::pdu::receipt::MessageState;
+use crate::pdu::{Alphabet, Udh};
+use crate::time::Timestamp;
+use crate::time::timers::Timers;
+
+/// How the simulator behaves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SimulatorSettings {
+    /// Another seed, other outcomes and delays; the same seed, the same ones.
+    pub seed: u64,
+    /// No final state comes earlier after the offer.
+    pub delay_min: Duration,
+    /// No final state comes later after the offer.
+    pub delay_max: Duration,
+    /// What becomes of destinations that no rule names: state, error and weight. None = all are delivered.
+    pub outcomes: Vec<(MessageState, u16, u32)>,
+    /// What becomes of particular destinations; the first rule that fits counts.
+    pub rules: Vec<SimulatorRule>,
+    /// A text that begins with this word and a blank, in any letter case, comes back as a reply. ASCII letters
+    /// and digits; empty = no replies.
+    pub reply_keyword: String,
+}
+
+impl Default for SimulatorSettings {
+    fn default() -> Self {
+        use MessageState as State;
+        let rules = [
+            ("9992", Behaviour::State(State::DELIVERED)),
+            ("9993", Behaviour::State(State::EXPIRED)),
+            ("9994", Behaviour::State(State::DELETED)),
+            ("9995", Behaviour::State(State::UNDELIVERABLE)),
+            ("9996", Behaviour::AcceptedThen(State::DELIVERED)),
+            ("9997", Behaviour::State(State::UNKNOWN)),
+            ("9998", Behaviour::State(State::REJECTED)),
+            ("9999", Behaviour::NeverAnswers),
+        ];
+        Self {
+            seed: 1,
+            delay_min: Duration::from_millis(50),
+            delay_max: Duration::from_millis(500),
+            outcomes: vec![(State::DELIVERED, 0, 100)],
+            rules: rules.map(|(prefix, behaviour)| SimulatorRule::prefix(prefix, behaviour)).into(),
+            reply_keyword: "reply".to_owned(),
+        }
+    }
+}
+
+/// What becomes of the destinations that have this prefix and this suffix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SimulatorRule {
+    /// How they begin; `None` = anyhow.
+    pub prefix: Option<String>,
+    /// How they end; `None` = anyhow.
+    pub suffix: Option<String>,
+    /// What happens.
+    pub behaviour: Behaviour,
+    /// The error of the final state. `None` = the three digits behind the prefix, unless it is DELIVERED.
+    pub error: Option<u16>,
+}
+
+impl SimulatorRule {
+    /// A rule for a prefix, with the error taken from the digits behind it.
+    pub fn prefix(prefix: &str, behaviour: Behaviour) -> Self {
+        Self { prefix: Some(prefix.to_owned()), suffix: None, behaviour, error: None }
+    }
+
+    fn fits(&self, destination: &[u8]) -> bool {
+        self.prefix.as_ref().is_none_or(|prefix| destination.starts_with(prefix.as_bytes()))
+            && self.suffix.as_ref().is_none_or(|suffix| destination.ends_with(suffix.as_bytes()))
+    }
+
+    /// The error of `state` for a destination that fits.
+    fn error(&self, state: MessageState, destination: &[u8]) -> u16 {
+        if let Some(error) = self.error {
+            return error;
+        }
+        let prefix = self.prefix.as_ref().filter(|_| state != MessageState::DELIVERED);
+        let behind = prefix.and_then(|prefix| destination.get(prefix.len()..prefix.len() + 3));
+        let digits = behind.filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        digits.map_or(0, |digits| digits.iter().fold(0, |error, digit| error * 10 + u16::from(digit - b'0')))
+    }
+}
+
+/// What the simulator does with a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Behaviour {
+    /// Takes it, then reports this state.
+    State(MessageState),
+    /// Takes it, reports ACCEPTED, then this state.
+    AcceptedThen(MessageState),
+    /// Never takes it: it is busy each time.
+    NeverAnswers,
+}
+
+/// The simulator.
+#[derive(Debug)]
+pub struct Simulator {
+    settings: SimulatorSettings,
+    pending: HashMap<MessageId, Pending, RandomState>,
+    timers: Timers<Timestamp, MessageId>,
+    reports: u64,
+}
+
+/// What is still to be said about a message, and when.
+#[derive(Debug)]
+struct Pending {
+    next: Step,
+    next_at: Timestamp,
+    behaviour: Behaviour,
+    error: u16,
+    accepted_at: Timestamp,
+    final_at: Timestamp,
+    reply: Option<(Timestamp, Box<ReplyNews>)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Take,
+    Accept,
+    Finish,
+    Reply,
+}
+
+impl Simulator {
+    /// A simulator that has been offered nothing.
+    pub fn new(settings: SimulatorSettings) -> Self {
+        Self { settings, pending: HashMap::default(), timers: Timers::new(), reports: 0 }
+    }
+
+    /// Messages about which something is still to be said.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// What happens to a destination, and the error of its final state.
+    fn outcome(&self, destination: &[u8], draw: u64) -> (Behaviour, u16) {
+        if let Some(rule) = self.settings.rules.iter().find(|rule| rule.fits(destination)) {
+            let error = match rule.behaviour {
+                Behaviour::State(state) | Behaviour::AcceptedThen(state) => rule.error(state, destination),
+                Behaviour::NeverAnswers => 0,
+            };
+            return (rule.behaviour, error);
+        }
+        let outcomes = &self.settings.outcomes;
+        let total: u64 = outcomes.iter().map(|&(_, _, weight)| u64::from(weight)).sum();
+        let mut rest = draw.checked_rem(total).unwrap_or(0);
+        for &(state, error, weight) in outcomes {
+            match rest.checked_sub(weight.into()) {
+                None => return (Behaviour::State(state), error),
+                Some(less) => rest = less,
+            }
+        }
+        (Behaviour::State(MessageState::DELIVERED), 0)
+    }
+
+    fn delay(&self, draw: u64) -> Duration {
+        let SimulatorSettings { delay_min, delay_max, .. } = self.settings;
+        let span_millis = delay_max.saturating_sub(delay_min).as_millis() as u64;
+        delay_min + Duration::from_millis(draw % span_millis.saturating_add(1))
+    }
+
+    fn schedule(&mut self, id: MessageId, pending: Pending) {
+        self.timers.arm(pending.next_at, id);
+        self.pending.insert(id, pending);
+    }
+
+    /// No two messages have the same one: [`mix`] maps no two numbers to the same.
+    fn carrier_id(&self, id: MessageId) -> Box<[u8]> {
+        format!("{:x}", mix(self.settings.seed ^ id.as_u64())).into_bytes().into()
+    }
+}
+
+impl Carrier for Simulator {
+    /// `resumed` makes no difference: a message offered again is told about again, from the start, once.
+    fn offer(&mut self, now: Timestamp, message: &Content<'_>, _resumed: bool) {
+        if let Some(before) = self.pending.remove(&message.id) {
+            self.timers.disarm(before.next_at, message.id);
+        }
+        let destination = message.destination.digits;
+        let mut draws = Draws::new(self.settings.seed, message.id, destination);
+        let (behaviour, error) = self.outcome(destination, draws.next());
+        let delay = self.delay(draws.next());
+        let final_at = now + delay;
+        let reply_at = final_at + self.delay(draws.next());
+        let reply = reply(message, &self.settings.reply_keyword).map(|reply| (reply_at, Box::new(reply)));
+        let accepted_at = now + delay / 2;
+        let pending =
+            Pending { next: Step::Take, next_at: now, behaviour, error, accepted_at, final_at, reply };
+        self.schedule(message.id, pending);
+    }
+
+    fn poll(&mut self, now: Timestamp) -> Option<Report> {
+        let (_, id) = self.timers.pop_due(now)?;
+        let mut pending = self.pending.remove(&id)?;
+        let (news, next) = match (pending.next, pending.behaviour) {
+            (Step::Take, Behaviour::NeverAnswers) => (News::Busy { id, error: 0 }, None),
+            (Step::Take, Behaviour::State(_)) => {
+                (News::Taken { id, carrier_id: self.carrier_id(id) }, Some((Step::Finish, pending.final_at)))
+            }
+            (Step::Take, Behaviour::AcceptedThen(_)) => (
+                News::Taken { id, carrier_id: self.carrier_id(id) },
+                Some((Step::Accept, pending.accepted_at)),
+            ),
+            (Step::Accept, _) => {
+                let news = News::State { id, state: MessageState::ACCEPTED, error: 0 };
+                (news, Some((Step::Finish, pending.final_at)))
+            }
+            (Step::Finish, Behaviour::State(state) | Behaviour::AcceptedThen(state)) => {
+                let reply_at = pending.reply.as_ref().map(|&(at, _)| (Step::Reply, at));
+                (News::State { id, state, error: pending.error }, reply_at)
+            }
+            (Step::Finish, Behaviour::NeverAnswers) => {
+                unreachable!("a message that is not taken has no final state")
+            }
+            (Step::Reply, _) => (News::Reply(*pending.reply.take()?.1), None),
+        };
+        if let Some((next, next_at)) = next {
+            self.schedule(id, Pending { next, next_at, ..pending });
+        }
+        self.reports += 1;
+        Some(Report { token: self.reports, news })
+    }
+
+    fn next_due(&self) -> Option<Timestamp> {
+        self.timers.next_due()
+    }
+
+    /// Nothing that was said is kept.
+    fn acknowledge(&mut self, _token: u64) {}
+}
+
+/// Numbers that look random and follow from the seed, the message and its destination.
+struct Draws(u64);
+
+impl Draws {
+    fn new(seed: u64, id: MessageId, destination: &[u8]) -> Self {
+        Self(destination.iter().fold(mix(seed ^ id.as_u64()), |state, &octet| mix(state ^ u64::from(octet))))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = mix(self.0);
+        self.0
+    }
+}
+
+/// One step of splitmix64.
+fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    number ^ (number >> 31)
+}
+
+/// What the subscriber writes back, if the message asks for it.
+fn reply(message: &Content<'_>, keyword: &str) -> Option<ReplyNews> {
+    // ASCII letters, digits and blanks have the same codes in every one-octet alphabet; where octets of
+    // the default alphabet pair up, GSM 03.38 is the careful guess.
+    let alphabet = message.data_coding.alphabet(Alphabet::Gsm7)?;
+    let text =
+        if message.esm_class.has_udhi() { Udh::split(message.user_data).ok()?.1 } else { message.user_data };
+    let user_data = behind_keyword(alphabet, text, keyword)?;
+    Some(ReplyNews {
+        source: message.destination.into(),
+        destination: message.source.into(),
+        data_coding: message.data_coding,
+        user_data: one_segment(alphabet, user_data).into(),
+    })
+}
+
+/// The octets of a text behind the keyword and its blank.
+fn behind_keyword<'a>(alphabet: Alphabet, text: &'a [u8], keyword: &str) -> Option<&'a [u8]> {
+    if keyword.is_empty() {
+        return None;
+    }
+    let (head, rest) = text.split_at_checked((keyword.len() + 1) * alphabet.unit_octets())?;
+    let head = alphabet.decode(head);
+    let is_keyword = head.strip_suffix(' ').is_some_and(|word| word.eq_ignore_ascii_case(keyword));
+    is_keyword.then_some(rest)
+}
+
+/// As much of a text as one segment holds, with every pair whole.
+fn one_segment(alphabet: Alphabet, text: &[u8]) -> &[u8] {
+    let units_max = alphabet.single_units_max();
+    if alphabet.units(text) <= units_max {
+        return text;
+    }
+    match alphabet {
+        Alphabet::Gsm7 => {
+            let mut end = 0;
+            while let Some(&septet) = text.get(end) {
+                let next = end + if septet == GSM7_ESCAPE { 2 } else { 1 };
+                if next > units_max {
+                    break;
+                }
+                end = next;
+            }
+            &text[..end]
+        }
+        Alphabet::Ucs2 => {
+            let cut = &text[..units_max * 2];
+            let ends_high = matches!(cut.last_chunk(), Some(&[0xD8..=0xDB, _]));
+            if ends_high { &cut[..cut.len() - 2] } else { cut }
+        }
+        Alphabet::Ascii | Alphabet::Latin1 | Alphabet::Binary => &text[..units_max],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pdu::{Address, DataCoding, EsmClass, Npi, RegisteredDelivery, Ton};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    fn message(id: u64, destination: &'static str, text: &'static [u8]) -> Content<'static> {
+        let address = |digits| Address { ton: Ton::INTERNATIONAL, npi: Npi::ISDN, digits };
+        Content {
+            id: MessageId::from_u64(id),
+            batch_offset: 0,
+            batch_count: 1,
+            accepted_at: NOW,
+            deliver_at: Timestamp::ZERO,
+            expires_at: Timestamp::MAX,
+            segments: 1,
+            registered_delivery: RegisteredDelivery(1),
+            esm_class: EsmClass(0),
+            protocol_id: 0,
+            priority_flag: 0,
+            data_coding: DataCoding::DEFAULT,
+            system_id: b"demo",
+            service_type: b"",
+            source: address(b"12125550100"),
+            destination: address(destination.as_bytes()),
+            user_data: text,
+            tlvs: b"",
+        }
+    }
+
+    /// Everything it has to say, with how many milliseconds after [`NOW`]; nothing must be left.
+    fn story(simulator: &mut Simulator) -> Vec<(u64, News)> {
+        let mut story = Vec::new();
+        while let Some(due) = simulator.next_due() {
+            if due > NOW {
+                assert_eq!(
+                    simulator.poll(Timestamp::from_millis(due.as_millis() - 1)),
+                    None,
+                    "before it is due"
+                );
+            }
+            let report = simulator.poll(due).expect("it is due");
+            simulator.acknowledge(report.token);
+            story.push((due.saturating_duration_since(NOW).as_millis() as u64, report.news));
+        }
+        assert_eq!((simulator.pending(), simulator.poll(Timestamp::MAX)), (0, None));
+        story
+    }
+
+    fn story_of(settings: SimulatorSettings, message: &Content<'_>) -> Vec<(u64, News)> {
+        let mut simulator = Simulator::new(settings);
+        simulator.offer(NOW, message, false);
+        story(&mut simulator)
+    }
+
+    fn states(story: &[(u64, News)]) -> Vec<(MessageState, u16)> {
+        let state = |news: &News| match news {
+            News::State { state, error, .. } => Some((*state, *error)),
+            News::Taken { .. } | News::Busy { .. } | News::Reply(_) => None,
+        };
+        story.iter().filter_map(|(_, news)| state(news)).collect()
+    }
+
+    fn replies(story: &[(u64, News)]) -> Vec<&ReplyNews> {
+        let reply = |news: &'_ News| matches!(news, News::Reply(_));
+        let replies = story.iter().filter(|(_, news)| reply(news));
+        replies.map(|(_, news)| if let News::Reply(reply) = news { reply } else { unreachable!() }).collect()
+    }
+
+    #[test]
+    fn each_prefix_has_its_outcome() {
+        use MessageState as State;
+        let table: [(&str, &[(State, u16)]); 12] = [
+            ("12125550101", &[(State::DELIVERED, 0)]),
+            ("99925550101", &[(State::DELIVERED, 0)]),
+            ("99930210101", &[(State::EXPIRED, 21)]),
+            ("99940000101", &[(State::DELETED, 0)]),
+            ("99950340101", &[(State::UNDELIVERABLE, 34)]),
+            ("9995999", &[(State::UNDELIVERABLE, 999)]),
+            ("999599", &[(State::UNDELIVERABLE, 0)]),
+            ("9995", &[(State::UNDELIVERABLE, 0)]),
+            ("99960010101", &[(State::ACCEPTED, 0), (State::DELIVERED, 0)]),
+            ("99970010101", &[(State::UNKNOWN, 1)]),
+            ("99980110101", &[(State::REJECTED, 11)]),
+            ("99990000101", &[]),
+        ];
+        for (destination, expected) in table {
+            let story = story_of(SimulatorSettings::default(), &message(1 << 40, destination, b"Hello"));
+            assert_eq!(states(&story), expected, "{destination}");
+            let (at, first) = &story[0];
+            assert_eq!(*at, 0, "{destination}: taken or refused at once");
+            match first {
+                News::Busy { error: 0, .. } => assert_eq!((expected.len(), story.len()), (0, 1)),
+                News::Taken { carrier_id, .. } => {
+                    assert!(carrier_id.iter().all(u8::is_ascii_hexdigit) && !carrier_id.is_empty());
+                    let last = story[story.len() - 1].0;
+                    assert!((50..=500).contains(&last), "{destination}: {last} ms");
+                    assert!(story.is_sorted_by_key(|(at, _)| *at));
+                }
+                News::Busy { .. } | News::State { .. } | News::Reply(_) => panic!("{destination}: {first:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_story() {
+        let settings = SimulatorSettings {
+            outcomes: vec![(MessageState::DELIVERED, 0, 50), (MessageState::UNDELIVERABLE, 7, 50)],
+            ..SimulatorSettings::default()
+        };
+        let mut different = 0;
+        for id in 0..100 {
+            let message = message((1 << 40) + id, "12125550101", b"reply Hi");
+            let story = story_of(settings.clone(), &message);
+            assert_eq!(story_of(settings.clone(), &message), story);
+            let other = SimulatorSettings { seed: 2, ..settings.clone() };
+            different += usize::from(story_of(other, &message) != story);
+        }
+        assert_eq!(different, 100, "the carrier's ids at least");
+    }
+
+    #[test]
+    fn outcomes_come_by_their_weights() {
+        let settings = SimulatorSettings {
+            outcomes: vec![
+                (MessageState::DELIVERED, 0, 90),
+                (MessageState::EXPIRED, 0, 0),
+                (MessageState::UNDELIVERABLE, 7, 10),
+            ],
+            ..SimulatorSettings::default()
+        };
+        let mut failed = 0;
+        for id in 0..1_000 {
+            let message = message((1 << 40) + id, "12125550101", b"Hello");
+            match states(&story_of(settings.clone(), &message))[..] {
+                [(MessageState::DELIVERED, 0)] => {}
+                [(MessageState::UNDELIVERABLE, 7)] => failed += 1,
+                ref states => panic!("{states:?}"),
+            }
+        }
+        assert!((70..130).contains(&failed), "{failed}");
+        let none = SimulatorSettings { outcomes: Vec::new(), ..settings };
+        let story = story_of(none, &message(1 << 40, "12125550101", b""));
+        assert_eq!(states(&story), [(MessageState::DELIVERED, 0)]);
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_counts() {
+        let rule = |prefix: Option<&str>, suffix: Option<&str>, state, error| SimulatorRule {
+            prefix: prefix.map(str::to_owned),
+            suffix: suffix.map(str::to_owned),
+            behaviour: Behaviour::State(state),
+            error,
+        };
+        let settings = SimulatorSettings {
+            rules: vec![
+                rule(Some("44"), Some("00"), MessageState::REJECTED, Some(5)),
+                rule(None, Some("00"), MessageState::EXPIRED, None),
+                rule(Some("44"), None, MessageState::DELIVERED, Some(9)),
+            ],
+            ..SimulatorSettings::default()
+        };
+        for (destination, expected) in [
+            ("44123400", (MessageState::REJECTED, 5)),
+            ("49123400", (MessageState::EXPIRED, 0)),
+            ("44123401", (MessageState::DELIVERED, 9)),
+            ("49123401", (MessageState::DELIVERED, 0)),
+        ] {
+            assert_eq!(
+                states(&story_of(settings.clone(), &message(1, destination, b""))),
+                [expected],
+                "{destination}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_keyword_brings_a_reply_after_the_final_state() {
+        let story =
+            story_of(SimulatorSettings::default(), &message(1 << 40, "12125550101", b"Reply Yes, please"));
+        let [reply] = replies(&story)[..] else { panic!("{story:?}") };
+        assert_eq!(*reply.user_data, *b"Yes, please");
+        assert_eq!(
+            (&*reply.source.digits, &*reply.destination.digits),
+            (&b"12125550101"[..], &b"12125550100"[..])
+        );
+        assert!(matches!(story[..], [(0, News::Taken { .. }), (_, News::State { .. }), (_, News::Reply(_))]));
+        assert!(story[2].0 >= story[1].0 + 50);
+        for (text, udhi, data_coding, expected) in [
+            (&b"REPLY "[..], false, 0, Some(&b""[..])),
+            (b"reply", false, 0, None),
+            (b"replying to", false, 0, None),
+            (b" reply to", false, 0, None),
+            (b"reply \xFF", false, 3, Some(b"\xFF")),
+            (b"reply a", false, 4, None),
+            (b"reply a", false, 5, None),
+            (b"\x05\x00\x03\x01\x02\x01reply a", true, 1, Some(b"a")),
+            (b"\x05\x00", true, 1, None),
+            (b"\x00r\x00e\x00P\x00l\x00y\x00 \x4F\x60", false, 8, Some(b"\x4F\x60")),
+            (b"\x00r\x00e\x00P\x00l\x00y\x01 \x4F\x60", false, 8, None),
+        ] {
+            let message = Content {
+                data_coding: DataCoding(data_coding),
+                esm_class: EsmClass(if udhi { 0x40 } else { 0 }),
+                ..message(1 << 40, "12125550101", text)
+            };
+            let story = story_of(SimulatorSettings::default(), &message);
+            let reply = replies(&story).first().map(|reply| &*reply.user_data);
+            assert_eq!(reply, expected, "{text:02X?}");
+        }
+        let silent = SimulatorSettings { reply_keyword: String::new(), ..SimulatorSettings::default() };
+        assert_eq!(replies(&story_of(silent, &message(1, "12125550101", b" a"))).len(), 0);
+    }
+
+    #[test]
+    fn a_reply_is_one_segment_of_whole_pairs() {
+        let table = [
+            (Alphabet::Gsm7, b"a".repeat(161), 160),
+            (Alphabet::Gsm7, [b"a".repeat(159), b"\x1B\x65".to_vec()].concat(), 159),
+            (Alphabet::Gsm7, [b"a".repeat(158), b"\x1B\x65b".to_vec()].concat(), 160),
+            (Alphabet::Ascii, b"a".repeat(161), 160),
+            (Alphabet::Latin1, b"a".repeat(160), 160),
+            (Alphabet::Ucs2, b"\0a".repeat(71), 140),
+            (Alphabet::Ucs2, [b"\0a".repeat(69), b"\xD8\x3D\xDE\x00".to_vec()].concat(), 138),
+            (Alphabet::Ucs2, [b"\0a".repeat(68), b"\xD8\x3D\xDE\x00\0a".to_vec()].concat(), 140),
+        ];
+        for (alphabet, text, octets) in table {
+            assert_eq!(one_segment(alphabet, &text).len(), octets, "{alphabet:?} {}", text.len());
+        }
+    }
+
+    #[test]
+    fn a_resumed_offer_tells_the_same_once() {
+        let message = message(1 << 40, "99960010101", b"reply Hi");
+        let whole = story_of(SimulatorSettings::default(), &message);
+        let mut simulator = Simulator::new(SimulatorSettings::default());
+        simulator.offer(NOW, &message, true);
+        assert_eq!(story(&mut simulator), whole, "after a restart");
+        for told in 0..whole.len() {
+            simulator.offer(NOW, &message, false);
+            for _ in 0..told {
+                let due = simulator.next_due().expect("there is more");
+                simulator.poll(due);
+            }
+            simulator.offer(NOW, &message, true);
+            assert_eq!(simulator.pending(), 1);
+            assert_eq!(story(&mut simulator), whole, "after {told} reports");
+        }
+    }
+
+    #[test]
+    fn each_report_has_its_own_token_and_messages_do_not_mix() {
+        let mut simulator = Simulator::new(SimulatorSettings::default());
+        for id in 0..50 {
+            simulator.offer(NOW, &message((1 << 40) + id, "12125550101", b""), false);
+        }
+        let mut tokens = Vec::new();
+        let mut carrier_ids = Vec::new();
+        while let Some(report) = simulator.poll(Timestamp::MAX) {
+            tokens.push(report.token);
+            if let News::Taken { carrier_id, .. } = report.news {
+                carrier_ids.push(carrier_id);
+            }
+        }
+        assert_eq!(tokens.len(), 100);
+        assert!(tokens.is_sorted_by(|a, b| a < b));
+        carrier_ids.sort();
+        carrier_ids.dedup();
+        assert_eq!(carrier_ids.len(), 50);
+    }
+}

@@ -1,0 +1,318 @@
+//! One connection, one future: read, decrypt, hand to the shard, encrypt, send.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
+use glommio::net::TcpStream;
+
+use crate::server::core::{Buffers, Core, SharedCore};
+use crate::server::tls::Transport;
+use crate::session::CloseReason;
+use crate::shard::ConnectionId;
+use crate::time::Instant;
+
+/// Reads in one turn of a connection; then the others have theirs.
+const READS_PER_TURN: usize = 4;
+/// An idle connection keeps no buffer larger than this.
+const KEPT_OCTETS: usize = 4 << 10;
+
+/// The limits of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionSettings {
+    /// From accept to the end of the TLS handshake.
+    pub(super) handshake_timeout: Duration,
+    /// A peer that takes no octets for so long is dropped.
+    pub(super) write_timeout: Duration,
+    /// Octets waiting for the peer above which we stop reading.
+    pub(super) output_octets_max: usize,
+}
+
+/// A connection and what is between the socket and the session.
+struct Connection {
+    stream: TcpStream,
+    transport: Transport,
+    id: ConnectionId,
+    peer: SocketAddr,
+    settings: ConnectionSettings,
+    /// Whether the shard knows it: from the end of the handshake on.
+    is_open: bool,
+    /// Part of a TLS record.
+    raw: Vec<u8>,
+    /// Part of a PDU, or PDUs that wait for room in the window.
+    plain: Vec<u8>,
+    /// Encrypted and not sent yet.
+    pending: Vec<u8>,
+    sent: usize,
+    /// Since when the peer has taken nothing.
+    blocked_since: Option<Instant>,
+    accepted_at: Instant,
+    peer_has_closed: bool,
+    /// Nothing is taken from the session any more.
+    is_closing: bool,
+    /// Everything is sent; until then the peer may close first.
+    linger_until: Option<Instant>,
+}
+
+/// How long the peer may take to read our last words: a socket closed with unread octets loses them.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Runs a connection to its end. A panic ends this connection alone.
+pub(super) async fn run(core: SharedCore, stream: TcpStream, transport: Transport, settings: ConnectionSettings) {
+    let id = core.next_connection();
+    let Ok(peer) = stream.peer_addr() else { return };
+    _ = stream.set_nodelay(true);
+    let accepted_at = core.clock.now().instant;
+    let mut connection = Connection {
+        stream,
+        transport,
+        id,
+        peer,
+        settings,
+        is_open: false,
+        raw: Vec::new(),
+        plain: Vec::new(),
+        pending: Vec::new(),
+        sent: 0,
+        blocked_since: None,
+        accepted_at,
+        peer_has_closed: false,
+        is_closing: false,
+        linger_until: None,
+    };
+    if connection.transport.is_handshaking() {
+        core.handshakes.set(core.handshakes.get() + 1);
+    }
+    let outcome = AssertUnwindSafe(futures_lite::future::poll_fn(|cx| connection.poll(&core, cx)))
+        .catch_unwind()
+        .await;
+    if !connection.is_open && matches!(connection.transport, Transport::Tls(_)) {
+        core.handshakes.set(core.handshakes.get() - 1);
+    }
+    core.connections.borrow_mut().remove(&id);
+    core.impatient.borrow_mut().remove(&id);
+    let reason = match outcome {
+        Ok(reason) => reason,
+        Err(_) => {
+            log::error!("connection {} from {peer} met a fault of ours and was closed", id.0);
+            CloseReason::Ours
+        }
+    };
+    core.with(Some(id), |shard, now| shard.disconnected(now, id, reason));
+}
+
+impl Connection {
+    fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        core.connections.borrow_mut().insert(self.id, cx.waker().clone());
+        let outcome = self.turn(core, cx);
+        let is_impatient = !self.is_open || self.blocked_since.is_some() || self.linger_until.is_some();
+        let mut impatient = core.impatient.borrow_mut();
+        if outcome.is_pending() && is_impatient {
+            impatient.insert(self.id);
+        } else if !impatient.is_empty() {
+            impatient.remove(&self.id);
+        }
+        outcome
+    }
+
+    fn turn(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        if matches!(self.transport, Transport::Plain) {
+            self.open(core);
+        }
+        for _ in 0..READS_PER_TURN {
+            let now = core.clock.now().instant;
+            if !self.is_open && now >= self.accepted_at + self.settings.handshake_timeout {
+                return Poll::Ready(CloseReason::SessionInitTimeout);
+            }
+            self.give_plain(core);
+            match self.send(core, cx, now) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(_) => return Poll::Ready(CloseReason::PeerClosed),
+            }
+            if self.is_closing {
+                return self.linger(core, cx, now);
+            }
+            if self.peer_has_closed {
+                // What the peer has asked before it closed its side is still answered.
+                return if self.has_unanswered(core) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(CloseReason::PeerClosed)
+                };
+            }
+            // Octets that wait for room in the window are as good as unread ones.
+            if self.is_open && !core.shard.borrow().wants_octets(self.id) {
+                return Poll::Pending;
+            }
+            match self.read(core, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::PeerClosed),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        // More may be there: come back after the others.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The last octets are sent: close our side, and let the peer close its own.
+    fn linger(&mut self, core: &Core, cx: &mut Context<'_>, now: Instant) -> Poll<CloseReason> {
+        let until = match self.linger_until {
+            Some(until) => until,
+            None => {
+                // The session is over now; its place at the account must not wait for the peer.
+                core.with(Some(self.id), |shard, now| shard.disconnected(now, self.id, CloseReason::Ours));
+                if !matches!(Pin::new(&mut self.stream).poll_close(cx), Poll::Ready(Ok(())) | Poll::Pending) {
+                    return Poll::Ready(CloseReason::Ours);
+                }
+                *self.linger_until.insert(now + LINGER)
+            }
+        };
+        let mut buffers = core.buffers.borrow_mut();
+        loop {
+            if now >= until || self.peer_has_closed {
+                return Poll::Ready(CloseReason::Ours);
+            }
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffers.raw) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(CloseReason::Ours),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The handshake is over: the session begins.
+    fn open(&mut self, core: &Core) {
+        if self.is_open {
+            return;
+        }
+        self.is_open = true;
+        if matches!(self.transport, Transport::Tls(_)) {
+            core.handshakes.set(core.handshakes.get() - 1);
+        }
+        let peer = self.peer.to_string();
+        core.with(Some(self.id), |shard, now| shard.connected(now, self.id, &peer));
+    }
+
+    fn has_unanswered(&self, core: &Core) -> bool {
+        self.is_open && core.shard.borrow().has_unanswered(self.id)
+    }
+
+    fn read(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut buffers = core.buffers.borrow_mut();
+        let Buffers { raw, plain, .. } = &mut *buffers;
+        let carried = self.raw.len();
+        raw[..carried].copy_from_slice(&self.raw);
+        let count = match Pin::new(&mut self.stream).poll_read(cx, &mut raw[carried..]) {
+            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        };
+        if count == 0 {
+            self.peer_has_closed = true;
+            return Poll::Ready(Ok(()));
+        }
+        let incoming = &mut raw[..carried + count];
+        // What the session has not used yet comes first.
+        plain.clear();
+        plain.append(&mut self.plain);
+        let progress = match self.transport.receive(incoming, plain, &mut self.pending) {
+            Ok(progress) => progress,
+            Err(error) => {
+                log::debug!("connection {} from {}: {error}", self.id.0, self.peer);
+                self.is_closing = true;
+                return Poll::Ready(Ok(()));
+            }
+        };
+        self.peer_has_closed |= progress.is_closed;
+        keep(&mut self.raw, &incoming[progress.used..]);
+        let mut plain_octets = std::mem::take(plain);
+        drop(buffers);
+        if !self.transport.is_handshaking() {
+            self.open(core);
+            let used = core.with(Some(self.id), |shard, now| shard.handle_octets(now, self.id, &plain_octets));
+            keep(&mut self.plain, &plain_octets[used..]);
+        }
+        plain_octets.clear();
+        core.buffers.borrow_mut().plain = plain_octets;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the session what waited for room in its window.
+    fn give_plain(&mut self, core: &Core) {
+        if self.is_open && !self.plain.is_empty() && core.shard.borrow().wants_octets(self.id) {
+            let plain = std::mem::take(&mut self.plain);
+            let used = core.with(Some(self.id), |shard, now| shard.handle_octets(now, self.id, &plain));
+            keep(&mut self.plain, &plain[used..]);
+        }
+    }
+
+    /// Sends what there is. `false`: the socket takes no more now, or nothing more will ever be sent.
+    fn send(&mut self, core: &Core, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
+        loop {
+            self.encrypt(core)?;
+            if self.pending.is_empty() {
+                return Ok(true);
+            }
+            while self.sent < self.pending.len() {
+                match Pin::new(&mut self.stream).poll_write(cx, &self.pending[self.sent..]) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(count)) => {
+                        self.sent += count;
+                        self.blocked_since = None;
+                    }
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => {
+                        let since = *self.blocked_since.get_or_insert(now);
+                        if now >= since + self.settings.write_timeout {
+                            return Err(io::ErrorKind::TimedOut.into());
+                        }
+                        return Ok(false);
+                    }
+                }
+            }
+            self.pending.clear();
+            self.sent = 0;
+            if self.pending.capacity() > KEPT_OCTETS {
+                self.pending = Vec::new();
+            }
+        }
+    }
+
+    /// Takes the session's output, unless enough of it waits already.
+    fn encrypt(&mut self, core: &Core) -> io::Result<()> {
+        if !self.is_open || self.is_closing || self.pending.len() - self.sent > self.settings.output_octets_max {
+            return Ok(());
+        }
+        let mut buffers = core.buffers.borrow_mut();
+        let output = &mut buffers.output;
+        output.clear();
+        let reason = {
+            let mut shard = core.shard.borrow_mut();
+            shard.take_output(self.id, output);
+            shard.close_reason(self.id)
+        };
+        if !output.is_empty() {
+            self.transport.send(output, &mut self.pending).map_err(io::Error::other)?;
+        }
+        if reason.is_some() {
+            self.transport.close(&mut self.pending);
+            self.is_closing = true;
+        }
+        Ok(())
+    }
+}
+
+/// Keeps a rest for the next read; nothing is kept for nothing.
+fn keep(kept: &mut Vec<u8>, rest: &[u8]) {
+    kept.clear();
+    if rest.is_empty() && kept.capacity() > KEPT_OCTETS {
+        *kept = Vec::new();
+    }
+    kept.extend_from_slice(rest);
+}

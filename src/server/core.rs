@@ -1,0 +1,229 @@
+//! One core: its shard, and the hands that carry out what the shard wants.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
+
+use crossbeam_channel::{Sender, TrySendError};
+use foldhash::fast::RandomState;
+use rustls::ServerConfig;
+
+use crate::journal::SegmentNumber;
+use crate::metrics::Counters;
+use crate::server::clock::Clock;
+use crate::server::mesh::{Inbound, MailSender};
+use crate::server::password::{Verifier, VerifyRequest};
+use crate::server::state::Order;
+use crate::shard::{ConnectionId, Shard};
+use crate::time::Now;
+
+/// What a core shares with the threads that watch it.
+#[derive(Default)]
+pub(super) struct Pulse {
+    /// Grows with every heartbeat; one that stands still is an executor that does.
+    pub(super) ticks: AtomicU64,
+    /// Whether the core has ended as it should.
+    pub(super) has_ended: AtomicBool,
+    /// The counters as of the last heartbeat but few.
+    pub(super) counters: std::sync::Mutex<Counters>,
+}
+
+/// How large reads are, and how far plaintext may grow in one turn.
+const READ_OCTETS: usize = 128 << 10;
+
+/// A core's buffers, used by one connection at a time.
+#[derive(Default)]
+pub(super) struct Buffers {
+    /// What was read, behind what was left of the last read.
+    pub(super) raw: Vec<u8>,
+    /// What that says.
+    pub(super) plain: Vec<u8>,
+    /// What is to be encrypted.
+    pub(super) output: Vec<u8>,
+}
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        Self { raw: vec![0; READ_OCTETS], plain: Vec::with_capacity(READ_OCTETS), output: Vec::new() }
+    }
+}
+
+/// A journal's task: what wakes it.
+#[derive(Default)]
+pub(super) struct JournalBell {
+    waker: Cell<Option<Waker>>,
+}
+
+impl JournalBell {
+    /// Wakes the task at the next batch.
+    pub(super) fn arm(&self, waker: &Waker) {
+        self.waker.set(Some(waker.clone()));
+    }
+
+    pub(super) fn ring(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// One core. Everything on its executor shares it.
+pub(super) struct Core {
+    pub(super) shard: RefCell<Shard>,
+    pub(super) clock: Clock,
+    pub(super) buffers: RefCell<Buffers>,
+    pub(super) tls: Arc<std::sync::RwLock<Arc<ServerConfig>>>,
+    pub(super) journal_bells: Vec<JournalBell>,
+    /// To each core, this one included, and to the threads of its partitions.
+    pub(super) mesh: Vec<MailSender>,
+    pub(super) states: Vec<Sender<Order>>,
+    pub(super) verifier: Verifier,
+    /// Our own mailbox, for the verifier's answers.
+    pub(super) own_mail: MailSender,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) is_draining: Cell<bool>,
+    pub(super) connections: RefCell<HashMap<ConnectionId, Waker, RandomState>>,
+    pub(super) next_connection: Cell<u64>,
+    pub(super) handshakes: Cell<usize>,
+    /// Connections that wait for something that may never come: the heartbeat lets them look at the time.
+    pub(super) impatient: RefCell<HashSet<ConnectionId, RandomState>>,
+    /// For each journal: the newest segment written, and the oldest still needed, if that has changed.
+    pub(super) newest_segments: Vec<Cell<SegmentNumber>>,
+    pub(super) released: Vec<Cell<Option<SegmentNumber>>>,
+    /// For each journal: whether a batch is being written.
+    pub(super) is_writing: Vec<Cell<bool>>,
+}
+
+impl Core {
+    /// Gives the shard an input and carries out what it wants. `current` is the connection whose task this
+    /// is: it looks after its own output.
+    pub(super) fn with<R>(
+        &self,
+        current: Option<ConnectionId>,
+        input: impl FnOnce(&mut Shard, Now) -> R,
+    ) -> R {
+        let now = self.clock.now();
+        let result = input(&mut self.shard.borrow_mut(), now);
+        self.carry_out(now, current);
+        result
+    }
+
+    fn carry_out(&self, now: Now, current: Option<ConnectionId>) {
+        loop {
+            let refused = self.carry_out_once(current);
+            if refused.is_empty() {
+                return;
+            }
+            // The verifier has more than enough to do: those binds fail for now.
+            for connection in refused {
+                self.shard.borrow_mut().handle_verified(now, connection, false);
+            }
+        }
+    }
+
+    fn carry_out_once(&self, current: Option<ConnectionId>) -> Vec<ConnectionId> {
+        let mut shard = self.shard.borrow_mut();
+        let mut to_wake = Vec::new();
+        let outputs = shard.outputs();
+        for connection in outputs.dirty.drain(..) {
+            if Some(connection) != current {
+                to_wake.extend(self.connections.borrow().get(&connection).cloned());
+            }
+        }
+        for (place, messages) in outputs.mesh.iter_mut().enumerate() {
+            if !messages.is_empty() {
+                self.mesh[place].send(Inbound::Mesh(std::mem::take(messages)));
+            }
+        }
+        for event in outputs.events.drain(..) {
+            if event.is_alarming() {
+                log::error!("{event}");
+            } else {
+                log::info!("{event}");
+            }
+        }
+        let mut refused = Vec::new();
+        for request in outputs.verify.drain(..) {
+            let connection = request.connection;
+            let mail = self.own_mail.clone();
+            let queued = self.verifier.try_send(VerifyRequest {
+                hash: request.password_hash,
+                system_id: request.system_id,
+                password: request.password,
+                reply: Box::new(move |is_right| mail.send(Inbound::Verified(connection, is_right))),
+            });
+            if queued.is_err() {
+                refused.push(connection);
+            }
+        }
+        let lookups = std::mem::take(&mut outputs.lookups);
+        for lookup in lookups {
+            let place = shard.partitions().iter().position(|ours| ours.number == lookup.partition);
+            let Some(place) = place else { continue };
+            match self.states[place].try_send(Order::Lookup(Box::new(lookup))) {
+                Ok(()) => {}
+                Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => {
+                    // Without the state at rest nothing is known; the sender asks again.
+                    if let Order::Lookup(lookup) = order {
+                        shard.lookup_failed(&lookup);
+                    }
+                }
+            }
+        }
+        for (place, state) in self.states.iter().enumerate() {
+            while !state.is_full() {
+                let Some(op) = shard.take_store_op(place) else { break };
+                if state.try_send(Order::Op(op)).is_err() {
+                    break;
+                }
+            }
+            if shard.partitions()[place].has_batch() {
+                self.journal_bells[place].ring();
+            }
+        }
+        drop(shard);
+        // A woken task may be polled at once: nothing is borrowed any more.
+        to_wake.into_iter().for_each(Waker::wake);
+        refused
+    }
+
+    /// Lets connections that wait look at the time.
+    pub(super) fn wake_impatient(&self) {
+        let wakers: Vec<Waker> = {
+            let connections = self.connections.borrow();
+            self.impatient.borrow().iter().filter_map(|id| connections.get(id).cloned()).collect()
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether every record is durable and every order for the state at rest is on its way.
+    pub(super) fn is_settled(&self) -> bool {
+        let shard = self.shard.borrow();
+        shard.partitions().iter().zip(&self.is_writing).all(|(partition, is_writing)| {
+            partition.has_failed() || (!is_writing.get() && !partition.has_batch() && !partition.has_store_ops())
+        })
+    }
+
+    /// A number for the next connection.
+    pub(super) fn next_connection(&self) -> ConnectionId {
+        let number = self.next_connection.get();
+        self.next_connection.set(number + 1);
+        ConnectionId(number)
+    }
+
+    /// Tells the watchers how the core does.
+    pub(super) fn beat(&self) {
+        let ticks = self.pulse.ticks.fetch_add(1, Ordering::Relaxed);
+        if ticks.is_multiple_of(64)
+            && let Ok(mut counters) = self.pulse.counters.try_lock()
+        {
+            *counters = self.shard.borrow().counters();
+        }
+    }
+}
+
+/// Everything on an executor shares its core.
+pub(super) type SharedCore = Rc<Core>;

@@ -1,0 +1,290 @@
+//! What runs on a core: heartbeat, listeners, journals, mailbox.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::{Duration, Instant as StdInstant};
+
+use crossbeam_channel::Sender;
+use glommio::net::TcpListener;
+use glommio::timer::sleep;
+use glommio::{Task, spawn_local};
+use rustls::ServerConfig;
+
+use crate::account::Accounts;
+use crate::journal::SegmentNumber;
+use crate::server::clock::Clock;
+use crate::server::connection::{self, ConnectionSettings};
+use crate::server::core::{Buffers, Core, JournalBell, Pulse, SharedCore};
+use crate::server::disk::{JournalFiles, JournalFolder};
+use crate::server::mesh::{Inbound, MailSender, Mailbox};
+use crate::server::password::Verifier;
+use crate::server::state::Order;
+use crate::server::tls::Transport;
+use crate::shard::Shard;
+use crate::store::StoreDone;
+
+/// The heartbeat. An executor of glommio can fall asleep with work in its queue; a timer that is always due
+/// soon makes that a short nap. It also drives every timer of the core.
+const HEARTBEAT: Duration = Duration::from_millis(4);
+/// Heartbeats between looks of connections at the time.
+const IMPATIENCE: u64 = 32;
+/// Heartbeats between flushes of half-filled blocks.
+const FLUSH: u64 = 500;
+/// After an accept that failed (no file descriptors): trying again at once would take the whole core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long sessions may take to unbind when the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Things taken from the mailbox in one turn.
+const MAIL_PER_TURN: usize = 256;
+
+/// A listener of every core.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Listen {
+    /// Where.
+    pub(super) address: SocketAddr,
+    /// Whether TLS is spoken there.
+    pub(super) is_tls: bool,
+}
+
+/// What an executor is given to begin with.
+pub(super) struct Parts {
+    pub(super) shard: Shard,
+    pub(super) clock: Clock,
+    pub(super) tls: Arc<std::sync::RwLock<Arc<ServerConfig>>>,
+    pub(super) mesh: Vec<MailSender>,
+    pub(super) own_mail: MailSender,
+    pub(super) mailbox: Mailbox,
+    pub(super) states: Vec<Sender<Order>>,
+    pub(super) journals: Vec<JournalFolder>,
+    pub(super) verifier: Verifier,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) listen: Vec<Listen>,
+    pub(super) connection: ConnectionSettings,
+    pub(super) connections_max: usize,
+    pub(super) handshakes_max: usize,
+    pub(super) core_number: u8,
+    /// Told once the core listens, or why it does not.
+    pub(super) ready: Sender<Result<(), String>>,
+}
+
+/// Runs a core to its end.
+pub(super) async fn run(parts: Parts) {
+    let Parts { mailbox, journals, listen, connection, ready, .. } = parts;
+    let count = journals.len();
+    let core: SharedCore = Rc::new(Core {
+        shard: RefCell::new(parts.shard),
+        clock: parts.clock,
+        buffers: RefCell::new(Buffers::new()),
+        tls: parts.tls,
+        journal_bells: (0..count).map(|_| JournalBell::default()).collect(),
+        mesh: parts.mesh,
+        states: parts.states,
+        verifier: parts.verifier,
+        own_mail: parts.own_mail,
+        pulse: parts.pulse,
+        is_draining: Cell::new(false),
+        connections: RefCell::new(HashMap::default()),
+        // Numbers tell cores apart in the log.
+        next_connection: Cell::new((u64::from(parts.core_number) << 48) + 1),
+        handshakes: Cell::new(0),
+        impatient: RefCell::new(HashSet::default()),
+        newest_segments: (0..count).map(|_| Cell::new(SegmentNumber(0))).collect(),
+        released: (0..count).map(|_| Cell::new(None)).collect(),
+        is_writing: (0..count).map(|_| Cell::new(false)).collect(),
+    });
+    let heartbeat = spawn_local(beat(Rc::clone(&core)));
+    let writers: Vec<Task<()>> = journals
+        .into_iter()
+        .enumerate()
+        .map(|(place, journal)| {
+            spawn_local(write_journal(Rc::clone(&core), place, JournalFiles::new(journal)))
+        })
+        .collect();
+
+    let mut listeners = Vec::new();
+    for Listen { address, is_tls } in listen {
+        match TcpListener::bind(address) {
+            Ok(listener) => {
+                let limits = (parts.connections_max, parts.handshakes_max);
+                listeners.push(spawn_local(accept(Rc::clone(&core), listener, is_tls, connection, limits)));
+            }
+            Err(error) => {
+                _ = ready.send(Err(format!("{address}: {error}")));
+                return;
+            }
+        }
+    }
+    core.with(None, |shard, now| shard.resume(now));
+    _ = ready.send(Ok(()));
+
+    read_mail(&core, &mailbox).await;
+
+    // Drained: no new connections, unbind to everybody, then whatever is left on its way to disk.
+    for listener in listeners {
+        listener.cancel().await;
+    }
+    let deadline = StdInstant::now() + DRAIN_TIMEOUT;
+    core.with(None, |shard, now| shard.drain(now));
+    while core.shard.borrow().sessions() > 0 && StdInstant::now() < deadline {
+        take_mail(&core, &mailbox);
+        sleep(HEARTBEAT).await;
+    }
+    core.with(None, |shard, _| {
+        for (place, newest) in core.newest_segments.iter().enumerate() {
+            shard.flush_blocks();
+            shard.checkpoint(place, newest.get());
+        }
+    });
+    let deadline = StdInstant::now() + DRAIN_TIMEOUT;
+    while !core.is_settled() && StdInstant::now() < deadline {
+        take_mail(&core, &mailbox);
+        sleep(HEARTBEAT).await;
+    }
+    core.pulse.has_ended.store(true, Ordering::Relaxed);
+    heartbeat.cancel().await;
+    for writer in writers {
+        writer.cancel().await;
+    }
+}
+
+async fn beat(core: SharedCore) {
+    for beat in 0_u64.. {
+        sleep(HEARTBEAT).await;
+        core.beat();
+        core.with(None, |shard, now| shard.tick(now));
+        if beat.is_multiple_of(IMPATIENCE) {
+            core.wake_impatient();
+        }
+        if beat.is_multiple_of(FLUSH) {
+            core.with(None, |shard, _| shard.flush_blocks());
+        }
+    }
+}
+
+async fn accept(
+    core: SharedCore,
+    listener: TcpListener,
+    is_tls: bool,
+    settings: ConnectionSettings,
+    (connections_max, handshakes_max): (usize, usize),
+) {
+    loop {
+        // The kernel's queue holds who comes while we have enough to do.
+        while core.handshakes.get() >= handshakes_max || core.connections.borrow().len() >= connections_max {
+            sleep(HEARTBEAT).await;
+        }
+        let stream = match listener.accept().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                log::warn!("no connection could be accepted: {error}");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let transport = if is_tls {
+            let config = core.tls.read().map_or_else(|lock| Arc::clone(&lock.into_inner()), |tls| Arc::clone(&tls));
+            match Transport::tls(config) {
+                Ok(transport) => transport,
+                Err(error) => {
+                    log::error!("no TLS for a new connection: {error}");
+                    continue;
+                }
+            }
+        } else {
+            Transport::Plain
+        };
+        spawn_local(connection::run(Rc::clone(&core), stream, transport, settings)).detach();
+    }
+}
+
+/// Writes the batches of one partition, one at a time: the next grows while this one is on its way.
+async fn write_journal(core: SharedCore, place: usize, mut files: JournalFiles) {
+    loop {
+        let (position, mut batch) = futures_lite::future::poll_fn(|cx| {
+            match core.shard.borrow_mut().take_batch(place) {
+                Some(taken) => {
+                    core.is_writing[place].set(true);
+                    Poll::Ready(taken)
+                }
+                None => {
+                    core.journal_bells[place].arm(cx.waker());
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        if let Some(keep) = core.released[place].take() {
+            files.release_below(keep);
+        }
+        let start = StdInstant::now();
+        match files.write(position, &mut batch).await {
+            Ok(segment) => {
+                let micros = start.elapsed().as_micros() as u64;
+                core.newest_segments[place].set(segment);
+                let in_use = files.segments_in_use();
+                core.is_writing[place].set(false);
+                core.with(None, |shard, now| {
+                    shard.committed(now, place, position, segment, batch, in_use, micros);
+                });
+            }
+            Err(error) => {
+                core.is_writing[place].set(false);
+                core.with(None, |shard, now| shard.failed(now, place, &format!("the journal failed: {error}")));
+                return;
+            }
+        }
+    }
+}
+
+/// Reads the mailbox until it says to stop.
+async fn read_mail(core: &SharedCore, mailbox: &Mailbox) {
+    futures_lite::future::poll_fn(|cx| {
+        if take_mail(core, mailbox) {
+            // More may be there: come back after the others.
+            cx.waker().wake_by_ref();
+        } else {
+            mailbox.arm(cx.waker());
+            if take_mail(core, mailbox) {
+                cx.waker().wake_by_ref();
+            }
+        }
+        if core.is_draining.get() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Takes one turn's worth of mail; whether there was any.
+fn take_mail(core: &SharedCore, mailbox: &Mailbox) -> bool {
+    let mut count = 0;
+    while count < MAIL_PER_TURN {
+        let Some(inbound) = mailbox.try_next() else { break };
+        count += 1;
+        core.with(None, |shard, now| match inbound {
+            Inbound::Mesh(messages) => shard.handle_mesh(now, messages),
+            Inbound::Verified(connection, is_right) => shard.handle_verified(now, connection, is_right),
+            Inbound::Found(lookup, found) => shard.handle_lookup(now, *lookup, found),
+            Inbound::Stored(partition, done) => {
+                if let StoreDone::Checkpoint(keep, _) = done
+                    && let Some(place) = shard.partitions().iter().position(|ours| ours.number == partition)
+                {
+                    core.released[place].set(Some(keep));
+                }
+                shard.handle_store(partition, done);
+            }
+            Inbound::StoreFailed(partition, reason) => {
+                if let Some(place) = shard.partitions().iter().position(|ours| ours.number == partition) {
+                    shard.failed(now, place, &reason);
+                }
+            }
+            Inbound::Reload(accounts, routes) => shard.reload(now, Rc::new(Accounts::clone(&accounts)), routes),
+            Inbound::Drain => core.is_draining.set(true),
+        });
+    }
+    count > 0
+}
+

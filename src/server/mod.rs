@@ -1,0 +1,20 @@
+//! The shells around the core: sockets, files, threads, clocks. Only `main` knows this module.
+
+mod accounts_file;
+mod admin;
+mod certificate;
+pub mod cli;
+mod clock;
+mod connection;
+mod core;
+mod disk;
+mod executor;
+mod mesh;
+mod password;
+mod recovery;
+mod run;
+mod state;
+mod tls;
+mod watch;
+
+pub use run::serve;

@@ -1,0 +1,499 @@
+//! Starting and stopping: everything that happens before the cores run, beside them, and after.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use glommio::{LocalExecutorBuilder, Placement};
+use rustls::ServerConfig;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::account::{AccountSettings, Accounts};
+use crate::carrier::{Carrier, Simulator};
+use crate::config::{CarrierSettings, Config, Durability};
+use crate::message::PartitionNumber;
+use crate::route::Routes;
+use crate::server::accounts_file::AccountsFile;
+use crate::server::clock::Clock;
+use crate::server::connection::ConnectionSettings;
+use crate::server::core::Pulse;
+use crate::server::executor::{self, Listen, Parts};
+use crate::server::mesh::{Inbound, MailSender, mailbox};
+use crate::server::password::{self, Verifier};
+use crate::server::recovery::{self, Found, Recovered};
+use crate::server::state::{self, Order};
+use crate::server::{admin, certificate, watch};
+use crate::shard::{PartitionMap, Shard, ShardNumber, ShardSettings};
+
+/// What glommio asks for its own buffers; batches of the journal are taken from it.
+const IO_MEMORY: usize = 8 << 20;
+/// A task that does not yield is interrupted after this; shorter makes glommio's lost wake-ups likely.
+const PREEMPT: Duration = Duration::from_millis(20);
+/// Threads that verify passwords.
+const VERIFIERS: usize = 1;
+/// Binds that may wait for them; more are refused, and may try again.
+const BINDS_MAX: usize = 1_024;
+/// File descriptors kept for the journal, the state at rest and ourselves.
+const DESCRIPTORS_SPARE: u64 = 128;
+
+/// Why the server did not start, and what it exits with.
+struct Failure(String);
+
+impl<T: Into<String>> From<T> for Failure {
+    fn from(message: T) -> Self {
+        Self(message.into())
+    }
+}
+
+/// Runs the server until it is told to stop. 0 after a clean stop, 1 when it could not start or failed.
+/// `read_again` gives the configuration as it is by then, at each SIGHUP.
+pub fn serve(config: Config, read_again: impl Fn() -> Result<Config, String>) -> ExitCode {
+    let outcome = run(&config, &read_again);
+    watch::flush_log();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(message)) => {
+            eprintln!("smppd: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Result<(), Failure> {
+    watch::start_log(&config.log_level).map_err(|error| format!("no thread for the log: {error}"))?;
+    probe_io_uring()?;
+    let cores = core_count(config)?;
+    let _lock = lock(&config.data_dir)?;
+    let is_demo = ensure_demo_account(config)?;
+    if certificate::ensure(config)? {
+        let (path, _) = certificate::paths(config);
+        log::info!("made a self-signed certificate: {}", path.display());
+    }
+    let tls = Arc::new(RwLock::new(certificate::load(config)?));
+    let (listen, reserved) = reserve(config)?;
+    check_descriptors(config, cores)?;
+    if config.durability == Durability::Memory {
+        log::warn!("--durability memory: messages are NOT written to disk; a stop loses all of them");
+    }
+
+    let clock = Clock::new();
+    let settings = load_accounts(config)?;
+    let partitions = recovery::partitions(&config.data_dir, cores)
+        .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
+    let found = open_all(config, &partitions)?;
+    let names = found.iter().map(Found::system_ids).collect::<Result<Vec<_>, _>>()?;
+    let names: BTreeSet<Box<[u8]>> = names.into_iter().flatten().collect();
+    let accounts =
+        Arc::new(Accounts::default().reload(settings).with_unknown(names.iter().map(|name| &**name)));
+    let recovered = recover_all(config, found, &accounts)?;
+    for Recovered { partition, .. } in &recovered {
+        for (system_id, used) in partition.credits_used() {
+            if let Some(index) = accounts.index_of(system_id) {
+                accounts.get(index).restore_credits(used);
+            }
+        }
+    }
+
+    let server = Server::start(config, cores, clock, &accounts, recovered, &listen, &tls)?;
+    drop(reserved);
+    for Listen { address, is_tls } in &listen {
+        println!("listening on {address} ({})", if *is_tls { "TLS" } else { "plain TCP" });
+    }
+    if let Some(address) = config.admin {
+        let bound = admin::start(address, server.pulses.clone())
+            .map_err(|error| format!("listen.admin = {address}: {error}"))?;
+        println!("metrics and health on http://{bound}");
+    }
+    if let Some(password) = is_demo {
+        greet(config, &listen, &password);
+    }
+    println!("ready: {cores} cores, data in {}", config.data_dir.display());
+    // The greeting is for whoever started us; a closed pipe is no reason to stop.
+    _ = std::io::stdout().flush();
+
+    server.wait(read_again, accounts, &tls)
+}
+
+/// The running server, as the main thread sees it.
+struct Server {
+    mail: Vec<MailSender>,
+    pulses: Vec<Arc<Pulse>>,
+    executors: Vec<JoinHandle<()>>,
+    states: Vec<(Sender<Order>, JoinHandle<()>)>,
+}
+
+impl Server {
+    fn start(
+        config: &Config,
+        cores: usize,
+        clock: Clock,
+        accounts: &Arc<Accounts>,
+        recovered: Vec<Recovered>,
+        listen: &[Listen],
+        tls: &Arc<RwLock<Arc<ServerConfig>>>,
+    ) -> Result<Self, Failure> {
+        let shard_of = |partition: PartitionNumber| ShardNumber((usize::from(partition.0) % cores) as u8);
+        let map = PartitionMap::new(recovered.iter().map(|recovered| {
+            let number = recovered.partition.number;
+            (number, shard_of(number))
+        }));
+        let verifier = Verifier::start(VERIFIERS, BINDS_MAX)
+            .map_err(|error| format!("no thread to verify passwords: {error}"))?;
+        // From every core (its own slot is for the verifier), from the partitions' threads, and from us.
+        let (senders, mailboxes): (Vec<Vec<MailSender>>, Vec<_>) = (0..cores).map(|_| mailbox(cores + 2)).unzip();
+        let pulses: Vec<Arc<Pulse>> = (0..cores).map(|_| Arc::new(Pulse::default())).collect();
+        watch::watch(pulses.clone()).map_err(|error| format!("no thread for the watchdog: {error}"))?;
+
+        let mut by_core: Vec<Vec<Recovered>> = (0..cores).map(|_| Vec::new()).collect();
+        for recovered in recovered {
+            by_core[usize::from(shard_of(recovered.partition.number).0)].push(recovered);
+        }
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut server = Self {
+            mail: senders.iter().map(|senders| senders[cores + 1].clone()).collect(),
+            pulses,
+            executors: Vec::new(),
+            states: Vec::new(),
+        };
+        let (ready, readiness) = bounded(cores);
+        for (number, (partitions, mailbox)) in by_core.into_iter().zip(mailboxes).enumerate() {
+            let mut parts = (Vec::new(), Vec::new(), Vec::new());
+            for Recovered { partition, journal, state } in partitions {
+                let mail = senders[number][cores].clone();
+                let (orders, thread) =
+                    state::start(partition.number, state, mail, clock, config.final_retention)
+                        .map_err(|error| format!("no thread for partition {}: {error}", partition.number))?;
+                server.states.push((orders.clone(), thread));
+                parts.0.push(partition);
+                parts.1.push(journal);
+                parts.2.push(orders);
+            }
+            let (partitions, journals, states) = parts;
+            let settings = ShardSettings {
+                number: ShardNumber(number as u8),
+                shards: cores as u8,
+                system_id: config.system_id.as_bytes().into(),
+                session: config.session.clone(),
+                validity: config.validity,
+                retry: config.retry,
+                deliver_retry: config.deliver_retry,
+                is_durable: config.durability != Durability::Memory,
+            };
+            let (accounts, routes) = (Arc::clone(accounts), routes(config));
+            let carriers = config.carriers.clone();
+            let map = map.clone();
+            let rest = (
+                tls.clone(),
+                senders.iter().map(|senders| senders[number].clone()).collect::<Vec<_>>(),
+                senders[number][number].clone(),
+                verifier.clone(),
+                Arc::clone(&server.pulses[number]),
+                listen.to_vec(),
+                ready.clone(),
+            );
+            let limits = (connection_settings(config), config.connections_max, config.handshakes_max);
+            let placement =
+                if cores <= cpus && cores > 1 { Placement::Fixed(number) } else { Placement::Unbound };
+            let executor = std::thread::Builder::new().name(format!("core-{number}")).spawn(move || {
+                let (tls, mesh, own_mail, verifier, pulse, listen, ready) = rest;
+                let (connection, connections_max, handshakes_max) = limits;
+                let executor = LocalExecutorBuilder::new(placement)
+                    .name(&format!("core-{number}"))
+                    .io_memory(IO_MEMORY)
+                    .preempt_timer(PREEMPT)
+                    .make();
+                let executor = match executor {
+                    Ok(executor) => executor,
+                    Err(error) => {
+                        _ = ready.send(Err(format!("core {number}: no executor: {error}")));
+                        return;
+                    }
+                };
+                // Nothing of a shard may cross threads, so it is made where it stays.
+                let accounts = Rc::new(Accounts::clone(&accounts));
+                let shard = Shard::new(settings, accounts, routes, carriers_of(&carriers), partitions, map);
+                executor.run(executor::run(Parts {
+                    shard,
+                    clock,
+                    tls,
+                    mesh,
+                    own_mail,
+                    mailbox,
+                    states,
+                    journals,
+                    verifier,
+                    pulse,
+                    listen,
+                    connection,
+                    connections_max,
+                    handshakes_max,
+                    core_number: number as u8,
+                    ready,
+                }));
+            });
+            server.executors.push(executor.map_err(|error| format!("no thread for core {number}: {error}"))?);
+        }
+        drop(ready);
+        for _ in 0..cores {
+            match readiness.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(message)) => return Err(message.into()),
+                Err(_) => return Err("a core ended while it started; the log says why".into()),
+            }
+        }
+        Ok(server)
+    }
+
+    /// Serves signals until one says to stop, then stops.
+    fn wait(
+        self,
+        read_again: &dyn Fn() -> Result<Config, String>,
+        mut accounts: Arc<Accounts>,
+        tls: &RwLock<Arc<ServerConfig>>,
+    ) -> Result<(), Failure> {
+        let mut signals =
+            Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals cannot be caught: {error}"))?;
+        for signal in signals.forever() {
+            if signal != SIGHUP {
+                break;
+            }
+            match read_again().and_then(|config| self.reload(&config, &accounts, tls)) {
+                Ok(next) => {
+                    accounts = next;
+                    log::info!("accounts, routes and certificates are reloaded");
+                }
+                Err(message) => log::error!("nothing was reloaded: {message}"),
+            }
+        }
+        log::info!("stopping: sessions are unbound, what is in flight is finished");
+        self.mail.iter().for_each(|mail| mail.send(Inbound::Drain));
+        let mut panicked = false;
+        for executor in self.executors {
+            panicked |= executor.join().is_err();
+        }
+        for (orders, thread) in self.states {
+            _ = orders.send(Order::Stop);
+            panicked |= thread.join().is_err();
+        }
+        if panicked {
+            return Err("a core failed; the log says why".into());
+        }
+        log::info!("stopped");
+        Ok(())
+    }
+
+    /// All or nothing: a mistake in one file leaves everything as it was.
+    fn reload(
+        &self,
+        config: &Config,
+        accounts: &Accounts,
+        tls: &RwLock<Arc<ServerConfig>>,
+    ) -> Result<Arc<Accounts>, String> {
+        let settings = load_accounts(config)?;
+        let certificate = certificate::load(config)?;
+        let accounts = Arc::new(accounts.reload(settings));
+        if let Ok(mut tls) = tls.write() {
+            *tls = certificate;
+        }
+        for mail in &self.mail {
+            mail.send(Inbound::Reload(Arc::clone(&accounts), routes(config)));
+        }
+        Ok(accounts)
+    }
+}
+
+fn routes(config: &Config) -> Routes {
+    Routes::new(config.routes.iter().cloned())
+}
+
+fn carriers_of(carriers: &[(String, CarrierSettings)]) -> Vec<Box<dyn Carrier>> {
+    carriers
+        .iter()
+        .map(|(_, settings)| match settings {
+            CarrierSettings::Simulator(settings) => Box::new(Simulator::new(settings.clone())) as Box<dyn Carrier>,
+        })
+        .collect()
+}
+
+fn connection_settings(config: &Config) -> ConnectionSettings {
+    ConnectionSettings {
+        handshake_timeout: config.tls_handshake_timeout,
+        write_timeout: config.write_timeout,
+        output_octets_max: config.output_octets_max,
+    }
+}
+
+/// One small ring, to hear the kernel's answer before an executor panics on it.
+fn probe_io_uring() -> Result<(), Failure> {
+    match io_uring::IoUring::new(2) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "io_uring is not available: {error}\n\
+             smppd needs Linux 5.8 or newer with io_uring allowed. In a container, allow the io_uring_* system\n\
+             calls (the default seccomp profile of many denies them); else look at kernel.io_uring_disabled."
+        )
+        .into()),
+    }
+}
+
+fn core_count(config: &Config) -> Result<usize, Failure> {
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = if config.cores == 0 { available } else { config.cores };
+    if cores > 128 {
+        return Err(format!("cores = {cores}: at most 128").into());
+    }
+    Ok(cores)
+}
+
+/// Takes the data directory for this process.
+fn lock(data_dir: &Path) -> Result<File, Failure> {
+    let shown = data_dir.display();
+    fs::create_dir_all(data_dir).map_err(|error| format!("data_dir {shown}: {error}"))?;
+    let path = data_dir.join("LOCK");
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| format!("{}: {error} (is the data directory another user's?)", path.display()))?;
+    if file.try_lock().is_err() {
+        let mut pid = String::new();
+        _ = file.read_to_string(&mut pid);
+        return Err(format!("data_dir {shown} is in use by smppd process {}", pid.trim()).into());
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .and_then(|()| file.sync_all());
+    written.map_err(|error| format!("{}: {error}", path.display()))?;
+
+    const FORMAT: &str = "smppd data 1\n";
+    let path = data_dir.join("FORMAT");
+    match fs::read_to_string(&path) {
+        Ok(format) if format == FORMAT => Ok(file),
+        Ok(format) => Err(format!("{}: written by another version ({:?})", path.display(), format.trim()).into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            fs::write(&path, FORMAT).map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok(file)
+        }
+        Err(error) => Err(format!("{}: {error}", path.display()).into()),
+    }
+}
+
+/// Finds out now whether the addresses are free, and which ports "any port" means: each core listens for
+/// itself on a shared port, which would not complain about a stranger that shares it too.
+fn reserve(config: &Config) -> Result<(Vec<Listen>, Vec<socket2::Socket>), Failure> {
+    let mut listen = Vec::new();
+    let mut reserved = Vec::new();
+    let wanted = config.listen.iter().map(|address| (*address, true));
+    for (address, is_tls) in wanted.chain(config.listen_plain.iter().map(|address| (*address, false))) {
+        let bound = reserve_one(address).map_err(|error| format!("listen {address}: {error}"))?;
+        let port = bound.local_addr().ok().and_then(|local| local.as_socket()).map_or(0, |local| local.port());
+        listen.push(Listen { address: SocketAddr::new(address.ip(), port), is_tls });
+        reserved.push(bound);
+    }
+    Ok((listen, reserved))
+}
+
+fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
+    let socket = |is_shared: bool, address: SocketAddr| {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+        socket.set_reuse_port(is_shared)?;
+        // Connections of a server that ended a moment ago are no reason to wait.
+        socket.set_reuse_address(!is_shared)?;
+        socket.bind(&address.into())?;
+        std::io::Result::Ok(socket)
+    };
+    if address.port() != 0 {
+        let alone = socket(false, address)?;
+        alone.listen(1)?;
+    }
+    socket(true, address)
+}
+
+/// Raises the limit of open files as far as it goes, and says so when it is short.
+fn check_descriptors(config: &Config, cores: usize) -> Result<(), Failure> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = (config.connections_max * cores) as u64 + DESCRIPTORS_SPARE;
+    let reachable = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let current = limit.current.unwrap_or(u64::MAX);
+    if current < reachable && setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), ..limit }).is_err() {
+        log::warn!("the limit of open files stays at {current}");
+    }
+    let open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if open < 2 * DESCRIPTORS_SPARE {
+        let least = 2 * DESCRIPTORS_SPARE;
+        return Err(format!("the limit of open files is {open}; at least {least} are needed (ulimit -n)").into());
+    }
+    if open < wanted {
+        log::info!("with {open} open files allowed, {} connections fit (ulimit -n)", open - DESCRIPTORS_SPARE);
+    }
+    Ok(())
+}
+
+fn load_accounts(config: &Config) -> Result<Vec<AccountSettings>, String> {
+    AccountsFile::load(&AccountsFile::path(config)).map_err(|error| error.to_string())
+}
+
+/// A data directory without accounts gets one to try things with; its password, if it was made now.
+fn ensure_demo_account(config: &Config) -> Result<Option<String>, Failure> {
+    let path = AccountsFile::path(config);
+    if path.exists() || config.accounts_file.is_some() {
+        return Ok(None);
+    }
+    let password = password::generate().map_err(|error| format!("no password could be made: {error}"))?;
+    let hash = password::hash(&password).map_err(|error| error.to_string())?;
+    let account = AccountSettings {
+        numbers: vec!["12125550100".to_owned()],
+        any_source: true,
+        ..AccountSettings::new("demo", &hash)
+    };
+    AccountsFile::save(&path, &[account]).map_err(|error| error.to_string())?;
+    Ok(Some(password))
+}
+
+/// What a newcomer needs to send a first message.
+fn greet(config: &Config, listen: &[Listen], password: &str) {
+    let port = listen.iter().find(|listen| listen.is_tls).map_or(2776, |listen| listen.address.port());
+    let (certificate, _) = certificate::paths(config);
+    let certificate = certificate.display();
+    println!(
+        "\nA demo account was made. It is printed only now:\n\n    \
+         system_id  demo\n    password   {password}\n    number     12125550100\n\n\
+         Try it (needs python3; `pip install smpplib`):\n\n    \
+         SMPP_PASSWORD={password} SMPP_PORT={port} SMPP_CA={certificate} python3 scripts/tour.py\n\n\
+         or any SMPP client with TLS on port {port}; trust {certificate}.\n\
+         More accounts: smppd account add NAME --data-dir {}\n",
+        config.data_dir.display()
+    );
+}
+
+fn open_all(config: &Config, partitions: &BTreeSet<PartitionNumber>) -> Result<Vec<Found>, Failure> {
+    partitions.iter().map(|number| Found::open(config, *number).map_err(Failure)).collect()
+}
+
+/// Every partition in a thread of its own.
+fn recover_all(config: &Config, found: Vec<Found>, accounts: &Accounts) -> Result<Vec<Recovered>, Failure> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            found.into_iter().map(|found| scope.spawn(move || found.recover(config, accounts))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Recovered, String>>| match thread.join() {
+            Ok(recovered) => recovered.map_err(Failure),
+            Err(_) => Err(Failure("recovery met a fault of ours; the log says which".to_owned())),
+        };
+        threads.into_iter().map(join).collect()
+    })
+}

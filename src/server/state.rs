@@ -1,0 +1,267 @@
+//! The state at rest: sled, behind the journal. One thread a partition, for sled may block for long.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use crate::journal::{Identity, Position};
+use crate::message::PartitionNumber;
+use crate::server::clock::Clock;
+use crate::server::mesh::{Inbound, MailSender};
+use crate::shard::Lookup;
+use crate::store::{Block, Checkpoint, FinalMessage, StoreDone, StoreOp};
+use crate::time::Timestamp;
+
+/// Orders that may wait for the thread; a partition keeps the rest, and refuses messages when it has many.
+const ORDERS_MAX: usize = 4_096;
+/// How often blocks past their retention are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Blocks removed in one sweep, so that queries are not kept waiting.
+const SWEEP_MAX: usize = 10_000;
+const CACHE_OCTETS: u64 = 64 << 20;
+const FORMAT: &[u8] = b"smppd partition 1";
+/// The key of the checkpoint, behind the keys of everything at rest: one tree, so that one batch changes both.
+const CHECKPOINT: &[u8] = &[0xFF];
+
+/// An order for the thread of a partition.
+pub(super) enum Order {
+    /// Do this.
+    Op(StoreOp),
+    /// Answer this.
+    Lookup(Box<Lookup>),
+    /// Finish what is there, then end.
+    Stop,
+}
+
+/// The sled database of a partition.
+pub(super) struct State {
+    db: sled::Db,
+    meta: sled::Tree,
+    rest: sled::Tree,
+    finals: sled::Tree,
+    folder: PathBuf,
+}
+
+impl State {
+    /// Opens the database in `folder`, making it when there is none. A damaged snapshot is removed, once,
+    /// and the log read again: sled keeps nothing in a snapshot that is not in its log.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is of another version.
+    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+        let db = match Self::config(folder).open() {
+            Err(error @ sled::Error::Corruption { .. }) => {
+                let removed = remove_snapshots(folder)?;
+                log::error!(
+                    "{}: {error}; {removed} snapshot files removed, reading the whole log again",
+                    folder.display()
+                );
+                Self::config(folder).open()
+            }
+            opened => opened,
+        }
+        .map_err(io::Error::other)?;
+        let tree = |name: &str| db.open_tree(name).map_err(io::Error::other);
+        let (meta, rest, finals) = (tree("meta")?, tree("rest")?, tree("final")?);
+        Ok(Self { meta, rest, finals, db, folder: folder.to_owned() })
+    }
+
+    fn config(folder: &Path) -> sled::Config {
+        sled::Config::new().path(folder).cache_capacity(CACHE_OCTETS).flush_every_ms(Some(500))
+    }
+
+    /// The salt of the partition's journal; made and made durable when there is none.
+    ///
+    /// # Errors
+    /// The database is of another version, or cannot be written.
+    pub(super) fn identity(&self, partition: PartitionNumber) -> io::Result<Identity> {
+        match self.meta.get("format").map_err(io::Error::other)? {
+            None => {
+                let mut salt = [0; 8];
+                getrandom::fill(&mut salt).map_err(io::Error::other)?;
+                self.meta.insert("salt", &salt).map_err(io::Error::other)?;
+                self.meta.insert("format", FORMAT).map_err(io::Error::other)?;
+                self.sync()?;
+                for name in ["conf", "."] {
+                    File::open(self.folder.join(name))?.sync_all()?;
+                }
+            }
+            Some(format) if format == FORMAT => {}
+            Some(format) => {
+                let format = String::from_utf8_lossy(&format).into_owned();
+                return Err(io::Error::other(format!("written by another version ({format:?})")));
+            }
+        }
+        let salt = self.meta.get("salt").map_err(io::Error::other)?;
+        let salt = salt.and_then(|salt| salt.as_ref().try_into().ok()).map(u64::from_le_bytes);
+        let salt = salt.ok_or_else(|| io::Error::other("the partition's salt is missing"))?;
+        Ok(Identity { partition, salt })
+    }
+
+    /// Where replay begins.
+    ///
+    /// # Errors
+    /// The checkpoint cannot be read.
+    pub(super) fn checkpoint(&self) -> io::Result<Checkpoint> {
+        match self.rest.get(CHECKPOINT).map_err(io::Error::other)? {
+            None => Ok(Checkpoint::initial()),
+            Some(octets) => {
+                Checkpoint::read(&octets).map_err(|_| io::Error::other("the checkpoint cannot be read"))
+            }
+        }
+    }
+
+    /// Everything unfinished that is at rest.
+    pub(super) fn rest(&self) -> impl Iterator<Item = io::Result<sled::IVec>> {
+        self.rest.range(..CHECKPOINT).values().map(|value| value.map_err(io::Error::other))
+    }
+
+    /// What is known of `count` messages from `id` on.
+    fn find(&self, lookup: &Lookup) -> io::Result<Vec<FinalMessage>> {
+        let last = lookup.id.in_batch(lookup.count.saturating_sub(1));
+        let mut found = Vec::new();
+        for entry in self.finals.scan_prefix(lookup.id.period().to_be_bytes()) {
+            let (_, octets) = entry.map_err(io::Error::other)?;
+            let block = Block::read(&octets).map_err(|_| io::Error::other("a block cannot be read"))?;
+            for message in block.messages() {
+                let message = message.map_err(|_| io::Error::other("a block cannot be read"))?;
+                if (lookup.id..=last).contains(&message.id) {
+                    found.retain(|known: &FinalMessage| known.id != message.id);
+                    found.push(message);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn apply(&self, op: StoreOp) -> io::Result<Option<StoreDone>> {
+        match op {
+            StoreOp::PutBlock(key, octets) => {
+                self.finals.insert(key.to_octets(), octets).map_err(io::Error::other)?;
+                Ok(Some(StoreDone::Block(key)))
+            }
+            StoreOp::PutRest(key, octets) => {
+                self.rest.insert(key.to_octets(), octets).map_err(io::Error::other)?;
+                Ok(None)
+            }
+            StoreOp::Checkpoint(checkpoint, gone) => {
+                // First what the checkpoint stands on, then the checkpoint with what it forgets, as one.
+                self.sync()?;
+                let mut batch = sled::Batch::default();
+                for key in gone {
+                    batch.remove(&key.to_octets());
+                }
+                batch.insert(CHECKPOINT, checkpoint.to_octets());
+                self.rest.apply_batch(batch).map_err(io::Error::other)?;
+                self.sync()?;
+                Ok(Some(StoreDone::Checkpoint(checkpoint.segment, checkpoint.first)))
+            }
+        }
+    }
+
+    /// sled's own flush stops short of the disk on Linux: sync_file_range is no barrier. This is one.
+    fn sync(&self) -> io::Result<()> {
+        self.db.flush().map_err(io::Error::other)?;
+        File::open(self.folder.join("db"))?.sync_data()
+    }
+
+    /// Removes blocks whose messages were all final before `before`, oldest first.
+    fn sweep(&self, before: Timestamp) -> io::Result<usize> {
+        let mut removed = 0;
+        for entry in self.finals.iter().take(SWEEP_MAX) {
+            let (key, octets) = entry.map_err(io::Error::other)?;
+            let block = Block::read(&octets).map_err(|_| io::Error::other("a block cannot be read"))?;
+            if block.newest() >= before {
+                break;
+            }
+            self.finals.remove(key).map_err(io::Error::other)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+fn remove_snapshots(folder: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("snap.") {
+            std::fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+/// Starts the thread of a partition; call it before any thread is pinned, for sled's threads stay where
+/// the first use of them was.
+///
+/// # Errors
+/// No thread can be made.
+pub(super) fn start(
+    partition: PartitionNumber,
+    state: State,
+    mail: MailSender,
+    clock: Clock,
+    retention: Duration,
+) -> io::Result<(Sender<Order>, JoinHandle<()>)> {
+    let (sender, orders) = bounded(ORDERS_MAX);
+    let thread = std::thread::Builder::new()
+        .name(format!("state-{partition}"))
+        .spawn(move || run(partition, &state, &orders, &mail, clock, retention))?;
+    Ok((sender, thread))
+}
+
+fn run(
+    partition: PartitionNumber,
+    state: &State,
+    orders: &Receiver<Order>,
+    mail: &MailSender,
+    clock: Clock,
+    retention: Duration,
+) {
+    let mut swept = Instant::now();
+    loop {
+        let outcome = match orders.recv_timeout(SWEEP_INTERVAL) {
+            Ok(Order::Op(op)) => state.apply(op).map(|done| {
+                if let Some(done) = done {
+                    mail.send(Inbound::Stored(partition, done));
+                }
+            }),
+            Ok(Order::Lookup(lookup)) => state.find(&lookup).map(|found| mail.send(Inbound::Found(lookup, found))),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                if let Err(error) = state.sync() {
+                    log::error!("partition {partition}: the state at rest was not flushed: {error}");
+                }
+                return;
+            }
+        };
+        let outcome = outcome.and_then(|()| {
+            if swept.elapsed() < SWEEP_INTERVAL {
+                return Ok(());
+            }
+            swept = Instant::now();
+            let before = clock.now().wall.as_millis().saturating_sub(retention.as_millis() as u64);
+            let removed = state.sweep(Timestamp::from_millis(before))?;
+            if removed > 0 {
+                log::info!("partition {partition}: {removed} blocks of final messages are past their retention");
+            }
+            Ok(())
+        });
+        if let Err(error) = outcome {
+            // The partition stops; orders that still come are dropped with the channel.
+            mail.send(Inbound::StoreFailed(partition, format!("the state at rest failed: {error}")));
+            return;
+        }
+    }
+}
+
+/// Tells what replay must begin with, for messages.
+pub(super) fn last_before(checkpoint: &Checkpoint) -> Position {
+    Position(checkpoint.first.0.saturating_sub(1))
+}

@@ -1,0 +1,105 @@
+//! Threads that watch: one that notices an executor standing still, one that writes the log.
+
+use std::io::{self, Write};
+use std::sync::{Arc, OnceLock};
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::server::core::Pulse;
+
+/// How often pulses are felt.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// Intervals without a tick before an executor is said to stand still.
+const PATIENCE: u32 = 2;
+/// Lines that may wait for a slow reader of the log; more are dropped rather than keep a core waiting.
+const LINES_MAX: usize = 8_192;
+
+/// Watches the cores; says so when one stands still, and when it goes on.
+pub(super) fn watch(pulses: Vec<Arc<Pulse>>) -> io::Result<()> {
+    thread::Builder::new().name("watchdog".into()).spawn(move || {
+        let mut seen: Vec<(u64, u32)> = vec![(0, 0); pulses.len()];
+        loop {
+            thread::sleep(INTERVAL);
+            for (core, (pulse, (ticks, still))) in pulses.iter().zip(&mut seen).enumerate() {
+                let now = pulse.ticks.load(Ordering::Relaxed);
+                if pulse.has_ended.load(Ordering::Relaxed) {
+                    continue;
+                }
+                if now != *ticks {
+                    if *still >= PATIENCE {
+                        log::warn!("core {core} goes on after standing still");
+                    }
+                    (*ticks, *still) = (now, 0);
+                    continue;
+                }
+                *still += 1;
+                if *still == PATIENCE {
+                    log::error!("core {core} stands still: no heartbeat for {} ms", INTERVAL.as_millis() * u128::from(PATIENCE));
+                }
+            }
+            if pulses.iter().all(|pulse| pulse.has_ended.load(Ordering::Relaxed)) {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Something for the thread that writes the log.
+enum Line {
+    Text(Vec<u8>),
+    /// Says when everything before it is written.
+    Flush(Sender<()>),
+}
+
+/// Where lines go, once the log is started.
+static LINES: OnceLock<Sender<Line>> = OnceLock::new();
+
+/// Writes lines in a thread of its own: stderr may be a pipe that nobody reads.
+struct LogWriter(Sender<Line>);
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A full queue means that nobody reads; a core does not wait for that.
+        _ = self.0.try_send(Line::Text(line.to_vec()));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits until the last lines are written, but not for ever.
+pub(super) fn flush_log() {
+    let (sender, done) = bounded(1);
+    if LINES.get().is_some_and(|lines| lines.try_send(Line::Flush(sender)).is_ok()) {
+        _ = done.recv_timeout(Duration::from_secs(1));
+    }
+}
+
+/// Starts logging at `level`, or as RUST_LOG says.
+pub(super) fn start_log(level: &str) -> io::Result<()> {
+    let (sender, lines) = bounded(LINES_MAX);
+    thread::Builder::new().name("log".into()).spawn(move || {
+        for line in lines {
+            // Nobody can be told that the log cannot be written.
+            match line {
+                Line::Text(text) => _ = io::stderr().write_all(&text),
+                Line::Flush(done) => _ = done.send(()),
+            }
+        }
+    })?;
+    LINES.get_or_init(|| sender.clone());
+    let filter = format!("{level},sled=warn,glommio=warn,rustls=warn");
+    let env = env_logger::Env::default().default_filter_or(filter);
+    // A second start in one process (tests) keeps the first.
+    _ = env_logger::Builder::from_env(env)
+        .target(env_logger::Target::Pipe(Box::new(LogWriter(sender))))
+        .format_timestamp_millis()
+        .try_init();
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Binding: verify off the core, count at the account's home, answer.
+
+use crate::account::AccountIndex;
+use crate::pdu::{Bind, BindResp, CommandId, CommandStatus, Header, InterfaceVersion, Pdu, Tag, TlvBuf};
+use crate::session::BindMode;
+use crate::shard::mesh::{ConnectionId, MeshMessage, SessionAddress};
+use crate::shard::{Entry, Event, Shard, VerifyRequest};
+
+/// A bind that is being decided.
+#[derive(Clone, Debug)]
+pub(super) struct Binding {
+    mode: BindMode,
+    command_id: CommandId,
+    sequence_number: u32,
+    version: InterfaceVersion,
+    system_id: Box<[u8]>,
+}
+
+impl Shard {
+    /// A bind request: its password goes to be verified.
+    pub(super) fn bind(&mut self, entry: &mut Entry, header: &Header, bind: &Bind<'_>) {
+        let Some(mode) = BindMode::of(header.command_id) else { return };
+        if entry.binding.is_some() {
+            let status = CommandStatus::ESME_RALYBND;
+            entry.session.respond_header(header.command_id, status, header.sequence_number);
+            return;
+        }
+        let account = self.accounts.find(bind.system_id);
+        entry.account = account.map(|account| account.index);
+        entry.binding = Some(Binding {
+            mode,
+            command_id: header.command_id,
+            sequence_number: header.sequence_number,
+            version: bind.interface_version,
+            system_id: bind.system_id.into(),
+        });
+        if self.is_draining {
+            self.refuse_bind(entry, CommandStatus::ESME_RBINDFAIL, "the server is stopping");
+            return;
+        }
+        self.outputs.verify.push(VerifyRequest {
+            connection: entry.connection,
+            system_id: bind.system_id.into(),
+            password: bind.password.into(),
+            password_hash: account.map(|account| account.settings.password_hash.as_str().into()),
+        });
+    }
+
+    /// The password is right, or not.
+    pub(super) fn verified(&mut self, connection: ConnectionId, is_right: bool) {
+        let Some(mut entry) = self.sessions.remove(&connection) else { return };
+        let account = entry.account.filter(|index| is_right && !self.accounts.get(*index).removed);
+        match (account, &entry.binding) {
+            (_, None) => {}
+            (None, Some(_)) => {
+                self.refuse_bind(&mut entry, CommandStatus::ESME_RBINDFAIL, "wrong system_id or password");
+            }
+            (Some(_), Some(_)) if self.is_draining => {
+                self.refuse_bind(&mut entry, CommandStatus::ESME_RBINDFAIL, "the server is stopping");
+            }
+            (Some(account), Some(binding)) => {
+                let settings = &self.accounts.get(account).settings;
+                if settings.deliver_window != 0 {
+                    let mut session = entry.session.settings().clone();
+                    session.window_out_max = settings.deliver_window;
+                    entry.session.set_settings(session);
+                }
+                let window = match binding.mode {
+                    BindMode::Transmitter => 0,
+                    BindMode::Receiver | BindMode::Transceiver => {
+                        entry.session.settings().window_out_max as u32
+                    }
+                };
+                entry.admitted = true;
+                let session = self.address(connection);
+                let home = self.home_of(self.accounts.get(account));
+                self.send(home, MeshMessage::Admit { account, session, window });
+            }
+        }
+        self.put_back(entry);
+    }
+
+    /// At the home: may one more session bind?
+    pub(super) fn admit(&mut self, account: AccountIndex, session: SessionAddress, window: u32) {
+        let settings = &self.accounts.get(account).settings;
+        let admitted = self.homes.entry(account).or_default().admit(session, window, settings.bind_limit);
+        let outcome = if admitted { Ok(()) } else { Err(settings.bind_limit_status.0) };
+        self.send(session.shard, MeshMessage::Admitted { session, outcome });
+    }
+
+    /// The home has decided.
+    pub(super) fn admitted(&mut self, session: SessionAddress, outcome: Result<(), CommandStatus>) {
+        // A connection that is gone has told the home so already.
+        let Some(mut entry) = self.sessions.remove(&session.connection) else { return };
+        match (outcome, entry.account, entry.binding.clone()) {
+            (Ok(()), Some(account), Some(binding)) => self.accept_bind(&mut entry, account, &binding),
+            (Err(status), _, Some(_)) => {
+                entry.admitted = false;
+                self.refuse_bind(&mut entry, status, "over the bind limit");
+            }
+            (_, None, _) | (_, _, None) => {}
+        }
+        self.put_back(entry);
+    }
+
+    fn accept_bind(&mut self, entry: &mut Entry, account: AccountIndex, binding: &Binding) {
+        let version = binding.version.negotiate();
+        let mut tlvs = TlvBuf::default();
+        if version.has_tlvs() && tlvs.put(Tag::SC_INTERFACE_VERSION, &[InterfaceVersion::V5_0.0]).is_err() {
+            unreachable!("one octet fits a TLV");
+        }
+        let body = BindResp { system_id: &self.settings.system_id, tlvs: tlvs.as_tlvs() };
+        let response = match binding.mode {
+            BindMode::Transmitter => Pdu::BindTransmitterResp(body),
+            BindMode::Receiver => Pdu::BindReceiverResp(body),
+            BindMode::Transceiver => Pdu::BindTransceiverResp(body),
+        };
+        entry.binding = None;
+        let accepted =
+            entry.session.accept_bind(binding.mode, binding.version, &response, binding.sequence_number);
+        if accepted.is_err() {
+            unreachable!("our own system_id was checked when it was configured");
+        }
+        self.counters.binds += 1;
+        self.outputs.events.push(Event::Bound {
+            system_id: String::from_utf8_lossy(&binding.system_id).into(),
+            mode: binding.mode,
+            version: binding.version,
+            peer: entry.peer.clone(),
+        });
+        let session = self.address(entry.connection);
+        let home = self.home_of(self.accounts.get(account));
+        self.send(home, MeshMessage::Ready { account, session });
+    }
+
+    fn refuse_bind(&mut self, entry: &mut Entry, status: CommandStatus, reason: &'static str) {
+        let Some(binding) = entry.binding.take() else { return };
+        // The refusal of a name is in nobody's words: it must not tell whether the account exists.
+        entry.session.refuse_bind(binding.command_id, status, binding.sequence_number);
+        entry.account = None;
+        self.counters.binds_refused += 1;
+        self.outputs.events.push(Event::BindRefused {
+            system_id: String::from_utf8_lossy(&binding.system_id).into(),
+            status,
+            reason,
+            peer: entry.peer.clone(),
+        });
+    }
+
+    /// The session binds no more: its place at the home is free, once.
+    pub(super) fn release(&mut self, entry: &mut Entry) {
+        if let (true, Some(account)) = (std::mem::take(&mut entry.admitted), entry.account) {
+            let session = self.address(entry.connection);
+            let home = self.home_of(self.accounts.get(account));
+            self.send(home, MeshMessage::Released { account, session });
+        }
+    }
+
+    /// At the home: the session can be sent to.
+    pub(super) fn ready(&mut self, account: AccountIndex, session: SessionAddress) {
+        if self.homes.get_mut(&account).is_some_and(|home| home.ready(session)) {
+            self.grant(account);
+        }
+    }
+
+    /// At the home: the session is gone.
+    pub(super) fn released(&mut self, account: AccountIndex, session: SessionAddress) {
+        let Some(home) = self.homes.get_mut(&account) else { return };
+        let changes = home.release(session);
+        if changes {
+            self.grant(account);
+        }
+        self.dispatch(account);
+    }
+
+    /// At the home: tells every owner how many parcels it may have here.
+    fn grant(&mut self, account: AccountIndex) {
+        let shards = usize::from(self.settings.shards);
+        let room = self.homes.get(&account).map_or(0, |home| home.room(shards));
+        for shard in self.all_shards() {
+            self.send(shard, MeshMessage::Grant { account, room });
+        }
+    }
+}

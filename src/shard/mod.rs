@@ -1,0 +1,816 @@
+//! Everything one core owns: its sessions, its partitions, the accounts it is home to. Octets, time,
+//! completions and messages from other shards go in; [`Outputs`] come out.
+//!
+//! Every input ends in a *turn*: messages to ourselves are dealt with, carriers are heard, and what durable
+//! records have earned is paid out. The caller then takes the outputs before the next input.
+
+mod bind;
+mod deliver;
+mod event;
+mod home;
+mod mesh;
+mod operation;
+mod partition;
+mod submission;
+mod submit;
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+pub use event::Event;
+pub use home::Home;
+pub use mesh::{
+    Answer, ConnectionId, Delivery, Matching, MeshMessage, Operation, Replacement, ReplyTo, SessionAddress,
+    ShardNumber,
+};
+pub use partition::{ApplyError, Due, Earned, HeldParcel, Partition, PartitionSettings, Unrecoverable};
+pub use submission::{SubmitError, Validity};
+
+use crate::account::{Account, AccountIndex, Accounts};
+use crate::carrier::{Carrier, News, Report};
+use crate::journal::{Batch, Position, Record, SegmentNumber};
+use crate::message::{Backoff, MessageId, ParcelKey, PartitionNumber, Reply, reply_for};
+use crate::metrics::Counters;
+use crate::pdu::receipt::MessageState;
+use crate::pdu::{
+    CommandId, CommandStatus, Header, InterfaceVersion, MessageIdResp, Pdu, QuerySmResp, SubmitMultiResp, Tlvs,
+    UnsuccessSmes,
+};
+use crate::route::{CarrierIndex, Routes};
+use crate::session::{CloseReason, Elapsed, Received, Session, SessionSettings, Side};
+use crate::store::{FinalMessage, StoreDone, StoreOp};
+use crate::time::smpp;
+use crate::time::timers::Timers;
+use crate::time::{Instant, Now};
+
+type FastMap<K, V> = HashMap<K, V, RandomState>;
+
+/// What a shard obeys.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// Which shard this is.
+    pub number: ShardNumber,
+    /// How many there are.
+    pub shards: u8,
+    /// Our name in bind responses, 15 octets at most.
+    pub system_id: Box<[u8]>,
+    /// Limits and timers of sessions.
+    pub session: SessionSettings,
+    /// How long messages are tried.
+    pub validity: Validity,
+    /// Pauses between offers to a carrier.
+    pub retry: Backoff,
+    /// Pauses between deliveries to an account.
+    pub deliver_retry: Backoff,
+    /// Whether records are written before they earn anything (`--durability memory` says no).
+    pub is_durable: bool,
+}
+
+/// Which shard has which partition.
+#[derive(Clone, Debug)]
+pub struct PartitionMap(Arc<[Option<ShardNumber>; 256]>);
+
+impl PartitionMap {
+    /// From pairs of partition and shard.
+    pub fn new(pairs: impl IntoIterator<Item = (PartitionNumber, ShardNumber)>) -> Self {
+        let mut map = [None; 256];
+        for (partition, shard) in pairs {
+            map[usize::from(partition.0)] = Some(shard);
+        }
+        Self(Arc::new(map))
+    }
+
+    /// How many there are.
+    pub fn partitions(&self) -> usize {
+        self.0.iter().flatten().count()
+    }
+
+    /// The shard that owns messages of this partition.
+    pub fn shard_of(&self, partition: PartitionNumber) -> Option<ShardNumber> {
+        self.0[usize::from(partition.0)]
+    }
+}
+
+/// A password to be verified off the core.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifyRequest {
+    /// Whose bind it is.
+    pub connection: ConnectionId,
+    /// The name it gave.
+    pub system_id: Box<[u8]>,
+    /// The password it gave.
+    pub password: Box<[u8]>,
+    /// What the password must match; `None` when there is no such account.
+    pub password_hash: Option<Box<str>>,
+}
+
+/// A question to the state at rest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lookup {
+    /// The partition it is for.
+    pub partition: PartitionNumber,
+    /// Who asks: comes back with the answer.
+    pub reply_to: ReplyTo,
+    /// As whom.
+    pub account: AccountIndex,
+    /// The source_addr that must match.
+    pub source_addr: Box<[u8]>,
+    /// The first id.
+    pub id: MessageId,
+    /// How many ids in a row.
+    pub count: u8,
+    /// What memory already knew of them.
+    pub known: Vec<FinalMessage>,
+}
+
+/// What a shard wants done, to be taken after every input.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// Connections with octets to send, or to be closed.
+    pub dirty: Vec<ConnectionId>,
+    /// For each other shard, what to tell it.
+    pub mesh: Vec<Vec<MeshMessage>>,
+    /// Passwords to verify.
+    pub verify: Vec<VerifyRequest>,
+    /// Questions to the state at rest.
+    pub lookups: Vec<Lookup>,
+    /// Lines for the log.
+    pub events: Vec<Event>,
+}
+
+/// A deliver_sm in flight on a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Sent {
+    key: ParcelKey,
+    owner: ShardNumber,
+}
+
+/// A connection of this shard.
+#[derive(Debug)]
+struct Entry {
+    session: Session<Sent>,
+    connection: ConnectionId,
+    peer: Box<str>,
+    account: Option<AccountIndex>,
+    binding: Option<bind::Binding>,
+    /// The home counts this session.
+    admitted: bool,
+    is_dirty: bool,
+    alarm: Option<Instant>,
+}
+
+/// The core of one executor.
+pub struct Shard {
+    settings: ShardSettings,
+    accounts: Rc<Accounts>,
+    routes: Routes,
+    carriers: Vec<Box<dyn Carrier>>,
+    partitions: Vec<Partition>,
+    partition_map: PartitionMap,
+    sessions: FastMap<ConnectionId, Box<Entry>>,
+    session_timers: Timers<Instant, ConnectionId>,
+    homes: FastMap<AccountIndex, Home>,
+    outboxes: FastMap<AccountIndex, deliver::Outbox>,
+    gatherings: FastMap<u64, operation::Gathering>,
+    next_gathering: u64,
+    /// Senders that wait for the outcome of their message (transaction mode).
+    transactions: FastMap<MessageId, ReplyTo>,
+    local: VecDeque<MeshMessage>,
+    is_draining: bool,
+    scratch: Vec<u8>,
+    outputs: Outputs,
+    counters: Counters,
+}
+
+impl Shard {
+    /// A shard over partitions that have recovered; the first takes new messages.
+    pub fn new(
+        settings: ShardSettings,
+        accounts: Rc<Accounts>,
+        routes: Routes,
+        carriers: Vec<Box<dyn Carrier>>,
+        partitions: Vec<Partition>,
+        partition_map: PartitionMap,
+    ) -> Self {
+        assert!(!partitions.is_empty(), "a shard owns at least one partition");
+        let outputs = Outputs { mesh: (0..settings.shards).map(|_| Vec::new()).collect(), ..Outputs::default() };
+        Self {
+            settings,
+            accounts,
+            routes,
+            carriers,
+            partitions,
+            partition_map,
+            sessions: FastMap::default(),
+            session_timers: Timers::new(),
+            homes: FastMap::default(),
+            outboxes: FastMap::default(),
+            gatherings: FastMap::default(),
+            next_gathering: 1,
+            transactions: FastMap::default(),
+            local: VecDeque::new(),
+            is_draining: false,
+            scratch: Vec::new(),
+            outputs,
+            counters: Counters::default(),
+        }
+    }
+
+    /// After recovery: messages that were with a carrier are offered again, parcels wait for their accounts.
+    pub fn resume(&mut self, now: Now) {
+        for place in 0..self.partitions.len() {
+            let (messages, parcels) = self.partitions[place].resume();
+            messages.into_iter().for_each(|id| self.hand_over(now, id, true));
+            parcels.into_iter().for_each(|key| self.enqueue(key));
+        }
+        self.turn(now);
+    }
+
+    /// What is to be done; take it after every input.
+    pub const fn outputs(&mut self) -> &mut Outputs {
+        &mut self.outputs
+    }
+
+    /// What was counted so far, gauges as of now.
+    pub fn counters(&self) -> Counters {
+        let unfinished = self.partitions.iter().map(Partition::unfinished);
+        let (messages, parcels) = unfinished.fold((0, 0), |sum, (m, p)| (sum.0 + m, sum.1 + p));
+        Counters {
+            sessions: self.sessions.len() as u64,
+            unfinished: messages as u64,
+            parcels: parcels as u64,
+            failed: self.partitions.iter().filter(|partition| partition.has_failed()).count() as u64,
+            ..self.counters
+        }
+    }
+
+    /// The partitions, for whoever writes their batches.
+    pub fn partitions(&self) -> &[Partition] {
+        &self.partitions
+    }
+
+    /// Sessions that are connected.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// A connection was made, and its TLS handshake is over.
+    pub fn connected(&mut self, now: Now, connection: ConnectionId, peer: &str) {
+        self.counters.connections += 1;
+        let entry = Entry {
+            session: Session::new(Side::Mc, self.settings.session.clone(), now.instant),
+            connection,
+            peer: peer.into(),
+            account: None,
+            binding: None,
+            admitted: false,
+            is_dirty: false,
+            alarm: None,
+        };
+        self.put_back(Box::new(entry));
+    }
+
+    /// Takes PDUs off the front of `octets`; how many octets were used. What is left is part of a PDU, or
+    /// waits for room in the window: it comes again, with what was read since.
+    pub fn handle_octets(&mut self, now: Now, connection: ConnectionId, octets: &[u8]) -> usize {
+        let Some(mut entry) = self.sessions.remove(&connection) else { return octets.len() };
+        let mut rest = octets;
+        while let Some(received) = entry.session.receive(now.instant, &mut rest) {
+            match received {
+                Received::Request(header, pdu) => self.request(now, &mut entry, &header, &pdu),
+                Received::Response { request, status, .. } => {
+                    if let Some(sent) = request.token {
+                        self.responded(&entry, sent, status);
+                    }
+                }
+                Received::Unbind => self.release(&mut entry),
+                // Neither reaches a message centre: the operation matrix nacks them.
+                Received::Notice(_) => {}
+            }
+        }
+        self.counters.ignored += entry.session.take_ignored();
+        self.put_back(entry);
+        self.turn(now);
+        octets.len() - rest.len()
+    }
+
+    /// Whether octets that were left over should be given again: the window has room and the session lives.
+    pub fn wants_octets(&self, connection: ConnectionId) -> bool {
+        self.sessions
+            .get(&connection)
+            .is_some_and(|entry| !entry.session.is_window_full() && entry.session.close_reason().is_none())
+    }
+
+    /// Whether the peer still waits for an answer of ours.
+    pub fn has_unanswered(&self, connection: ConnectionId) -> bool {
+        self.sessions
+            .get(&connection)
+            .is_some_and(|entry| entry.session.requests_waiting() > 0 && entry.session.close_reason().is_none())
+    }
+
+    /// Octets for the peer, moved behind what is in `out`.
+    pub fn take_output(&mut self, connection: ConnectionId, out: &mut Vec<u8>) {
+        if let Some(entry) = self.sessions.get_mut(&connection) {
+            entry.is_dirty = false;
+            out.append(entry.session.output());
+        }
+    }
+
+    /// Whether the session is over: send what is there and close.
+    pub fn close_reason(&self, connection: ConnectionId) -> Option<CloseReason> {
+        self.sessions.get(&connection).map_or(Some(CloseReason::Ours), |entry| entry.session.close_reason())
+    }
+
+    /// The connection is gone; `reason` if the session did not end by itself.
+    pub fn disconnected(&mut self, now: Now, connection: ConnectionId, reason: CloseReason) {
+        let Some(mut entry) = self.sessions.remove(&connection) else { return };
+        let reason = entry.session.close_reason().unwrap_or(reason);
+        entry.session.end(reason);
+        while let Some(sent) = entry.session.take_unanswered() {
+            self.report_delivery(&entry, sent, Delivery::Returned);
+        }
+        let system_id = entry.account.map(|index| self.accounts.get(index).settings.system_id.as_str().into());
+        self.release(&mut entry);
+        if let Some(alarm) = entry.alarm {
+            self.session_timers.disarm(alarm, connection);
+        }
+        self.counters.closed += 1;
+        self.outputs.events.push(Event::Closed { system_id, reason, connection, peer: entry.peer });
+        self.turn(now);
+    }
+
+    /// Messages from another shard.
+    pub fn handle_mesh(&mut self, now: Now, messages: impl IntoIterator<Item = MeshMessage>) {
+        self.local.extend(messages);
+        self.turn(now);
+    }
+
+    /// A password was verified, or not.
+    pub fn handle_verified(&mut self, now: Now, connection: ConnectionId, is_right: bool) {
+        self.verified(connection, is_right);
+        self.turn(now);
+    }
+
+    /// The state at rest answers.
+    pub fn handle_lookup(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage>) {
+        self.looked_up(lookup, found);
+        self.turn(now);
+    }
+
+    /// The state at rest cannot be asked now.
+    pub fn lookup_failed(&mut self, lookup: &Lookup) {
+        self.answer(lookup.reply_to, Answer::Status(CommandStatus::ESME_RQUERYFAIL));
+    }
+
+    /// The state at rest has done something.
+    pub fn handle_store(&mut self, partition: PartitionNumber, done: StoreDone) {
+        if let Some(place) = self.place_of(partition) {
+            self.partitions[place].store_done(done);
+        }
+    }
+
+    /// The next batch of a partition, to be written; one at a time.
+    pub fn take_batch(&mut self, place: usize) -> Option<(Position, Batch)> {
+        self.partitions[place].take_batch()
+    }
+
+    /// A batch is durable.
+    pub fn committed(
+        &mut self,
+        now: Now,
+        place: usize,
+        position: Position,
+        segment: SegmentNumber,
+        batch: Batch,
+        segments_in_use: usize,
+        micros: u64,
+    ) {
+        self.counters.commits += 1;
+        self.counters.commit_octets += batch.aligned_octets() as u64;
+        self.counters.commit_micros += micros;
+        self.partitions[place].commit(position, segment, batch, segments_in_use);
+        self.turn(now);
+    }
+
+    /// A batch could not be made durable: the partition stops, and everybody who waits for it is told.
+    pub fn failed(&mut self, now: Now, place: usize, reason: &str) {
+        let partition = &mut self.partitions[place];
+        let event = Event::PartitionFailed { partition: partition.number, reason: reason.into() };
+        self.outputs.events.push(event);
+        for reply_to in partition.fail() {
+            self.answer(reply_to, Answer::Status(CommandStatus::ESME_RSYSERR));
+        }
+        self.turn(now);
+    }
+
+    /// The next order of a partition for the state at rest.
+    pub fn take_store_op(&mut self, place: usize) -> Option<StoreOp> {
+        self.partitions[place].take_store_op()
+    }
+
+    /// Frees every segment of a partition but the newest `segment`: regularly, and before a stop.
+    pub fn checkpoint(&mut self, place: usize, segment: SegmentNumber) {
+        self.partitions[place].checkpoint(segment);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now) {
+        while let Some((_, connection)) = self.session_timers.pop_due(now.instant) {
+            let Some(mut entry) = self.sessions.remove(&connection) else { continue };
+            entry.alarm = None;
+            while let Some(elapsed) = entry.session.handle_timeout(now.instant) {
+                match elapsed {
+                    Elapsed::Unanswered(sent) => self.report_delivery(&entry, sent, Delivery::Unanswered),
+                    Elapsed::Close(_) => {}
+                }
+            }
+            self.put_back(entry);
+        }
+        for place in 0..self.partitions.len() {
+            while let Some(due) = self.partitions[place].pop_due(now.wall) {
+                self.due(now, place, due);
+            }
+        }
+        self.turn(now);
+    }
+
+    /// Half-filled blocks of final messages go to rest.
+    pub fn flush_blocks(&mut self) {
+        self.partitions.iter_mut().for_each(Partition::flush_blocks);
+    }
+
+    /// Other accounts and routes from now on; sessions of accounts that left are unbound.
+    pub fn reload(&mut self, now: Now, accounts: Rc<Accounts>, routes: Routes) {
+        self.accounts = accounts;
+        self.routes = routes;
+        let is_removed = |entry: &Entry| entry.account.is_some_and(|index| self.accounts.get(index).removed);
+        let removed: Vec<ConnectionId> =
+            self.sessions.values().filter(|entry| is_removed(entry)).map(|entry| entry.connection).collect();
+        removed.into_iter().for_each(|connection| self.unbind(now, connection));
+        self.turn(now);
+    }
+
+    /// The server stops: no new binds, unbind to everybody, no new attempts.
+    pub fn drain(&mut self, now: Now) {
+        self.is_draining = true;
+        let connections: Vec<ConnectionId> = self.sessions.keys().copied().collect();
+        connections.into_iter().for_each(|connection| self.unbind(now, connection));
+        self.turn(now);
+    }
+
+    fn unbind(&mut self, now: Now, connection: ConnectionId) {
+        if let Some(mut entry) = self.sessions.remove(&connection) {
+            self.release(&mut entry);
+            entry.session.unbind(now.instant);
+            self.put_back(entry);
+        }
+    }
+
+    /// One request that is in its place.
+    fn request(&mut self, now: Now, entry: &mut Entry, header: &Header, pdu: &Pdu<'_>) {
+        match pdu {
+            Pdu::BindReceiver(bind) | Pdu::BindTransmitter(bind) | Pdu::BindTransceiver(bind) => {
+                self.bind(entry, header, bind);
+            }
+            Pdu::SubmitSm(_) | Pdu::DataSm(_) => self.submit(now, entry, header, pdu, true),
+            Pdu::SubmitMulti(submit) => self.submit_multi(now, entry, header, submit),
+            Pdu::QuerySm(_) | Pdu::CancelSm(_) | Pdu::ReplaceSm(_) => {
+                if let Err(error) = self.operate(now, entry, header, pdu) {
+                    self.refuse(entry, header, error);
+                }
+            }
+            // Known, but not offered (broadcast_*), or nothing that a peer asks of a message centre.
+            _ => entry.session.respond_nack(CommandStatus::ESME_RINVCMDID, header.sequence_number),
+        }
+    }
+
+    /// Answers a request with a status, in the account's own words.
+    fn refuse(&mut self, entry: &mut Entry, header: &Header, error: impl Into<CommandStatus>) {
+        let status = error.into();
+        let status = entry.account.map_or(status, |index| self.accounts.get(index).status(status));
+        entry.session.respond_header(header.command_id, status, header.sequence_number);
+    }
+
+    /// A session goes back to its place, its output and timer noted.
+    fn put_back(&mut self, mut entry: Box<Entry>) {
+        let connection = entry.connection;
+        self.note(&mut entry);
+        self.sessions.insert(connection, entry);
+    }
+
+    fn note(&mut self, entry: &mut Entry) {
+        let has_news = !entry.session.output().is_empty() || entry.session.close_reason().is_some();
+        if has_news && !entry.is_dirty {
+            entry.is_dirty = true;
+            self.outputs.dirty.push(entry.connection);
+        }
+        // An alarm that is too early finds nothing due and is set anew; one that is too late would be a fault.
+        if let Some(next) = entry.session.next_timeout()
+            && entry.alarm.is_none_or(|alarm| next < alarm)
+        {
+            if let Some(alarm) = entry.alarm.replace(next) {
+                self.session_timers.disarm(alarm, entry.connection);
+            }
+            self.session_timers.arm(next, entry.connection);
+        }
+    }
+
+    /// The end of every input.
+    fn turn(&mut self, now: Now) {
+        loop {
+            while let Some(message) = self.local.pop_front() {
+                self.handle_message(now, message);
+            }
+            self.pay_earned(now);
+            self.hear_carriers(now);
+            if !self.settings.is_durable {
+                self.partitions.iter_mut().for_each(Partition::commit_unwritten);
+                self.pay_earned(now);
+            }
+            if self.local.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// What durable records have earned.
+    fn pay_earned(&mut self, now: Now) {
+        for place in 0..self.partitions.len() {
+            while let Some(stored) = self.partitions[place].take_earned() {
+                match stored.into_inner() {
+                    Earned::Answer(reply_to, answer) => self.answer(reply_to, answer),
+                    Earned::HandOver(id) => self.hand_over(now, id, false),
+                    Earned::Deliver(key) => self.enqueue(key),
+                    Earned::Acknowledge { carrier, token } => {
+                        if let Some(carrier) = self.carriers.get_mut(usize::from(carrier)) {
+                            carrier.acknowledge(token);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a message, whose attempt is durable, to its carrier.
+    fn hand_over(&mut self, now: Now, id: MessageId, resumed: bool) {
+        let Some(place) = self.place_of(id.partition()) else { return };
+        let Some(message) = self.partitions[place].message(id) else { return };
+        let content = message.content();
+        let carrier = self.routes.find(content.destination.digits);
+        match carrier.and_then(|CarrierIndex(carrier)| self.carriers.get_mut(usize::from(carrier))) {
+            Some(carrier) => carrier.offer(now.wall, &content, resumed),
+            // The route went while the message waited; it may come back with the next reload.
+            None => self.defer(now, id, 0),
+        }
+    }
+
+    fn hear_carriers(&mut self, now: Now) {
+        for carrier in 0..self.carriers.len() {
+            while let Some(report) = self.carriers[carrier].poll(now.wall) {
+                self.reported(now, carrier as u8, report);
+            }
+        }
+    }
+
+    /// A carrier says something. What does not apply (any more) is acknowledged and forgotten.
+    fn reported(&mut self, now: Now, carrier: u8, report: Report) {
+        let acknowledge = Earned::Acknowledge { carrier, token: report.token };
+        match report.news {
+            News::Taken { id, carrier_id } => {
+                let record = Record::Forwarded { id, carrier_id: &carrier_id };
+                self.record(id, &record, Some(acknowledge));
+            }
+            News::Busy { id, error } => self.defer(now, id, error),
+            News::State { id, state, error } if state.is_final() => {
+                self.finish(now, id, state, error, Some(acknowledge));
+            }
+            News::State { id, state, .. } => {
+                let record = Record::Interim { id, state, at: now.wall };
+                self.record(id, &record, Some(acknowledge));
+            }
+            News::Reply(reply) => {
+                let reply = Reply {
+                    source: reply.source.as_address(),
+                    destination: reply.destination.as_address(),
+                    data_coding: reply.data_coding,
+                    user_data: &reply.user_data,
+                    has_udh: false,
+                };
+                self.accept_reply(now, &reply, acknowledge);
+            }
+        }
+    }
+
+    fn accept_reply(&mut self, now: Now, reply: &Reply<'_>, acknowledge: Earned) {
+        let accounts = Rc::clone(&self.accounts);
+        let parcel = accounts.owner_of(reply.destination.digits).and_then(|account| {
+            let id = self.partitions[0].next_id(now.wall, 1, false);
+            reply_for(id, account.settings.system_id.as_bytes(), reply, now.wall).ok()
+        });
+        let Some(parcel) = parcel else {
+            self.counters.replies_unroutable += 1;
+            let destination_addr = String::from_utf8_lossy(reply.destination.digits).into();
+            self.outputs.events.push(Event::ReplyUnroutable { destination_addr });
+            return;
+        };
+        // After a disk error the carrier is not told that we have it.
+        _ = self.partitions[0].record(&Record::Mo(parcel.as_octets()), &accounts, [acknowledge]);
+    }
+
+    /// The carrier did not take a message: try again later, unless one try was all it was given.
+    fn defer(&mut self, now: Now, id: MessageId, error: u16) {
+        let Some(place) = self.place_of(id.partition()) else { return };
+        let Some(message) = self.partitions[place].message(id) else { return };
+        if message.content().esm_class.mode() == crate::pdu::MessagingMode::Datagram {
+            self.finish(now, id, MessageState::UNDELIVERABLE, error, None);
+            return;
+        }
+        let until = now.wall + self.settings.retry.delay(message.deferrals.saturating_add(1));
+        self.record(id, &Record::Deferred { id, until, error }, None);
+    }
+
+    /// A message comes to its end, on record, with whoever waits for that.
+    fn finish(&mut self, now: Now, id: MessageId, state: MessageState, error: u16, earned: Option<Earned>) -> bool {
+        let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, earned);
+        if done {
+            self.counters.finals += 1;
+            if let Some(reply_to) = self.transactions.remove(&id) {
+                let answer = match state {
+                    MessageState::DELIVERED => Answer::Submitted(id),
+                    _ => Answer::Status(CommandStatus::ESME_RDELIVERYFAILURE),
+                };
+                if let Some(place) = self.place_of(id.partition()) {
+                    self.partitions[place].earn(Earned::Answer(reply_to, answer));
+                }
+            }
+        }
+        done
+    }
+
+    /// Puts an event of one message on record; whether it applied.
+    fn record(&mut self, id: MessageId, record: &Record<'_>, earned: Option<Earned>) -> bool {
+        let Some(place) = self.place_of(id.partition()) else { return false };
+        self.partitions[place].record(record, &self.accounts, earned).is_ok()
+    }
+
+    /// Something of a partition is due.
+    fn due(&mut self, now: Now, place: usize, due: Due) {
+        match due {
+            Due::Attempt(id) => {
+                if self.is_draining {
+                    self.partitions[place].rearm(id, now.wall + self.settings.retry.delay_min);
+                    return;
+                }
+                let carrier = self.partitions[place]
+                    .message(id)
+                    .and_then(|message| self.routes.find(message.content().destination.digits));
+                let record = Record::Attempt { id, carrier: carrier.map_or(0, |carrier| carrier.0) };
+                self.record(id, &record, Some(Earned::HandOver(id)));
+            }
+            Due::Expired(id) => {
+                let error = self.partitions[place].message(id).map_or(0, |message| message.error);
+                self.finish(now, id, MessageState::EXPIRED, error, None);
+            }
+            Due::Deliver(key) => self.enqueue(key),
+            Due::GiveUp(key) => self.give_up(key, "retention is over"),
+        }
+    }
+
+    /// Sends an answer to wherever its session is.
+    fn answer(&mut self, reply_to: ReplyTo, answer: Answer) {
+        if reply_to.session.shard == self.settings.number && reply_to.gathering == 0 {
+            self.write_answer(reply_to, &answer);
+        } else {
+            self.send(reply_to.session.shard, MeshMessage::Answer { reply_to, answer });
+        }
+    }
+
+    fn handle_answer(&mut self, now: Now, reply_to: ReplyTo, answer: Answer) {
+        if reply_to.gathering != 0 {
+            self.gathered(now, reply_to, &answer);
+        } else {
+            self.write_answer(reply_to, &answer);
+        }
+    }
+
+    /// Writes the response of a session of ours.
+    fn write_answer(&mut self, reply_to: ReplyTo, answer: &Answer) {
+        let Some(mut entry) = self.sessions.remove(&reply_to.session.connection) else { return };
+        let ReplyTo { command_id, sequence_number, .. } = reply_to;
+        let status = |status: CommandStatus| {
+            entry.account.map_or(status, |index| self.accounts.get(index).status(status))
+        };
+        let written = match *answer {
+            Answer::Submitted(id) => {
+                let text = id.text();
+                let body = MessageIdResp { message_id: text.as_octets(), tlvs: Tlvs::EMPTY };
+                let pdu = match command_id {
+                    CommandId::DATA_SM => Pdu::DataSmResp(body),
+                    _ => Pdu::SubmitSmResp(body),
+                };
+                entry.session.respond(&pdu, sequence_number)
+            }
+            Answer::SubmittedMulti { id, no_unsuccess, ref unsuccess_sme } => {
+                let unsuccess_sme =
+                    UnsuccessSmes::new(no_unsuccess, unsuccess_sme).unwrap_or(UnsuccessSmes::EMPTY);
+                let text = id.text();
+                let body = SubmitMultiResp { message_id: text.as_octets(), unsuccess_sme, tlvs: Tlvs::EMPTY };
+                entry.session.respond(&Pdu::SubmitMultiResp(body), sequence_number)
+            }
+            Answer::State { id, state, error, final_date } => {
+                let text = id.text();
+                let final_date = final_date.map(smpp::absolute);
+                let v5_only = state == MessageState::SCHEDULED || state == MessageState::SKIPPED;
+                let state = match state {
+                    _ if !v5_only || entry.session.version().has_v5() => state,
+                    MessageState::SCHEDULED => MessageState::ENROUTE,
+                    _ => MessageState::UNDELIVERABLE,
+                };
+                let body = QuerySmResp {
+                    message_id: text.as_octets(),
+                    final_date: final_date.as_ref().map_or(&[], |date| date.as_slice()),
+                    message_state: state.0,
+                    error_code: u8::try_from(error).unwrap_or(u8::MAX),
+                    tlvs: Tlvs::EMPTY,
+                };
+                entry.session.respond(&Pdu::QuerySmResp(body), sequence_number)
+            }
+            Answer::Status(told) => {
+                let told = status(told);
+                entry.session.respond_header(command_id, told, sequence_number);
+                Ok(())
+            }
+            // Parts of a gathering never come here.
+            Answer::Cancelled(_) | Answer::Replaced(_) => Ok(()),
+        };
+        if written.is_err() {
+            entry.session.respond_header(command_id, CommandStatus::ESME_RSYSERR, sequence_number);
+        }
+        self.put_back(entry);
+    }
+
+    fn handle_message(&mut self, now: Now, message: MeshMessage) {
+        match message {
+            MeshMessage::Admit { account, session, window } => self.admit(account, session, window),
+            MeshMessage::Admitted { session, outcome } => self.admitted(session, outcome),
+            MeshMessage::Ready { account, session } => self.ready(account, session),
+            MeshMessage::Released { account, session } => self.released(account, session),
+            MeshMessage::Grant { account, room } => self.granted(account, room),
+            MeshMessage::Offer { account, owner, parcel } => self.offered(account, owner, parcel),
+            MeshMessage::Deliver { account, session, owner, parcel } => {
+                self.deliver(now, account, session, owner, parcel);
+            }
+            MeshMessage::Delivered { account, session, owner, key, outcome } => {
+                self.delivered(account, session, owner, key, outcome);
+            }
+            MeshMessage::Settle { account, key, outcome } => self.settle(now, account, key, outcome),
+            MeshMessage::Ask { reply_to, account, operation } => {
+                self.perform(now, reply_to, account, operation);
+            }
+            MeshMessage::Answer { reply_to, answer } => self.handle_answer(now, reply_to, answer),
+        }
+    }
+
+    fn send(&mut self, shard: ShardNumber, message: MeshMessage) {
+        if shard == self.settings.number {
+            self.local.push_back(message);
+        } else {
+            self.outputs.mesh[usize::from(shard.0)].push(message);
+        }
+    }
+
+    fn all_shards(&self) -> impl Iterator<Item = ShardNumber> + use<> {
+        (0..self.settings.shards).map(ShardNumber)
+    }
+
+    /// The shard that keeps an account's sessions together.
+    fn home_of(&self, account: &Account) -> ShardNumber {
+        let hash = crc32c::crc32c(account.settings.system_id.as_bytes());
+        ShardNumber((hash % u32::from(self.settings.shards)) as u8)
+    }
+
+    fn place_of(&self, partition: PartitionNumber) -> Option<usize> {
+        self.partitions.iter().position(|ours| ours.number == partition)
+    }
+
+    fn address(&self, connection: ConnectionId) -> SessionAddress {
+        SessionAddress { shard: self.settings.number, connection }
+    }
+
+    fn reply_to(&self, entry: &Entry, header: &Header) -> ReplyTo {
+        ReplyTo {
+            session: self.address(entry.connection),
+            command_id: header.command_id,
+            sequence_number: header.sequence_number,
+            gathering: 0,
+        }
+    }
+
+    /// Whether messages of this session need an id of eight characters.
+    fn needs_short_id(version: InterfaceVersion) -> bool {
+        !version.has_tlvs()
+    }
+}

@@ -1,0 +1,493 @@
+//! query_sm, cancel_sm, replace_sm: asked on any core, decided by the partition that owns the message.
+
+use std::rc::Rc;
+
+use crate::account::{Account, AccountIndex};
+use crate::journal::Record;
+use crate::message::{Content, Message, MessageId, State};
+use crate::pdu::receipt::MessageState;
+use crate::pdu::{
+    CancelSm, CommandStatus, DataCoding, Framing, Header, Pdu, QuerySm, RegisteredDelivery, ReplaceSm, Tag,
+    next_frame,
+};
+use crate::shard::mesh::{Answer, Matching, MeshMessage, Operation, Replacement, ReplyTo};
+use crate::shard::partition::Earned;
+use crate::shard::submission::{self, SubmitError};
+use crate::shard::{Entry, Lookup, Shard};
+use crate::store::FinalMessage;
+use crate::time::{Now, Timestamp};
+
+/// An operation that every partition has a part in.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    reply_to: ReplyTo,
+    missing: usize,
+    cancelled: u32,
+    replaced: Option<MessageId>,
+    then: AfterGathering,
+}
+
+/// What follows when every partition has answered.
+#[derive(Debug)]
+pub(super) enum AfterGathering {
+    /// cancel_sm: ESME_ROK if anything was cancelled.
+    AnswerCancel,
+    /// replace_if_present: the submit_sm, as on the wire, unless something was replaced.
+    SubmitUnlessReplaced(Box<[u8]>),
+}
+
+impl Shard {
+    /// One of the three, from a session of ours: to the owner it goes.
+    pub(super) fn operate(
+        &mut self,
+        now: Now,
+        entry: &mut Entry,
+        header: &Header,
+        pdu: &Pdu<'_>,
+    ) -> Result<(), SubmitError> {
+        let account = entry.account.ok_or(SubmitError::Field(CommandStatus::ESME_RINVBNDSTS))?;
+        let reply_to = self.reply_to(entry, header);
+        let (id, operation) = match pdu {
+            Pdu::QuerySm(query) => self.query_operation(account, query)?,
+            Pdu::CancelSm(cancel) if cancel.message_id.is_empty() => {
+                let operation = self.cancel_matching_operation(account, cancel)?;
+                self.gather(reply_to, account, &operation, AfterGathering::AnswerCancel);
+                return Ok(());
+            }
+            Pdu::CancelSm(cancel) => self.cancel_operation(account, cancel)?,
+            Pdu::ReplaceSm(replace) => self.replace_operation(now, account, replace)?,
+            _ => return Ok(()),
+        };
+        let owner = self.partition_map.shard_of(id.partition());
+        let owner = owner.ok_or(SubmitError::Field(CommandStatus::ESME_RINVMSGID))?;
+        self.send(owner, MeshMessage::Ask { reply_to, account, operation });
+        Ok(())
+    }
+
+    fn query_operation(
+        &self,
+        account: AccountIndex,
+        pdu: &QuerySm<'_>,
+    ) -> Result<(MessageId, Operation), SubmitError> {
+        let id = parse_id(pdu.message_id)?;
+        Ok((id, Operation::Query { id, source: self.source(account, pdu.source) }))
+    }
+
+    fn cancel_operation(
+        &self,
+        account: AccountIndex,
+        pdu: &CancelSm<'_>,
+    ) -> Result<(MessageId, Operation), SubmitError> {
+        let id = parse_id(pdu.message_id)?;
+        let destination = submission::without_plus(pdu.destination).into();
+        Ok((id, Operation::Cancel { id, source: self.source(account, pdu.source), destination }))
+    }
+
+    fn cancel_matching_operation(
+        &self,
+        account: AccountIndex,
+        pdu: &CancelSm<'_>,
+    ) -> Result<Operation, SubmitError> {
+        if pdu.destination.digits.is_empty() {
+            return Err(SubmitError::Field(CommandStatus::ESME_RINVMSGID));
+        }
+        Ok(Operation::CancelMatching(Matching {
+            service_type: (!pdu.service_type.is_empty()).then(|| pdu.service_type.into()),
+            source: self.source(account, pdu.source),
+            destination: submission::without_plus(pdu.destination).into(),
+        }))
+    }
+
+    fn replace_operation(
+        &self,
+        now: Now,
+        account: AccountIndex,
+        pdu: &ReplaceSm<'_>,
+    ) -> Result<(MessageId, Operation), SubmitError> {
+        let id = parse_id(pdu.message_id)?;
+        let sched = CommandStatus::ESME_RINVSCHED;
+        let deliver_at = submission::parse_time(pdu.schedule_delivery_time, now.wall, sched)?;
+        let expires_at =
+            submission::parse_time(pdu.validity_period, now.wall, CommandStatus::ESME_RINVEXPIRY)?;
+        if pdu.sm_default_msg_id != 0 {
+            return Err(SubmitError::Field(CommandStatus::ESME_RINVDFTMSGID));
+        }
+        let user_data = pdu.tlvs.get(Tag::MESSAGE_PAYLOAD).unwrap_or(pdu.short_message).into();
+        let registered_delivery = pdu.registered_delivery.0;
+        let replacement =
+            Replacement { deliver_at, expires_at, registered_delivery, user_data, data_coding: None };
+        Ok((id, Operation::Replace { id, source: self.source(account, pdu.source), replacement }))
+    }
+
+    /// The source an operation names; the account's default number when it names none, as in a submit_sm.
+    fn source(&self, account: AccountIndex, source: crate::pdu::Address<'_>) -> crate::message::OwnedAddress {
+        let account = self.accounts.get(account);
+        match account.default_number() {
+            Some(number) if source.digits.is_empty() => {
+                crate::pdu::Address { digits: number.as_bytes(), ..source }.into()
+            }
+            Some(_) | None => submission::without_plus(source).into(),
+        }
+    }
+
+    /// Asks every partition, ours too.
+    pub(super) fn gather(
+        &mut self,
+        reply_to: ReplyTo,
+        account: AccountIndex,
+        operation: &Operation,
+        then: AfterGathering,
+    ) {
+        let number = self.next_gathering;
+        self.next_gathering += 1;
+        let missing = self.partition_map.partitions();
+        self.gatherings.insert(number, Gathering { reply_to, missing, cancelled: 0, replaced: None, then });
+        let reply_to = ReplyTo { gathering: number, ..reply_to };
+        for shard in self.all_shards() {
+            self.send(shard, MeshMessage::Ask { reply_to, account, operation: operation.clone() });
+        }
+    }
+
+    /// One partition's part of a gathering.
+    pub(super) fn gathered(&mut self, now: Now, part: ReplyTo, answer: &Answer) {
+        let Some(gathering) = self.gatherings.get_mut(&part.gathering) else { return };
+        match answer {
+            Answer::Cancelled(count) => gathering.cancelled += count,
+            Answer::Replaced(id) => gathering.replaced = gathering.replaced.or(*id),
+            Answer::Status(_) | Answer::State { .. } | Answer::Submitted(_) | Answer::SubmittedMulti { .. } => {}
+        }
+        gathering.missing -= 1;
+        if gathering.missing > 0 {
+            return;
+        }
+        let Some(gathering) = self.gatherings.remove(&part.gathering) else { return };
+        let reply_to = gathering.reply_to;
+        match gathering.then {
+            AfterGathering::AnswerCancel => {
+                let status = match gathering.cancelled {
+                    0 => CommandStatus::ESME_RCANCELFAIL,
+                    _ => CommandStatus::ESME_ROK,
+                };
+                self.write_answer(reply_to, &Answer::Status(status));
+            }
+            AfterGathering::SubmitUnlessReplaced(octets) => match gathering.replaced {
+                Some(id) => self.write_answer(reply_to, &Answer::Submitted(id)),
+                None => self.submit_after_all(now, reply_to, &octets),
+            },
+        }
+    }
+
+    /// replace_if_present found nothing to replace: the submit_sm is a new message.
+    fn submit_after_all(&mut self, now: Now, reply_to: ReplyTo, octets: &[u8]) {
+        let Some(mut entry) = self.sessions.remove(&reply_to.session.connection) else { return };
+        if let Framing::Frame(frame) = next_frame(octets, octets.len())
+            && let Ok(pdu) = frame.decode()
+        {
+            self.submit(now, &mut entry, &frame.header, &pdu, false);
+        }
+        self.put_back(entry);
+    }
+
+    /// At the owner: does it, and answers once that is durable.
+    pub(super) fn perform(&mut self, now: Now, reply_to: ReplyTo, account: AccountIndex, operation: Operation) {
+        match operation {
+            Operation::Query { id, source } => self.query(reply_to, account, id, &source.digits),
+            Operation::Cancel { id, source, destination } => {
+                let answer = self.cancel(now, account, id, &source.digits, &destination.digits);
+                self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
+            }
+            Operation::CancelMatching(matching) => self.cancel_matching(now, reply_to, account, &matching),
+            Operation::Replace { id, source, replacement } => {
+                let answer = self.replace(now, account, id, &source.digits, &replacement);
+                self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
+            }
+            Operation::ReplaceMatching { matching, replacement } => {
+                self.replace_matching(now, reply_to, account, &matching, &replacement);
+            }
+        }
+    }
+
+    fn query(&mut self, reply_to: ReplyTo, account: AccountIndex, id: MessageId, source_addr: &[u8]) {
+        let Some(place) = self.place_of(id.partition()) else { return };
+        let partition = &self.partitions[place];
+        let owner = self.accounts.get(account);
+        if let Some(message) = partition.message(id) {
+            let content = message.content();
+            let answer = if is_theirs(&content, owner, source_addr) {
+                let state = message.state.message_state();
+                Answer::State { id, state, error: message.error, final_date: None }
+            } else {
+                Answer::Status(CommandStatus::ESME_RINVMSGID)
+            };
+            // The rest of a submit_multi may go on while its first message is over, not the other way round:
+            // the answer for the whole is that of a message that is not.
+            self.answer_when_durable(id, reply_to, answer);
+            return;
+        }
+        let known = partition.final_message(id).cloned();
+        match known {
+            Some(known) if known.batch_count <= 1 || known.batch_offset > 0 => {
+                let answer = final_answer(owner, source_addr, id, &[known]);
+                self.answer_when_durable(id, reply_to, answer);
+            }
+            Some(known) => self.query_batch(reply_to, account, id, source_addr, known),
+            None => self.outputs.lookups.push(Lookup {
+                partition: id.partition(),
+                reply_to,
+                account,
+                source_addr: source_addr.into(),
+                id,
+                count: 1,
+                known: Vec::new(),
+            }),
+        }
+    }
+
+    /// The whole of a submit_multi, whose first message is over.
+    fn query_batch(
+        &mut self,
+        reply_to: ReplyTo,
+        account: AccountIndex,
+        id: MessageId,
+        source_addr: &[u8],
+        first: FinalMessage,
+    ) {
+        let Some(place) = self.place_of(id.partition()) else { return };
+        let partition = &self.partitions[place];
+        let owner = self.accounts.get(account);
+        let count = first.batch_count;
+        let mut known = vec![first];
+        for offset in 1..count {
+            let member = id.in_batch(offset);
+            if let Some(message) = partition.message(member) {
+                let answer = if is_theirs(&message.content(), owner, source_addr) {
+                    Answer::State { id, state: MessageState::ENROUTE, error: 0, final_date: None }
+                } else {
+                    Answer::Status(CommandStatus::ESME_RINVMSGID)
+                };
+                self.answer_when_durable(id, reply_to, answer);
+                return;
+            }
+            known.extend(partition.final_message(member).cloned());
+        }
+        if known.len() == usize::from(count) {
+            let answer = final_answer(owner, source_addr, id, &known);
+            self.answer_when_durable(id, reply_to, answer);
+            return;
+        }
+        self.outputs.lookups.push(Lookup {
+            partition: id.partition(),
+            reply_to,
+            account,
+            source_addr: source_addr.into(),
+            id,
+            count,
+            known,
+        });
+    }
+
+    /// The state at rest has answered a query.
+    pub(super) fn looked_up(&mut self, lookup: Lookup, found: Vec<FinalMessage>) {
+        let Lookup { reply_to, account, source_addr, id, count, mut known, .. } = lookup;
+        for message in found {
+            if known.iter().all(|known| known.id != message.id) {
+                known.push(message);
+            }
+        }
+        known.sort_by_key(|message| message.id);
+        if count == 1
+            && let [first] = known.as_slice()
+            && first.batch_count > 1
+            && first.batch_offset == 0
+        {
+            let first = first.clone();
+            self.query_batch(reply_to, account, id, &source_addr, first);
+            return;
+        }
+        let answer = final_answer(self.accounts.get(account), &source_addr, id, &known);
+        self.answer(reply_to, answer);
+    }
+
+    fn cancel(
+        &mut self,
+        now: Now,
+        account: AccountIndex,
+        id: MessageId,
+        source_addr: &[u8],
+        destination_addr: &[u8],
+    ) -> Result<(), CommandStatus> {
+        let place = self.place_of(id.partition()).ok_or(CommandStatus::ESME_RINVMSGID)?;
+        let partition = &self.partitions[place];
+        let Some(message) = partition.message(id) else {
+            let known = partition.final_message(id).is_some_and(|known| {
+                *known.system_id == *self.accounts.get(account).settings.system_id.as_bytes()
+                    && *known.source_addr == *source_addr
+            });
+            return Err(if known { CommandStatus::ESME_RCANCELFAIL } else { CommandStatus::ESME_RINVMSGID });
+        };
+        let content = message.content();
+        let same_destination =
+            destination_addr.is_empty() || content.destination.digits == destination_addr;
+        if !is_theirs(&content, self.accounts.get(account), source_addr) || !same_destination {
+            return Err(CommandStatus::ESME_RINVMSGID);
+        }
+        // The id of a submit_multi stands for all its messages.
+        let count = if content.batch_offset == 0 { content.batch_count } else { 1 };
+        let mut cancelled = false;
+        for offset in 0..count {
+            cancelled |= self.cancel_waiting(now, id.in_batch(offset));
+        }
+        if cancelled { Ok(()) } else { Err(CommandStatus::ESME_RCANCELFAIL) }
+    }
+
+    /// Cancels one message, if no carrier has it.
+    fn cancel_waiting(&mut self, now: Now, id: MessageId) -> bool {
+        let waits = self.place_of(id.partition()).and_then(|place| self.partitions[place].message(id));
+        let waits = waits.is_some_and(|message| match message.state {
+            State::Scheduled | State::Queued => true,
+            State::Attempting | State::Forwarded | State::Final(_) => false,
+        });
+        waits && self.finish(now, id, MessageState::DELETED, 0, None)
+    }
+
+    fn cancel_matching(&mut self, now: Now, reply_to: ReplyTo, account: AccountIndex, matching: &Matching) {
+        for place in 0..self.partitions.len() {
+            let waiting = self.matching(place, account, matching);
+            let count = waiting.into_iter().filter(|id| self.cancel_waiting(now, *id)).count();
+            self.answer_from(place, reply_to, Answer::Cancelled(count as u32));
+        }
+    }
+
+    fn matching(&self, place: usize, account: AccountIndex, matching: &Matching) -> Vec<MessageId> {
+        let partition = &self.partitions[place];
+        let matches = |message: &Message| {
+            let content = message.content();
+            content.source.digits == &*matching.source.digits
+                && matching.service_type.as_deref().is_none_or(|service_type| content.service_type == service_type)
+        };
+        partition
+            .waiting_for(account, &matching.destination.digits)
+            .iter()
+            .copied()
+            .filter(|id| partition.message(*id).is_some_and(matches))
+            .collect()
+    }
+
+    fn replace(
+        &mut self,
+        now: Now,
+        account: AccountIndex,
+        id: MessageId,
+        source_addr: &[u8],
+        replacement: &Replacement,
+    ) -> Result<(), CommandStatus> {
+        let accounts = Rc::clone(&self.accounts);
+        let owner = accounts.get(account);
+        let place = self.place_of(id.partition()).ok_or(CommandStatus::ESME_RINVMSGID)?;
+        let Some(message) = self.partitions[place].message(id) else {
+            let known = self.partitions[place].final_message(id).is_some_and(|known| {
+                *known.system_id == *owner.settings.system_id.as_bytes() && *known.source_addr == *source_addr
+            });
+            return Err(if known { CommandStatus::ESME_RREPLACEFAIL } else { CommandStatus::ESME_RINVMSGID });
+        };
+        let old = message.content();
+        if !is_theirs(&old, owner, source_addr) {
+            return Err(CommandStatus::ESME_RINVMSGID);
+        }
+        let data_coding = replacement.data_coding.map_or(old.data_coding, DataCoding);
+        let segments =
+            submission::replacement_segments(old.esm_class, data_coding, &replacement.user_data, owner)?;
+        let deliver_at = replacement.deliver_at.unwrap_or(old.deliver_at);
+        let expires_at = replacement.expires_at.unwrap_or(old.expires_at);
+        if expires_at <= deliver_at.max(now.wall) {
+            return Err(CommandStatus::ESME_RINVEXPIRY);
+        }
+        let content = Content {
+            deliver_at: if deliver_at > now.wall { deliver_at } else { Timestamp::ZERO },
+            expires_at,
+            segments: segments.max(old.segments),
+            registered_delivery: RegisteredDelivery(replacement.registered_delivery),
+            data_coding,
+            user_data: &replacement.user_data,
+            ..old
+        };
+        // A longer text costs what it is longer by; a shorter one gives nothing back.
+        let more = segments.saturating_sub(old.segments);
+        let mut octets = Vec::new();
+        content.put(&mut octets);
+        owner.take_credits(more.into()).map_err(|_| owner.settings.no_credit_status.0)?;
+        match self.partitions[place].record(&Record::Replaced(&octets), &accounts, None) {
+            Ok(()) => Ok(()),
+            Err(_) => {
+                owner.return_credits(more.into());
+                Err(CommandStatus::ESME_RREPLACEFAIL)
+            }
+        }
+    }
+
+    fn replace_matching(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        account: AccountIndex,
+        matching: &Matching,
+        replacement: &Replacement,
+    ) {
+        for place in 0..self.partitions.len() {
+            let newest = self.matching(place, account, matching).into_iter().max();
+            let replaced = newest
+                .filter(|id| self.replace(now, account, *id, &matching.source.digits, replacement).is_ok());
+            self.answer_from(place, reply_to, Answer::Replaced(replaced));
+        }
+    }
+
+    /// Answers once everything recorded in the message's partition is durable.
+    fn answer_when_durable(&mut self, id: MessageId, reply_to: ReplyTo, answer: Answer) {
+        match self.place_of(id.partition()) {
+            Some(place) => self.answer_from(place, reply_to, answer),
+            None => self.answer(reply_to, answer),
+        }
+    }
+
+    fn answer_from(&mut self, place: usize, reply_to: ReplyTo, answer: Answer) {
+        // A failed partition records nothing more, so nothing has to be waited for.
+        if self.partitions[place].has_failed() {
+            self.answer(reply_to, answer);
+        } else {
+            self.partitions[place].earn(Earned::Answer(reply_to, answer));
+        }
+    }
+}
+
+fn parse_id(message_id: &[u8]) -> Result<MessageId, SubmitError> {
+    MessageId::parse(message_id).ok_or(SubmitError::Field(CommandStatus::ESME_RINVMSGID))
+}
+
+fn status_of(outcome: Result<(), CommandStatus>) -> CommandStatus {
+    match outcome {
+        Ok(()) => CommandStatus::ESME_ROK,
+        Err(status) => status,
+    }
+}
+
+/// Another account's message does not exist, nor does one from another number.
+fn is_theirs(content: &Content<'_>, account: &Account, source_addr: &[u8]) -> bool {
+    content.system_id == account.settings.system_id.as_bytes() && content.source.digits == source_addr
+}
+
+/// What query_sm is told of messages that are over: for a whole submit_multi, DELIVERED if all were.
+fn final_answer(account: &Account, source_addr: &[u8], id: MessageId, known: &[FinalMessage]) -> Answer {
+    let theirs = |message: &FinalMessage| {
+        *message.system_id == *account.settings.system_id.as_bytes() && *message.source_addr == *source_addr
+    };
+    let worst = known.iter().find(|message| message.state != MessageState::DELIVERED).or(known.first());
+    match worst {
+        Some(worst) if known.iter().all(theirs) => Answer::State {
+            id,
+            state: worst.state,
+            error: worst.error,
+            final_date: known.iter().map(|message| message.final_date).max(),
+        },
+        Some(_) | None => Answer::Status(CommandStatus::ESME_RINVMSGID),
+    }
+}

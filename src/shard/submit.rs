@@ -1,0 +1,268 @@
+//! submit_sm, data_sm, submit_multi: from the PDU to the record that earns its response.
+
+use std::rc::Rc;
+
+use crate::account::Account;
+use crate::journal::Record;
+use crate::message::{Content, MessageId};
+use crate::pdu::{
+    Address, CommandId, CommandStatus, DestAddress, EsmClass, Header, MessagingMode, Pdu, SubmitMulti,
+    UnsuccessSme,
+};
+use crate::route::CarrierIndex;
+use crate::shard::mesh::{Answer, Matching, Operation, Replacement, ReplyTo};
+use crate::shard::operation::AfterGathering;
+use crate::shard::partition::Earned;
+use crate::shard::submission::{self, Checked, Fields, SubmitError};
+use crate::shard::{Entry, Shard};
+use crate::time::Now;
+
+/// A destination that a submission may go to.
+struct Destination<'a> {
+    address: Address<'a>,
+    carrier: CarrierIndex,
+}
+
+impl Shard {
+    /// submit_sm or data_sm. `may_replace`: replace_if_present_flag has not been looked after yet.
+    pub(super) fn submit(
+        &mut self,
+        now: Now,
+        entry: &mut Entry,
+        header: &Header,
+        pdu: &Pdu<'_>,
+        may_replace: bool,
+    ) {
+        let (fields, destination) = match pdu {
+            Pdu::SubmitSm(submit) => (Fields::from(submit), submit.destination),
+            Pdu::DataSm(data) => (Fields::from(data), data.destination),
+            _ => return,
+        };
+        let reply_to = self.reply_to(entry, header);
+        let outcome = self.try_submit(now, entry, reply_to, &fields, destination, pdu, may_replace);
+        if let Err(error) = outcome {
+            self.count_refusal(error);
+            self.refuse(entry, header, error);
+        }
+    }
+
+    fn try_submit(
+        &mut self,
+        now: Now,
+        entry: &Entry,
+        reply_to: ReplyTo,
+        fields: &Fields<'_>,
+        destination: Address<'_>,
+        pdu: &Pdu<'_>,
+        may_replace: bool,
+    ) -> Result<(), SubmitError> {
+        let accounts = Rc::clone(&self.accounts);
+        let index = entry.account.ok_or(SubmitError::Field(CommandStatus::ESME_RINVBNDSTS))?;
+        let account = accounts.get(index);
+        let checked = submission::check(fields, account, self.settings.validity, now.wall)?;
+        let destination = self.destination(destination)?;
+        if fields.replace_if_present_flag == 1 && may_replace {
+            self.replace_or_submit(entry, reply_to, fields, &checked, destination.address, pdu);
+            return Ok(());
+        }
+        self.admit_submission(now, account, u32::from(checked.segments))?;
+
+        let short = Self::needs_short_id(entry.session.version());
+        let id = self.partitions[0].next_id(now.wall, 1, short);
+        let is_transaction = submission::is_transaction(fields.esm_class)
+            && (entry.session.version().has_v5() || reply_to.command_id == CommandId::DATA_SM)
+            && checked.deliver_at <= now.wall;
+        let earned = if is_transaction {
+            self.transactions.insert(id, reply_to);
+            None
+        } else {
+            Some(Earned::Answer(reply_to, Answer::Submitted(id)))
+        };
+        self.accept(now, account, fields, &checked, destination, id, (0, 1), earned);
+        Ok(())
+    }
+
+    /// submit_multi: one message for each destination, one answer for all.
+    pub(super) fn submit_multi(&mut self, now: Now, entry: &mut Entry, header: &Header, pdu: &SubmitMulti<'_>) {
+        let reply_to = self.reply_to(entry, header);
+        if let Err(error) = self.try_submit_multi(now, entry, reply_to, pdu) {
+            self.count_refusal(error);
+            self.refuse(entry, header, error);
+        }
+    }
+
+    fn try_submit_multi(
+        &mut self,
+        now: Now,
+        entry: &Entry,
+        reply_to: ReplyTo,
+        pdu: &SubmitMulti<'_>,
+    ) -> Result<(), SubmitError> {
+        let accounts = Rc::clone(&self.accounts);
+        let index = entry.account.ok_or(SubmitError::Field(CommandStatus::ESME_RINVBNDSTS))?;
+        let account = accounts.get(index);
+        let fields = Fields::from(pdu);
+        // A batch replaces nothing (§4.2.3 leaves it to the MC).
+        if fields.replace_if_present_flag == 1 {
+            return Err(SubmitError::Field(CommandStatus::ESME_RINVSUBREP));
+        }
+        let checked = submission::check(&fields, account, self.settings.validity, now.wall)?;
+        let mut destinations = Vec::with_capacity(pdu.dest_address.number_of_dests().into());
+        let mut unsuccess_sme = Vec::new();
+        let mut no_unsuccess = 0_u8;
+        for dest_address in pdu.dest_address.iter() {
+            let address = match dest_address {
+                DestAddress::Sme(address) => address,
+                DestAddress::DistributionList(_) => {
+                    return Err(SubmitError::Field(CommandStatus::ESME_RINVDLNAME));
+                }
+            };
+            match self.destination(address) {
+                Ok(destination) => destinations.push(destination),
+                Err(error) => {
+                    no_unsuccess += 1;
+                    let status = account.status(error.into()).toward(entry.session.version(), reply_to.command_id);
+                    let failed = UnsuccessSme { destination: address, error_status_code: status };
+                    // An address that was decoded can be encoded.
+                    _ = failed.put(&mut unsuccess_sme);
+                }
+            }
+        }
+        let count = u8::try_from(destinations.len()).unwrap_or(u8::MAX);
+        if count == 0 {
+            return Err(SubmitError::Field(CommandStatus::ESME_RINVDSTADR));
+        }
+        self.admit_submission(now, account, u32::from(checked.segments) * u32::from(count))?;
+
+        let short = Self::needs_short_id(entry.session.version());
+        let id = self.partitions[0].next_id(now.wall, count, short);
+        let last = count - 1;
+        for (offset, destination) in (0..count).zip(destinations) {
+            // Short ids do not follow one another: a v3.3 peer has no submit_multi by that name anyway.
+            let own = if short && offset > 0 { self.partitions[0].next_id(now.wall, 1, true) } else { id.in_batch(if short { 0 } else { offset }) };
+            let place = if short { (0, 1) } else { (offset, count) };
+            let earned = (offset == last).then(|| {
+                let unsuccess_sme = unsuccess_sme.as_slice().into();
+                Earned::Answer(reply_to, Answer::SubmittedMulti { id, no_unsuccess, unsuccess_sme })
+            });
+            self.accept(now, account, &fields, &checked, destination, own, place, earned);
+        }
+        Ok(())
+    }
+
+    /// Limits of the account and of ours, in that order; a refusal leaves no trace.
+    fn admit_submission(&mut self, now: Now, account: &Account, segments: u32) -> Result<(), SubmitError> {
+        let partition = &self.partitions[0];
+        if partition.has_failed() {
+            return Err(SubmitError::Failed);
+        }
+        if !partition.has_room() {
+            return Err(SubmitError::Full);
+        }
+        if !account.limits.throttle.admit(now.instant, segments) {
+            return Err(SubmitError::Throttled);
+        }
+        account
+            .take_credits(segments.into())
+            .map_err(|_| SubmitError::NoCredit(account.settings.no_credit_status.0))
+    }
+
+    /// Puts a message on record, and its first attempt with it unless it waits for a time.
+    #[expect(clippy::too_many_arguments, reason = "one call for each of the three ways to submit")]
+    fn accept(
+        &mut self,
+        now: Now,
+        account: &Account,
+        fields: &Fields<'_>,
+        checked: &Checked<'_>,
+        destination: Destination<'_>,
+        id: MessageId,
+        (batch_offset, batch_count): (u8, u8),
+        earned: Option<Earned>,
+    ) {
+        let mut octets = std::mem::take(&mut self.scratch);
+        octets.clear();
+        let content = Content {
+            id,
+            batch_offset,
+            batch_count,
+            accepted_at: now.wall,
+            deliver_at: checked.deliver_at,
+            expires_at: checked.expires_at,
+            segments: checked.segments,
+            registered_delivery: fields.registered_delivery,
+            esm_class: kept_esm_class(fields.esm_class),
+            protocol_id: fields.protocol_id,
+            priority_flag: fields.priority_flag,
+            data_coding: fields.data_coding,
+            system_id: account.settings.system_id.as_bytes(),
+            service_type: fields.service_type,
+            source: checked.source,
+            destination: destination.address,
+            user_data: checked.user_data,
+            tlvs: &checked.tlvs,
+        };
+        content.put(&mut octets);
+        let is_scheduled = content.is_scheduled();
+        let accepted = self.record(id, &Record::Accepted(&octets), earned);
+        assert!(accepted, "a fresh id was never used and the partition takes records");
+        if !is_scheduled {
+            let attempt = Record::Attempt { id, carrier: destination.carrier.0 };
+            self.record(id, &attempt, Some(Earned::HandOver(id)));
+        }
+        self.counters.accepted += 1;
+        self.scratch = octets;
+    }
+
+    fn destination<'a>(&self, address: Address<'a>) -> Result<Destination<'a>, SubmitError> {
+        let address = submission::destination(address)?;
+        let carrier = self.routes.find(address.digits).ok_or(SubmitError::NoRoute)?;
+        Ok(Destination { address, carrier })
+    }
+
+    /// replace_if_present_flag: every partition is asked for a message to replace before a new one is made.
+    fn replace_or_submit(
+        &mut self,
+        entry: &Entry,
+        reply_to: ReplyTo,
+        fields: &Fields<'_>,
+        checked: &Checked<'_>,
+        destination: Address<'_>,
+        pdu: &Pdu<'_>,
+    ) {
+        let Some(account) = entry.account else { return };
+        let mut octets = Vec::new();
+        // What was decoded can be encoded.
+        _ = pdu.encode(CommandStatus::ESME_ROK, reply_to.sequence_number, &mut octets);
+        let operation = Operation::ReplaceMatching {
+            matching: Matching {
+                service_type: Some(fields.service_type.into()),
+                source: checked.source.into(),
+                destination: destination.into(),
+            },
+            replacement: Replacement {
+                deliver_at: Some(checked.deliver_at),
+                expires_at: Some(checked.expires_at),
+                registered_delivery: fields.registered_delivery.0,
+                user_data: checked.user_data.into(),
+                data_coding: Some(fields.data_coding.0),
+            },
+        };
+        self.gather(reply_to, account, &operation, AfterGathering::SubmitUnlessReplaced(octets.into()));
+    }
+
+    fn count_refusal(&mut self, error: SubmitError) {
+        self.counters.refused += 1;
+        self.counters.throttled += u64::from(error == SubmitError::Throttled);
+    }
+}
+
+/// What of esm_class stays with the message: its type and features, and whether it is a datagram.
+fn kept_esm_class(esm_class: EsmClass) -> EsmClass {
+    match esm_class.mode() {
+        MessagingMode::Datagram => esm_class,
+        MessagingMode::Default | MessagingMode::Forward | MessagingMode::StoreAndForward => {
+            EsmClass(esm_class.0 & !0x03)
+        }
+    }
+}

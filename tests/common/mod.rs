@@ -1,0 +1,384 @@
+//! Shards joined by memory instead of sockets, threads and disks.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use smppd::account::{AccountSettings, Accounts};
+use smppd::carrier::{Carrier, Simulator, SimulatorSettings};
+use smppd::journal::{Position, SegmentNumber};
+use smppd::message::{Backoff, PartitionNumber};
+use smppd::pdu::{
+    Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi, Pdu,
+    QuerySm, RegisteredDelivery, ShortMessage, Tlvs, Ton, next_frame,
+};
+use smppd::route::{CarrierIndex, Routes};
+use smppd::session::{CloseReason, SessionSettings};
+use smppd::shard::{
+    ConnectionId, Partition, PartitionMap, PartitionSettings, Shard, ShardNumber, ShardSettings, Validity,
+};
+use smppd::store::{Block, Checkpoint, FinalMessage, StoreDone, StoreOp};
+use smppd::time::{Instant, Now, Timestamp};
+
+pub const ACCEPTED_BIND: CommandStatus = CommandStatus::ESME_ROK;
+
+/// A PDU as an ESME got it.
+#[derive(Clone, Debug)]
+pub struct ReceivedPdu {
+    pub command_id: CommandId,
+    pub command_status: CommandStatus,
+    pub sequence_number: u32,
+    octets: Vec<u8>,
+}
+
+impl ReceivedPdu {
+    fn with<R>(&self, read: impl FnOnce(Pdu<'_>) -> R) -> R {
+        let Framing::Frame(frame) = next_frame(&self.octets, usize::MAX) else { panic!("a whole PDU") };
+        read(frame.decode().expect("a PDU that can be read"))
+    }
+
+    pub fn message_id(&self) -> String {
+        self.with(|pdu| match pdu {
+            Pdu::SubmitSmResp(body) => String::from_utf8(body.message_id.to_vec()).expect("digits"),
+            other => panic!("not a submit_sm_resp: {other:?}"),
+        })
+    }
+
+    pub fn text(&self) -> String {
+        self.with(|pdu| match pdu {
+            Pdu::DeliverSm(body) => String::from_utf8(body.short_message.to_vec()).expect("ASCII"),
+            other => panic!("not a deliver_sm: {other:?}"),
+        })
+    }
+
+    pub fn receipt_id(&self) -> String {
+        let text = self.text();
+        text.strip_prefix("id:").and_then(|rest| rest.split(' ').next()).expect("a receipt").to_owned()
+    }
+}
+
+/// An ESME's end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Esme(usize, ConnectionId);
+
+/// What is durable of one partition.
+#[derive(Default)]
+struct Disk {
+    batches: Vec<(SegmentNumber, Position, Vec<u8>)>,
+    rest: HashMap<[u8; 10], Vec<u8>>,
+    blocks: Vec<Vec<u8>>,
+    checkpoint: Option<Checkpoint>,
+}
+
+/// Several shards and everything around them.
+pub struct Net {
+    shards: Vec<Shard>,
+    disks: Vec<Disk>,
+    inboxes: HashMap<Esme, Vec<ReceivedPdu>>,
+    now: Now,
+    next_connection: u64,
+    is_disk_held: bool,
+}
+
+fn settings() -> Vec<AccountSettings> {
+    ["demo", "other"]
+        .map(|name| AccountSettings {
+            any_source: true,
+            bind_limit: 2,
+            numbers: vec!["12125550100".into()],
+            ..AccountSettings::new(name, "secret")
+        })
+        .into()
+}
+
+impl Net {
+    pub fn new(shards: usize) -> Self {
+        let now = Now {
+            instant: Instant::from_nanos(1_000_000_000),
+            wall: Timestamp::from_millis(1_790_000_000_000),
+        };
+        let disks = (0..shards).map(|_| Disk::default()).collect();
+        let mut net = Self {
+            shards: Vec::new(),
+            disks,
+            inboxes: HashMap::new(),
+            now,
+            next_connection: 1,
+            is_disk_held: false,
+        };
+        net.start();
+        net
+    }
+
+    fn start(&mut self) {
+        let count = self.disks.len();
+        let accounts = Accounts::default().reload(settings());
+        let map = PartitionMap::new((0..count).map(|n| (PartitionNumber(n as u8), ShardNumber(n as u8))));
+        self.shards = (0..count)
+            .map(|number| {
+                let disk = &self.disks[number];
+                let checkpoint = disk.checkpoint.clone().unwrap_or_else(Checkpoint::initial);
+                let settings = PartitionSettings::default();
+                let mut partition = Partition::recover(PartitionNumber(number as u8), 0, settings, &checkpoint);
+                for octets in disk.rest.values() {
+                    partition.restore(octets, &accounts).expect("readable");
+                }
+                let mut last = Position(checkpoint.first.0 - 1);
+                for (segment, position, records) in &disk.batches {
+                    if *segment >= checkpoint.segment {
+                        partition.replay(*segment, *position, records, &accounts).expect("readable");
+                        last = *position;
+                    }
+                }
+                partition.finish_recovery(last);
+                let settings = ShardSettings {
+                    number: ShardNumber(number as u8),
+                    shards: count as u8,
+                    system_id: Box::from(*b"smppd"),
+                    session: SessionSettings::default(),
+                    validity: Validity {
+                        default: Duration::from_secs(72 * 3600),
+                        longest: Duration::from_secs(7 * 24 * 3600),
+                    },
+                    retry: Backoff { delay_min: Duration::from_secs(5), delay_max: Duration::from_secs(300) },
+                    deliver_retry: Backoff {
+                        delay_min: Duration::from_secs(5),
+                        delay_max: Duration::from_secs(900),
+                    },
+                    is_durable: true,
+                };
+                let simulator: Box<dyn Carrier> = Box::new(Simulator::new(SimulatorSettings::default()));
+                let routes = Routes::new([(String::new(), CarrierIndex(0))]);
+                let accounts = Rc::new(accounts.clone());
+                Shard::new(settings, accounts, routes, vec![simulator], vec![partition], map.clone())
+            })
+            .collect();
+        let now = self.now;
+        self.shards.iter_mut().for_each(|shard| shard.resume(now));
+        self.turn();
+    }
+
+    /// Everything in memory is gone; what the disk has is all there is.
+    pub fn crash_and_restart(&mut self) {
+        self.inboxes.clear();
+        self.start();
+    }
+
+    pub fn hold_disk(&mut self, is_held: bool) {
+        self.is_disk_held = is_held;
+    }
+
+    pub fn fail_disk(&mut self) {
+        let now = self.now;
+        _ = self.shards[0].take_batch(0);
+        self.shards[0].failed(now, 0, "the test says so");
+        self.turn();
+    }
+
+    pub fn connect(&mut self, shard: usize) -> Esme {
+        let connection = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        self.shards[shard].connected(self.now, connection, "test");
+        Esme(shard, connection)
+    }
+
+    pub fn send(&mut self, esme: Esme, pdu: &Pdu<'_>, sequence_number: u32) {
+        let mut octets = Vec::new();
+        pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("encodable");
+        let used = self.shards[esme.0].handle_octets(self.now, esme.1, &octets);
+        assert_eq!(used, octets.len(), "not taken");
+        self.turn();
+    }
+
+    pub fn bind(&mut self, esme: Esme, system_id: &str) -> CommandStatus {
+        self.bind_as(esme, system_id, CommandId::BIND_TRANSCEIVER)
+    }
+
+    pub fn bind_as(&mut self, esme: Esme, system_id: &str, command_id: CommandId) -> CommandStatus {
+        let bind = Bind {
+            system_id: system_id.as_bytes(),
+            password: b"secret",
+            system_type: b"",
+            interface_version: InterfaceVersion::V5_0,
+            address_range: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
+            tlvs: Tlvs::EMPTY,
+        };
+        let pdu = match command_id {
+            CommandId::BIND_TRANSMITTER => Pdu::BindTransmitter(bind),
+            CommandId::BIND_RECEIVER => Pdu::BindReceiver(bind),
+            _ => Pdu::BindTransceiver(bind),
+        };
+        self.send(esme, &pdu, 1);
+        // What follows the response at once stays to be looked at.
+        self.inboxes.get_mut(&esme).expect("an answer to the bind").remove(0).command_status
+    }
+
+    pub fn submit(&mut self, esme: Esme, sequence_number: u32, destination: &str) {
+        let submit = ShortMessage {
+            service_type: b"",
+            source: Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" },
+            destination: Address { ton: Ton(1), npi: Npi(1), digits: destination.as_bytes() },
+            esm_class: EsmClass::DEFAULT,
+            protocol_id: 0,
+            priority_flag: 0,
+            schedule_delivery_time: b"",
+            validity_period: b"",
+            registered_delivery: RegisteredDelivery(1),
+            replace_if_present_flag: 0,
+            data_coding: DataCoding::DEFAULT,
+            sm_default_msg_id: 0,
+            short_message: b"hello",
+            tlvs: Tlvs::EMPTY,
+        };
+        self.send(esme, &Pdu::SubmitSm(submit), sequence_number);
+    }
+
+    pub fn query(&mut self, esme: Esme, sequence_number: u32, message_id: &str) {
+        let source = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
+        let query = QuerySm { message_id: message_id.as_bytes(), source, tlvs: Tlvs::EMPTY };
+        self.send(esme, &Pdu::QuerySm(query), sequence_number);
+    }
+
+    pub fn cancel(&mut self, esme: Esme, sequence_number: u32, message_id: &str) {
+        let cancel = CancelSm {
+            service_type: b"",
+            message_id: message_id.as_bytes(),
+            source: Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" },
+            destination: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
+            tlvs: Tlvs::EMPTY,
+        };
+        self.send(esme, &Pdu::CancelSm(cancel), sequence_number);
+    }
+
+    /// What an ESME got since the last call; every request in it is answered with success.
+    pub fn received(&mut self, esme: Esme) -> Vec<ReceivedPdu> {
+        self.inboxes.remove(&esme).unwrap_or_default()
+    }
+
+    pub fn pass_millis(&mut self, millis: u64) {
+        for _ in 0..millis.div_ceil(10) {
+            let step = Duration::from_millis(10);
+            self.now = Now { instant: self.now.instant + step, wall: self.now.wall + step };
+            let now = self.now;
+            self.shards.iter_mut().for_each(|shard| shard.tick(now));
+            self.turn();
+        }
+    }
+
+    /// Carries everything about until nothing moves.
+    pub fn turn(&mut self) {
+        loop {
+            let mut moved = false;
+            for number in 0..self.shards.len() {
+                moved |= self.carry_out(number);
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, number: usize) -> bool {
+        let now = self.now;
+        let mut moved = false;
+        let outputs = std::mem::take(self.shards[number].outputs());
+        self.shards[number].outputs().mesh = (0..self.disks.len()).map(|_| Vec::new()).collect();
+        for request in outputs.verify {
+            moved = true;
+            let is_right = request.password_hash.as_deref().map(str::as_bytes) == Some(&*request.password);
+            self.shards[number].handle_verified(now, request.connection, is_right);
+        }
+        for (to, messages) in outputs.mesh.into_iter().enumerate() {
+            if !messages.is_empty() {
+                moved = true;
+                self.shards[to].handle_mesh(now, messages);
+            }
+        }
+        for connection in outputs.dirty {
+            moved = true;
+            let mut octets = Vec::new();
+            self.shards[number].take_output(connection, &mut octets);
+            if self.shards[number].close_reason(connection).is_some() {
+                self.shards[number].disconnected(now, connection, CloseReason::Ours);
+            }
+            self.take_in(Esme(number, connection), &octets);
+        }
+        for lookup in outputs.lookups {
+            moved = true;
+            let last = lookup.id.in_batch(lookup.count - 1);
+            let found: Vec<FinalMessage> = self.disks[number]
+                .blocks
+                .iter()
+                .flat_map(|block| Block::read(block).expect("a block").messages().map(|m| m.expect("whole")).collect::<Vec<_>>())
+                .filter(|message| (lookup.id..=last).contains(&message.id))
+                .collect();
+            self.shards[number].handle_lookup(now, lookup, found);
+        }
+        if !self.is_disk_held
+            && let Some((position, batch)) = self.shards[number].take_batch(0)
+        {
+            moved = true;
+            let segment = SegmentNumber(position.0 / 8 + 1);
+            let identity = smppd::journal::Identity { partition: PartitionNumber(number as u8), salt: 1 };
+            let mut sealed = batch.clone();
+            let octets = sealed.seal(identity, segment, position).to_vec();
+            let (_, records) = smppd::journal::BatchHeader::read_batch(identity, &octets).expect("sealed");
+            self.disks[number].batches.push((segment, position, records.to_vec()));
+            let oldest = self.disks[number].checkpoint.as_ref().map_or(SegmentNumber(1), |checkpoint| checkpoint.segment);
+            let in_use = (segment.0 - oldest.0 + 1) as usize;
+            self.shards[number].committed(now, 0, position, segment, batch, in_use, 100);
+        }
+        while let Some(op) = self.shards[number].take_store_op(0) {
+            moved = true;
+            let disk = &mut self.disks[number];
+            let done = match op {
+                StoreOp::PutBlock(key, octets) => {
+                    disk.blocks.push(octets);
+                    Some(StoreDone::Block(key))
+                }
+                StoreOp::PutRest(key, octets) => {
+                    disk.rest.insert(key.to_octets(), octets);
+                    None
+                }
+                StoreOp::Checkpoint(checkpoint, gone) => {
+                    for key in gone {
+                        disk.rest.remove(&key.to_octets());
+                    }
+                    let done = StoreDone::Checkpoint(checkpoint.segment, checkpoint.first);
+                    disk.batches.retain(|(segment, _, _)| *segment >= checkpoint.segment);
+                    disk.checkpoint = Some(checkpoint);
+                    Some(done)
+                }
+            };
+            if let Some(done) = done {
+                self.shards[number].handle_store(PartitionNumber(number as u8), done);
+            }
+        }
+        moved
+    }
+
+    fn take_in(&mut self, esme: Esme, octets: &[u8]) {
+        let mut rest = octets;
+        while let Framing::Frame(frame) = next_frame(rest, usize::MAX) {
+            let length = frame.header.command_length as usize;
+            let header = frame.header;
+            self.inboxes.entry(esme).or_default().push(ReceivedPdu {
+                command_id: header.command_id,
+                command_status: header.command_status,
+                sequence_number: header.sequence_number,
+                octets: rest[..length].to_vec(),
+            });
+            rest = &rest[length..];
+            if !header.command_id.is_response() {
+                let mut answer = Vec::new();
+                smppd::pdu::put_header_only(
+                    header.command_id.response(),
+                    CommandStatus::ESME_ROK,
+                    header.sequence_number,
+                    &mut answer,
+                );
+                self.shards[esme.0].handle_octets(self.now, esme.1, &answer);
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The core of one or several shards, in memory: a clock that the test turns, a disk that obeys.
+
+#[expect(unreachable_pub, reason = "a module of helpers")]
+mod common;
+
+use common::{ACCEPTED_BIND, Net};
+use smppd::pdu::{CommandId, CommandStatus};
+
+#[test]
+fn a_message_is_answered_when_durable_and_its_receipt_follows() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.hold_disk(true);
+    net.submit(esme, 2, "9992000123");
+    assert!(net.received(esme).is_empty(), "answered before the record was durable");
+    net.hold_disk(false);
+    net.turn();
+    let response = net.received(esme).remove(0);
+    assert_eq!((response.command_id, response.command_status), (CommandId::SUBMIT_SM_RESP, CommandStatus::ESME_ROK));
+    let id = response.message_id();
+    net.pass_millis(2_000);
+    let receipts = net.received(esme);
+    assert_eq!(receipts.len(), 1, "{receipts:?}");
+    assert!(receipts[0].text().contains(&format!("id:{id} ")), "{}", receipts[0].text());
+    assert!(receipts[0].text().contains("stat:DELIVRD err:000"), "{}", receipts[0].text());
+}
+
+#[test]
+fn receipts_cross_cores_to_whoever_receives() {
+    let mut net = Net::new(4);
+    let transmitter = net.connect(1);
+    let receiver = net.connect(3);
+    assert_eq!(net.bind_as(transmitter, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
+    assert_eq!(net.bind_as(receiver, "demo", CommandId::BIND_RECEIVER), ACCEPTED_BIND);
+    let count = 300;
+    for sequence_number in 0..count {
+        net.submit(transmitter, 10 + sequence_number, "12125559999");
+    }
+    net.turn();
+    let ids: Vec<String> = net.received(transmitter).iter().map(|pdu| pdu.message_id()).collect();
+    assert_eq!(ids.len(), count as usize);
+    let mut seen = Vec::new();
+    for _ in 0..400 {
+        net.pass_millis(10);
+        seen.extend(net.received(receiver).iter().map(|pdu| pdu.receipt_id()));
+    }
+    assert!(net.received(transmitter).is_empty(), "a transmitter was sent something");
+    seen.sort();
+    let mut expected = ids;
+    expected.sort();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn what_nobody_confirmed_is_there_after_a_restart() {
+    let mut net = Net::new(2);
+    let transmitter = net.connect(0);
+    assert_eq!(net.bind_as(transmitter, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
+    for sequence_number in 0..50 {
+        net.submit(transmitter, 10 + sequence_number, "12125559999");
+    }
+    net.turn();
+    let mut ids: Vec<String> = net.received(transmitter).iter().map(|pdu| pdu.message_id()).collect();
+    net.pass_millis(300);
+    net.crash_and_restart();
+    let receiver = net.connect(1);
+    assert_eq!(net.bind_as(receiver, "demo", CommandId::BIND_RECEIVER), ACCEPTED_BIND);
+    let mut seen = Vec::new();
+    for _ in 0..400 {
+        net.pass_millis(10);
+        seen.extend(net.received(receiver).iter().map(|pdu| pdu.receipt_id()));
+    }
+    seen.sort();
+    ids.sort();
+    assert_eq!(seen, ids);
+}
+
+#[test]
+fn cancel_works_until_the_carrier_has_it() {
+    let mut net = Net::new(2);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.submit(esme, 2, "9999000555");
+    net.turn();
+    let id = net.received(esme).remove(0).message_id();
+    net.pass_millis(100);
+    net.cancel(esme, 3, &id);
+    net.turn();
+    let received = net.received(esme);
+    assert_eq!(received[0].command_status, CommandStatus::ESME_ROK, "{received:?}");
+    net.pass_millis(100);
+    let text = received.get(1).cloned().or_else(|| net.received(esme).pop()).expect("a receipt").text();
+    assert!(text.contains("stat:DELETED"), "{text}");
+    net.cancel(esme, 4, &id);
+    net.turn();
+    assert_eq!(net.received(esme)[0].command_status, CommandStatus::ESME_RCANCELFAIL);
+
+    net.submit(esme, 5, "12125559999");
+    net.turn();
+    let id = net.received(esme).remove(0).message_id();
+    net.cancel(esme, 6, &id);
+    net.turn();
+    assert_eq!(net.received(esme)[0].command_status, CommandStatus::ESME_RCANCELFAIL);
+}
+
+#[test]
+fn another_accounts_message_does_not_exist() {
+    let mut net = Net::new(2);
+    let (mine, theirs) = (net.connect(0), net.connect(1));
+    assert_eq!(net.bind(mine, "demo"), ACCEPTED_BIND);
+    assert_eq!(net.bind(theirs, "other"), ACCEPTED_BIND);
+    net.submit(mine, 2, "9999000555");
+    net.turn();
+    let id = net.received(mine).remove(0).message_id();
+    net.query(theirs, 3, &id);
+    net.cancel(theirs, 4, &id);
+    net.turn();
+    let statuses: Vec<_> = net.received(theirs).iter().map(|pdu| pdu.command_status).collect();
+    assert_eq!(statuses, [CommandStatus::ESME_RINVMSGID; 2]);
+    net.query(mine, 5, &id);
+    net.turn();
+    assert_eq!(net.received(mine)[0].command_status, CommandStatus::ESME_ROK);
+}
+
+#[test]
+fn a_failed_disk_answers_with_an_error_and_never_with_success() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.hold_disk(true);
+    net.submit(esme, 2, "12125559999");
+    net.fail_disk();
+    let received = net.received(esme);
+    assert_eq!(received[0].command_status, CommandStatus::ESME_RSYSERR, "{received:?}");
+    net.submit(esme, 3, "12125559999");
+    net.turn();
+    assert_eq!(net.received(esme)[0].command_status, CommandStatus::ESME_RSYSERR);
+}
