@@ -28,15 +28,16 @@ RECEIPT = re.compile(
     r" stat:(?P<stat>[A-Z]{5,7}) err:(?P<err>[0-9]{3}) text:(?P<text>[ -~]{0,20})"
 )
 
-# What the simulator carrier does with a destination: prefix, stat, message_state, the dlvrd count.
+# What the simulator carrier does with a destination: prefix, stat, message_state, and the receipt's dlvrd and err
+# when the digits behind the prefix are 034. A delivered message has no error.
 OUTCOMES = [
-    ("9992", "DELIVRD", 2, "001"),
-    ("9993", "EXPIRED", 3, "000"),
-    ("9994", "DELETED", 4, "000"),
-    ("9995", "UNDELIV", 5, "000"),
-    ("9996", "DELIVRD", 2, "001"),
-    ("9997", "UNKNOWN", 7, "000"),
-    ("9998", "REJECTD", 8, "000"),
+    ("9992", "DELIVRD", 2, "001", "000"),
+    ("9993", "EXPIRED", 3, "000", "034"),
+    ("9994", "DELETED", 4, "000", "034"),
+    ("9995", "UNDELIV", 5, "000", "034"),
+    ("9996", "DELIVRD", 2, "001", "000"),
+    ("9997", "UNKNOWN", 7, "000", "034"),
+    ("9998", "REJECTD", 8, "000", "034"),
 ]
 
 CONFIG = """
@@ -109,23 +110,31 @@ class Server:
                 self.print_log()
             shutil.rmtree(self.directory, ignore_errors=True)
 
+    def number(self, system_id):
+        """The account's default sending number; no two accounts have the same."""
+        options = self.accounts[system_id]
+        return options[options.index("--number") + 1]
+
     def _run(self, *arguments):
         done = subprocess.run([binary(), *map(str, arguments)], cwd=self.directory, text=True, timeout=60,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert done.returncode == 0, f"smppd {' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stdout}"
 
     def start(self):
-        """Start the server (again, after `stop`) and wait until both listeners accept."""
-        self.log = open(self.directory / "smppd.log", "ab")
+        """Start the server (again, after `stop`) and wait until it says that both listeners are ready."""
+        self.log = open(self.directory / "smppd.log", "wb")
         self.process = subprocess.Popen(
             [binary(), "serve", "--config", "config.toml", "--data-dir", self.data,
              "--listen", f"127.0.0.1:{self.tls_port}", "--listen-plain", f"127.0.0.1:{self.plain_port}",
              "--admin", f"127.0.0.1:{free_port()}", "--log-level", "info"],
             cwd=self.directory, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT)
         for port in (self.tls_port, self.plain_port):
-            if not wait_for_port(port, alive=lambda: self.process.poll() is None):
-                self.print_log()
-                raise RuntimeError(f"smppd does not listen on {port}, exit status {self.process.poll()}")
+            ready = re.compile(rf"listening.* 127\.0\.0\.1:{port}\b")
+            deadline = time.monotonic() + 30
+            while not ready.search(self.read_log()):
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"smppd does not listen on {port}, exit status {self.process.poll()}\n{self.read_log()}")
+                time.sleep(0.02)
 
     def stop(self, how=signal.SIGTERM, seconds=30):
         """Signal the server, wait for its end and return its exit status."""
@@ -139,11 +148,13 @@ class Server:
         finally:
             self.log.close()
 
-    def print_log(self):
+    def read_log(self):
         path = self.directory / "smppd.log"
-        if path.exists():
-            print("--- the end of the server's log ---")
-            print("\n".join(path.read_text(errors="replace").splitlines()[-25:]), flush=True)
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def print_log(self):
+        print("--- the end of the server's log ---")
+        print("\n".join(self.read_log().splitlines()[-25:]), flush=True)
 
     def tls_context(self):
         """A client context that trusts the certificate the server made for itself, and nothing else."""

@@ -159,7 +159,7 @@ class Kannel(harness.Suite):
     def send(self, smsc, to, text, tag, **query):
         report = f"http://127.0.0.1:{self.callbacks.server_port}/dlr?tag={tag}&type=%d&text=%A&smsc=%i"
         status, body = self.get(self.sendsms, "cgi-bin/sendsms", username="test", password=PASSWORD, smsc=smsc,
-                                **{"from": self.NUMBERS[smsc], "dlr-mask": 31, "dlr-url": report}, to=to, text=text, **query)
+                                **{"from": self.NUMBERS[smsc], "dlr-mask": 31, "dlr-url": report} | query, to=to, text=text)
         self.assertEqual(status, 202, body)
 
     def reports(self, tag):
@@ -198,10 +198,10 @@ class Kannel(harness.Suite):
                 self.assertIsNotNone(match, receipt["text"])
                 self.assertEqual((match["stat"], match["err"]), (stat, "034"))
 
-    def test_4_is_refused_a_bad_destination(self):
+    def test_4_is_refused_a_foreign_source(self):
         self.wait_online()
-        self.send("plain", "123456789012345678", "too long a number", "refused")
-        self.report("refused", 16)
+        self.send("plain", "12125551234", "not my number", "refused", **{"from": "12125559999"})
+        self.assertIn("0x0000000a", self.report("refused", 16)[0]["text"])
 
     def test_5_sends_long_and_unicode_messages(self):
         self.wait_online()
