@@ -78,6 +78,9 @@ pub struct Net {
     now: Now,
     next_connection: u64,
     is_disk_held: bool,
+    closed: Vec<Esme>,
+    /// Whether the ESMEs confirm what they get by themselves.
+    pub confirms: bool,
 }
 
 fn settings() -> Vec<AccountSettings> {
@@ -105,6 +108,8 @@ impl Net {
             now,
             next_connection: 1,
             is_disk_held: false,
+            closed: Vec::new(),
+            confirms: true,
         };
         net.start();
         net
@@ -189,6 +194,23 @@ impl Net {
         let used = self.shards[esme.0].handle_octets(self.now, esme.1, &octets);
         assert_eq!(used, octets.len(), "not taken");
         self.turn();
+    }
+
+    /// Sends octets, whatever they are.
+    pub fn send_octets(&mut self, esme: Esme, octets: &[u8]) {
+        self.shards[esme.0].handle_octets(self.now, esme.1, octets);
+        self.turn();
+    }
+
+    /// The next PDU an ESME got.
+    pub fn next_received(&mut self, esme: Esme) -> Option<Vec<u8>> {
+        let inbox = self.inboxes.get_mut(&esme)?;
+        (!inbox.is_empty()).then(|| inbox.remove(0).octets)
+    }
+
+    /// Whether the server has closed the connection.
+    pub fn is_closed(&self, esme: Esme) -> bool {
+        self.closed.contains(&esme)
     }
 
     pub fn bind(&mut self, esme: Esme, system_id: &str) -> CommandStatus {
@@ -301,6 +323,7 @@ impl Net {
             self.shards[number].take_output(connection, &mut octets);
             if self.shards[number].close_reason(connection).is_some() {
                 self.shards[number].disconnected(now, connection, CloseReason::Ours);
+                self.closed.push(Esme(number, connection));
             }
             self.take_in(Esme(number, connection), &octets);
         }
@@ -379,7 +402,7 @@ impl Net {
                 octets: rest[..length].to_vec(),
             });
             rest = &rest[length..];
-            if !header.command_id.is_response() {
+            if self.confirms && !header.command_id.is_response() {
                 let mut answer = Vec::new();
                 smppd::pdu::put_header_only(
                     header.command_id.response(),
