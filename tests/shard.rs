@@ -1,6 +1,6 @@
 //! The core of one or several shards, in memory: a clock that the test turns, a disk that obeys.
 
-#[expect(unreachable_pub, reason = "a module of helpers")]
+#[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
 use common::{ACCEPTED_BIND, Net};
