@@ -154,13 +154,19 @@ impl Found {
         Ok(Recovered { partition, journal, state: self.state })
     }
 
+    /// The number of the batch that a segment file begins with.
+    fn first_of(&self, file: u32) -> Option<Position> {
+        let header = read_header(self.identity, &segment_path(&self.journal, file)).ok()??;
+        header.ok().map(|header| header.position)
+    }
+
     /// Every whole batch behind the checkpoint, in order.
     fn each_batch(
         &self,
         mut each: impl FnMut(SegmentNumber, Position, &[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
         let mut expected = self.checkpoint.first;
-        for (segment, file) in &self.segments {
+        for (place, (segment, file)) in self.segments.iter().enumerate() {
             let path = segment_path(&self.journal, *file);
             let octets = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
             let first = BatchHeader::read(self.identity, &octets).map(|header| header.position);
@@ -184,7 +190,14 @@ impl Found {
                     path.display()
                 );
             }
+            // Where the next segment begins an earlier recovery ended: a batch that reached the disk after it,
+            // from a process that was killed while writing, was never answered for.
+            let next = self.segments.get(place + 1);
+            let next = next.and_then(|(_, file)| self.first_of(*file));
             for (position, records) in replay.batches {
+                if next.is_some_and(|next| position >= next) {
+                    break;
+                }
                 each(*segment, position, records)?;
                 expected = position.next();
             }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
@@ -42,6 +42,8 @@ const PREEMPT: Duration = Duration::from_millis(20);
 const VERIFIERS: usize = 1;
 /// Binds that may wait for them; more are refused, and may try again.
 const BINDS_MAX: usize = 1_024;
+/// How long a port may stay in use before that is an error.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 /// File descriptors kept for the journal, the state at rest and ourselves.
 const DESCRIPTORS_SPARE: u64 = 128;
 
@@ -411,21 +413,34 @@ fn reserve(config: &Config) -> Result<(Vec<Listen>, Vec<socket2::Socket>), Failu
     Ok((listen, reserved))
 }
 
+/// Tries for a while: the kernel keeps what an io_uring held for some milliseconds after its process has ended,
+/// listening sockets too.
 fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
-    let socket = |is_shared: bool, address: SocketAddr| {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        socket.set_reuse_port(is_shared)?;
-        // Connections of a server that ended a moment ago are no reason to wait.
-        socket.set_reuse_address(!is_shared)?;
-        socket.bind(&address.into())?;
-        std::io::Result::Ok(socket)
-    };
-    if address.port() != 0 {
-        let alone = socket(false, address)?;
-        alone.listen(1)?;
+    let deadline = Instant::now() + PORT_PATIENCE;
+    loop {
+        match try_reserve(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
     }
-    socket(true, address)
+}
+
+fn try_reserve(address: SocketAddr) -> std::io::Result<socket2::Socket> {
+    // A stranger that shares the port as well (another smppd of this user) would not be in the way of a bind;
+    // it would take half of the connections. One that answers is there.
+    let local = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let host: IpAddr = if address.ip().is_unspecified() { local } else { address.ip() };
+    let probe = SocketAddr::new(host, address.port());
+    if address.port() != 0 && TcpStream::connect_timeout(&probe, Duration::from_secs(1)).is_ok() {
+        return Err(std::io::ErrorKind::AddrInUse.into());
+    }
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Raises the limit of open files as far as it goes, and says so when it is short.
