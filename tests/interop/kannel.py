@@ -186,7 +186,7 @@ class Kannel(harness.Suite):
                 receipt = self.report(f"ok-{smsc}", 1)[0]
                 match = RECEIPT.fullmatch(receipt["text"])
                 self.assertIsNotNone(match, receipt["text"])
-                self.assertEqual((match["stat"], match["dlvrd"], match["err"], match["text"]), ("DELIVRD", "001", "000", "hello from Kannel"))
+                self.assertEqual(match.group("stat", "dlvrd", "err", "text"), ("DELIVRD", "001", "000", "hello from Kannel"))
 
     def test_3_learns_of_failures(self):
         self.wait_online()

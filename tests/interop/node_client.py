@@ -18,16 +18,16 @@ ACCOUNTS = {
 }
 
 
-def run_node(url, *names):
-    """Run node_client.js (or only the tests whose names contain one of `names`); its exit status."""
+def run_node(url, *names, **how):
+    """Run node_client.js (or only the tests whose names contain one of `names`)."""
     numbers = {system_id: options[1] for system_id, options in ACCOUNTS.items()}
     command = ["node", HERE / "node_client.js", url, json.dumps(numbers), *names]
-    return subprocess.run(command, env=os.environ | {"NODE_PATH": str(NODE_PATH)}, timeout=150).returncode
+    return subprocess.run(command, env=os.environ | {"NODE_PATH": str(NODE_PATH)}, timeout=150, **how)
 
 
 if __name__ == "__main__":
     with Server(ACCOUNTS) as server:
-        status = run_node(server.tls_url, *sys.argv[1:])
+        status = run_node(server.tls_url, *sys.argv[1:]).returncode
         if status:
             server.print_log()
     sys.exit(status)

@@ -113,11 +113,11 @@ class Rusmpp(harness.Suite):
     def test_every_data_coding(self):
         async def body():
             session = await Session.bound(self.server)
-            for coding, octets in ((DataCoding.McSpecific(), b"plain"), (DataCoding.Ia5(), b"ascii"),
-                                   (DataCoding.Latin1(), "caf\u00e9".encode("latin-1")), (DataCoding.Ucs2(), "\u4f60\u597d".encode("utf-16-be"))):
-                reply = "reply ".encode("utf-16-be" if len(octets) == 4 and octets[0] == 0x4F else "ascii")
-                await session.submit(message=reply + octets, data_coding=coding)
-                pdu = await session.until(lambda pdu: bytes(pdu.short_message) == octets)
+            for coding, text, encoding in ((DataCoding.McSpecific(), "plain", "ascii"), (DataCoding.Ia5(), "IA5", "ascii"),
+                                           (DataCoding.Latin1(), "caf\u00e9", "latin-1"),
+                                           (DataCoding.Ucs2(), "\u4f60\u597d", "utf-16-be")):
+                await session.submit(message=f"reply {text}".encode(encoding), data_coding=coding)
+                pdu = await session.until(lambda pdu: bytes(pdu.short_message) == text.encode(encoding))
                 self.assertIn("message_type: Default", repr(pdu.esm_class))
             with self.assertRaisesRegex(UnexpectedResponseException, "status: EsmeRinvdcs"):
                 await session.submit(data_coding=DataCoding.Jis())

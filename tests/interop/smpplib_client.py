@@ -4,7 +4,6 @@
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 

@@ -57,7 +57,7 @@ class Dissection(unittest.TestCase):
             try:
                 while not dumpcap.stderr.readline().startswith("File:"):
                     assert dumpcap.poll() is None, "dumpcap does not capture"
-                cls.node_status = run_node(server.plain_url)
+                cls.session = run_node(server.plain_url, stdout=subprocess.PIPE, text=True)
                 time.sleep(1)
             finally:
                 dumpcap.send_signal(signal.SIGINT)
@@ -104,7 +104,7 @@ class Dissection(unittest.TestCase):
         return [pdu for pdu in self.pdus if is_a(pdu, 0x05) and pdu.number("esm.submit.msg_type") in (RECEIPT_TYPE, NOTIFICATION_TYPE)]
 
     def test_session_itself_passes(self):
-        self.assertEqual(self.node_status, 0)
+        self.assertEqual(self.session.returncode, 0, self.session.stdout)
 
     def test_capture_is_complete(self):
         self.assertRegex(self.capture_report, r"/0 \(pcap:0/")

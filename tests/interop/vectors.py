@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import harness
@@ -198,7 +199,8 @@ class Vectors(harness.Suite):
     def test_old_tls_is_refused(self):
         context = self.server.tls_context()
         context.set_ciphers("ALL:@SECLEVEL=0")
-        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
         with self.assertRaises(OSError):
             Session(self.server, context)
 
