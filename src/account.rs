@@ -111,14 +111,22 @@ impl AccountSettings {
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let length = self.system_id.len();
         if !(1..=15).contains(&length) || !self.system_id.bytes().all(|octet| octet.is_ascii_graphic()) {
-            return Err(("system_id", format!("\"{}\" is not 1 to 15 printable ASCII characters", self.system_id)));
+            return Err((
+                "system_id",
+                format!("\"{}\" is not 1 to 15 printable ASCII characters", self.system_id),
+            ));
         }
         for number in &self.numbers {
             let digits = number.strip_prefix('+').unwrap_or(number);
-            let is_number = (1..=20).contains(&digits.len()) && digits.bytes().all(|octet| octet.is_ascii_digit());
-            let is_name = (1..=11).contains(&number.len()) && number.bytes().all(|octet| octet.is_ascii_graphic());
+            let is_number =
+                (1..=20).contains(&digits.len()) && digits.bytes().all(|octet| octet.is_ascii_digit());
+            let is_name =
+                (1..=11).contains(&number.len()) && number.bytes().all(|octet| octet.is_ascii_graphic());
             if !is_number && !is_name {
-                return Err(("numbers", format!("\"{number}\" is neither a number nor a name of at most 11 characters")));
+                return Err((
+                    "numbers",
+                    format!("\"{number}\" is neither a number nor a name of at most 11 characters"),
+                ));
             }
         }
         Ok(())
@@ -162,11 +170,9 @@ impl<'de> Deserialize<'de> for StatusName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let number = text.strip_prefix("0x").and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        number
-            .map(CommandStatus)
-            .or_else(|| CommandStatus::from_name(&text))
-            .map(Self)
-            .ok_or_else(|| serde::de::Error::custom(format!("\"{text}\" is neither a command_status nor 0x and digits")))
+        number.map(CommandStatus).or_else(|| CommandStatus::from_name(&text)).map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!("\"{text}\" is neither a command_status nor 0x and digits"))
+        })
     }
 }
 
@@ -232,7 +238,10 @@ impl Account {
 
     /// Whether it may send from this source_addr, given without a leading `+`.
     pub fn owns_number(&self, digits: &[u8]) -> bool {
-        self.settings.numbers.iter().any(|number| number.strip_prefix('+').unwrap_or(number).as_bytes() == digits)
+        self.settings
+            .numbers
+            .iter()
+            .any(|number| number.strip_prefix('+').unwrap_or(number).as_bytes() == digits)
     }
 
     /// What the account is told instead of `status`.
@@ -260,12 +269,14 @@ impl Accounts {
             accounts: self
                 .accounts
                 .iter()
-                .map(|account| Arc::new(Account {
-                    index: account.index,
-                    settings: account.settings.clone(),
-                    limits: Arc::clone(&account.limits),
-                    removed: true,
-                }))
+                .map(|account| {
+                    Arc::new(Account {
+                        index: account.index,
+                        settings: account.settings.clone(),
+                        limits: Arc::clone(&account.limits),
+                        removed: true,
+                    })
+                })
                 .collect(),
             by_name: self.by_name.clone(),
             by_number: HashMap::new(),
@@ -385,7 +396,8 @@ mod tests {
 
     #[test]
     fn numbers_find_their_account_with_and_without_plus() {
-        let settings = AccountSettings { numbers: vec!["+12125550100".into()], ..AccountSettings::new("demo", "") };
+        let settings =
+            AccountSettings { numbers: vec!["+12125550100".into()], ..AccountSettings::new("demo", "") };
         let table = Accounts::default().reload(vec![settings]);
         let demo = table.owner_of(b"12125550100").expect("demo");
         assert!(demo.owns_number(b"12125550100"));

@@ -11,10 +11,10 @@ pub mod message;
 pub mod metrics;
 pub mod pdu;
 pub mod route;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod session;
 pub mod shard;
 pub mod store;
 pub mod throttle;
 pub mod time;
-#[cfg(feature = "server")]
-pub mod server;

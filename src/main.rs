@@ -10,7 +10,7 @@ use smppd::server::serve;
 fn main() -> ExitCode {
     match Cli::parse().perform() {
         Ok(Task::Serve(config, args)) => {
-            serve(*config, || effective_config(&args).map_err(|error| error.to_string()))
+            serve(&config, || effective_config(&args).map_err(|error| error.to_string()))
         }
         // A reader that has seen enough, such as `head`, is no failure of ours.
         Ok(Task::Print(text)) => {

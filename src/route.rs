@@ -35,7 +35,8 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins() {
-        let routes = Routes::new([("", 0), ("1", 1), ("1212", 2)].map(|(p, c)| (p.to_owned(), CarrierIndex(c))));
+        let routes =
+            Routes::new([("", 0), ("1", 1), ("1212", 2)].map(|(p, c)| (p.to_owned(), CarrierIndex(c))));
         let table: [(&[u8], u8); 4] = [(b"4412345", 0), (b"13125550100", 1), (b"12125550100", 2), (b"", 0)];
         for (destination, carrier) in table {
             assert_eq!(routes.find(destination), Some(CarrierIndex(carrier)), "{destination:?}");

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant as StdInstant};
 
 use hdrhistogram::Histogram;
@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use smppd::pdu::receipt::ParsedReceipt;
 use smppd::pdu::{
-    Address, Bind, CommandId, CommandStatus, DataCoding, EsmClass, InterfaceVersion, Npi, Pdu, RegisteredDelivery,
-    ShortMessage, Tlvs, Ton,
+    Address, Bind, CommandId, CommandStatus, DataCoding, EsmClass, InterfaceVersion, Npi, Pdu,
+    RegisteredDelivery, ShortMessage, Tlvs, Ton,
 };
 use smppd::session::{BindMode, Received, Session, SessionSettings, Side};
 use smppd::time::Instant;
@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) budget: AtomicU64,
     pub(crate) drain: Duration,
     pub(crate) referee: Referee,
+    /// Receipts that are due, over all connections: they go to any session of the account.
+    pub(crate) due: AtomicI64,
 }
 
 /// What a connection saw.
@@ -50,8 +52,11 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn new() -> Self {
-        // Three significant digits, any value.
-        let histogram = || Histogram::new(3).unwrap_or_else(|_| unreachable!("3 is a valid precision"));
+        // Three significant digits, up to an hour.
+        let histogram = || {
+            Histogram::new_with_max(3_600_000_000, 3)
+                .unwrap_or_else(|_| unreachable!("valid bounds and precision"))
+        };
         Self {
             accepted: 0,
             refused: 0,
@@ -102,7 +107,6 @@ pub(crate) struct Esme {
     start: StdInstant,
     outcome: Outcome,
     in_flight: usize,
-    receipts_due: u64,
     own_ids: std::collections::HashMap<Box<[u8]>, StdInstant>,
 }
 
@@ -117,7 +121,8 @@ impl Esme {
             None => Box::new(socket),
             Some(config) => {
                 let name = ServerName::try_from("localhost").map_err(|error| wrong(&error))?;
-                let client = ClientConnection::new(Arc::clone(config), name).map_err(|error| wrong(&error))?;
+                let client =
+                    ClientConnection::new(Arc::clone(config), name).map_err(|error| wrong(&error))?;
                 Box::new(StreamOwned::new(client, socket))
             }
         };
@@ -130,7 +135,7 @@ impl Esme {
         let session = Session::new(Side::Esme, settings, Instant::ZERO);
         let outcome = Outcome::new();
         let own_ids = std::collections::HashMap::new();
-        Ok(Self { plan, stream, session, start, outcome, in_flight: 0, receipts_due: 0, own_ids })
+        Ok(Self { plan, stream, session, start, outcome, in_flight: 0, own_ids })
     }
 
     /// Binds, submits, waits for what is due, unbinds.
@@ -159,7 +164,7 @@ impl Esme {
                     self.outcome.submitting = begin.elapsed();
                 }
                 let until = *drain_until.get_or_insert_with(|| StdInstant::now() + self.plan.drain);
-                if self.receipts_due == 0 || StdInstant::now() >= until {
+                if self.plan.due.load(Ordering::Relaxed) <= 0 || StdInstant::now() >= until {
                     self.unbind();
                     return Ok(self.outcome);
                 }
@@ -196,18 +201,19 @@ impl Esme {
                     _ => {
                         self.in_flight -= 1;
                         let Some(sent) = request.token else { continue };
-                        match pdu {
-                            Pdu::SubmitSmResp(body) if status == CommandStatus::ESME_ROK => {
-                                self.outcome.accepted += 1;
-                                let micros = at.saturating_duration_since(sent).as_micros() as u64;
-                                self.outcome.response_micros.saturating_record(micros);
-                                self.plan.referee.response(body.message_id);
-                                if self.plan.receipts {
-                                    self.own_ids.insert(body.message_id.into(), sent);
-                                    self.receipts_due += 1;
-                                }
+                        if let Pdu::SubmitSmResp(body) = pdu
+                            && status == CommandStatus::ESME_ROK
+                        {
+                            self.outcome.accepted += 1;
+                            let micros = at.saturating_duration_since(sent).as_micros() as u64;
+                            self.outcome.response_micros.saturating_record(micros);
+                            self.plan.referee.response(body.message_id);
+                            if self.plan.receipts {
+                                self.own_ids.insert(body.message_id.into(), sent);
+                                self.plan.due.fetch_add(1, Ordering::Relaxed);
                             }
-                            _ => self.outcome.refused += 1,
+                        } else {
+                            self.outcome.refused += 1;
                         }
                     }
                 },
@@ -217,8 +223,7 @@ impl Esme {
                             ParsedReceipt::parse(deliver.short_message).and_then(|receipt| receipt.message_id)
                     {
                         self.outcome.receipts += 1;
-                        // Receipts go to any session of the account, so each waits for as many as it caused.
-                        self.receipts_due = self.receipts_due.saturating_sub(1);
+                        self.plan.due.fetch_sub(1, Ordering::Relaxed);
                         let sent = self.own_ids.remove(id);
                         self.plan.referee.receipt(id, sent.is_some());
                         if let Some(sent) = sent {
@@ -226,7 +231,11 @@ impl Esme {
                             self.outcome.receipt_micros.saturating_record(micros);
                         }
                     }
-                    self.session.respond_header(header.command_id, CommandStatus::ESME_ROK, header.sequence_number);
+                    self.session.respond_header(
+                        header.command_id,
+                        CommandStatus::ESME_ROK,
+                        header.sequence_number,
+                    );
                 }
                 Received::Notice(_) => {}
                 Received::Unbind => return Err("the server unbound".to_owned()),
@@ -280,7 +289,10 @@ impl Esme {
     fn flush(&mut self) -> Result<(), String> {
         let output = self.session.output();
         if !output.is_empty() {
-            self.stream.write_all(output).and_then(|()| self.stream.flush()).map_err(|error| error.to_string())?;
+            self.stream
+                .write_all(output)
+                .and_then(|()| self.stream.flush())
+                .map_err(|error| error.to_string())?;
             output.clear();
         }
         Ok(())

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -87,10 +87,12 @@ fn run(options: &Options) -> Result<Vec<String>, String> {
         receipts: options.receipts,
         destination: options.destination.clone(),
         text: vec![b'x'; options.octets],
-        until: Instant::now() + Duration::from_secs(if options.count.is_some() { 3_600 } else { options.seconds }),
+        until: Instant::now()
+            + Duration::from_secs(if options.count.is_some() { 3_600 } else { options.seconds }),
         budget: AtomicU64::new(options.count.unwrap_or(u64::MAX)),
         drain: Duration::from_secs(options.drain_seconds),
         referee: referee::Referee::default(),
+        due: AtomicI64::new(0),
     });
     let start = Instant::now();
     let threads: Vec<_> = (0..options.connections)
@@ -125,7 +127,11 @@ fn report(options: &Options, total: &Outcome, elapsed: Duration) {
     );
     println!("accepted   {:>10}  {:>10.0}/s", total.accepted, total.accepted as f64 / submitting);
     if options.receipts {
-        println!("receipts   {:>10}  {:>10.0}/s", total.receipts, total.receipts as f64 / elapsed.as_secs_f64());
+        println!(
+            "receipts   {:>10}  {:>10.0}/s",
+            total.receipts,
+            total.receipts as f64 / elapsed.as_secs_f64()
+        );
     }
     if total.refused > 0 {
         println!("refused    {:>10}", total.refused);

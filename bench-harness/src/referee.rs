@@ -58,11 +58,16 @@ impl Referee {
             (unknown, "receipts for messages that were never answered"),
             (early, "receipts before their responses"),
         ];
-        kinds.into_iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}")).collect()
+        kinds
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, kind)| format!("{count} {kind}"))
+            .collect()
     }
 
     fn with(&self, id: &[u8], change: impl FnOnce(&mut Seen)) {
-        let place = id.iter().fold(0_usize, |hash, octet| hash.wrapping_mul(31).wrapping_add(usize::from(*octet)));
+        let place =
+            id.iter().fold(0_usize, |hash, octet| hash.wrapping_mul(31).wrapping_add(usize::from(*octet)));
         let shard = &self.shards[place % self.shards.len()];
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         match shard.entry(id.into()) {
@@ -87,7 +92,8 @@ mod tests {
         referee.receipt(b"3", true);
         referee.receipt(b"1", true);
         let faults = referee.verdict(true).join("; ");
-        for kind in ["given out twice", "lost", "delivered twice", "never answered", "before their responses"] {
+        for kind in ["given out twice", "lost", "delivered twice", "never answered", "before their responses"]
+        {
             assert!(faults.contains(kind), "{kind}: {faults}");
         }
     }

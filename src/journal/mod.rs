@@ -80,8 +80,12 @@ impl<E> Journal<E> {
 
     /// What everything appended so far earns, once it is durable.
     pub fn earn(&mut self, earned: E) {
-        let last = if self.open.is_empty() { Position(self.position.0 - 1) } else { self.position };
-        self.earned.push_back((last, earned));
+        self.earned.push_back((self.last(), earned));
+    }
+
+    /// The batch of the last record appended: once it is durable, so is everything so far.
+    pub fn last(&self) -> Position {
+        if self.open.is_empty() { Position(self.position.0 - 1) } else { self.position }
     }
 
     /// The batch that the next record goes to.

@@ -190,7 +190,8 @@ impl<'a> Record<'a> {
             return Ok(None);
         }
         let length = octets.first_chunk().map(|prefix| u32::from_le_bytes(*prefix) as usize);
-        let length = length.filter(|length| (PREFIX_OCTETS..=octets.len()).contains(length)).ok_or(RecordError)?;
+        let length =
+            length.filter(|length| (PREFIX_OCTETS..=octets.len()).contains(length)).ok_or(RecordError)?;
         let (record, rest) = octets.split_at(length);
         *octets = rest;
         Self::read(record[4], &record[PREFIX_OCTETS..]).map(Some)

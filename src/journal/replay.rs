@@ -106,7 +106,8 @@ mod tests {
     }
 
     fn read(octets: &[u8]) -> Result<(usize, ReplayEnd), SegmentFault> {
-        replay_segment(IDENTITY, SEGMENT, Position(10), octets).map(|replay| (replay.batches.len(), replay.end))
+        replay_segment(IDENTITY, SEGMENT, Position(10), octets)
+            .map(|replay| (replay.batches.len(), replay.end))
     }
 
     #[test]

@@ -34,7 +34,12 @@ pub struct Ring {
 
 impl Ring {
     /// A ring that goes on behind `in_use` (oldest first) with a fresh segment; all files below `files` exist.
-    pub fn resume(segment_octets: u64, in_use: &[(SegmentNumber, u32)], last: SegmentNumber, files: u32) -> Self {
+    pub fn resume(
+        segment_octets: u64,
+        in_use: &[(SegmentNumber, u32)],
+        last: SegmentNumber,
+        files: u32,
+    ) -> Self {
         let free = (0..files).filter(|file| in_use.iter().all(|(_, used)| used != file)).collect();
         Self {
             segment_octets,

@@ -228,8 +228,16 @@ mod tests {
 
     #[test]
     fn other_texts_name_no_message() {
-        let texts: [&[u8]; 8] =
-            [b"", b"0", b"nosuchid", b"0123456789", b"00000001", b"8000000a", b"99999999999999999999", b"1 2"];
+        let texts: [&[u8]; 8] = [
+            b"",
+            b"0",
+            b"nosuchid",
+            b"0123456789",
+            b"00000001",
+            b"8000000a",
+            b"99999999999999999999",
+            b"1 2",
+        ];
         for text in texts {
             assert_eq!(MessageId::parse(text), None, "{text:?}");
         }

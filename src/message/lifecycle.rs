@@ -86,7 +86,11 @@ pub fn next(state: State, event: Event) -> Result<State, Refused> {
         (State::Scheduled | State::Queued, Event::Forwarded | Event::Deferred) => Err(Refused::NotAttempted),
 
         (State::Attempting | State::Forwarded, Event::Reported(report)) => {
-            if report.is_final() { Ok(State::Final(report)) } else { Ok(State::Forwarded) }
+            if report.is_final() {
+                Ok(State::Final(report))
+            } else {
+                Ok(State::Forwarded)
+            }
         }
         (State::Scheduled | State::Queued, Event::Reported(report)) => {
             // Only our own refusal (no route, retries used up) ends a message nobody was offered.

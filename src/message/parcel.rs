@@ -28,6 +28,14 @@ impl ParcelKey {
     pub const FINAL_RECEIPT: u8 = 1;
     /// The first intermediate notification; the others count on from here.
     pub const NOTIFICATION_FIRST: u8 = 2;
+    /// Intermediate notifications that one message can have; later ones are not sent.
+    pub const NOTIFICATIONS_MAX: u8 = 3;
+
+    /// Every parcel that can be about a message.
+    pub fn about(id: MessageId) -> impl Iterator<Item = Self> {
+        let last = Self::NOTIFICATION_FIRST + Self::NOTIFICATIONS_MAX - 1;
+        (Self::FINAL_RECEIPT..=last).map(move |part| Self { id, part })
+    }
 }
 
 /// A deliver_sm on its way to an account, in the form of its record; cheap to share between cores.

@@ -1,9 +1,9 @@
 //! Cell broadcast, new in v5.0: broadcast_sm, query_broadcast_sm, cancel_broadcast_sm.
 
 use super::address::Address;
+use super::coding::DataCoding;
 use super::command::CommandId;
 use super::frame::Unreadable;
-use super::coding::DataCoding;
 use super::tlv::Tlvs;
 use super::wire::{self, FieldTooLong, Reader, put_c_octets};
 

@@ -1,9 +1,9 @@
 //! data_sm: a message in its TLVs, with few mandatory fields.
 
 use super::address::Address;
+use super::coding::DataCoding;
 use super::command::CommandId;
 use super::frame::Unreadable;
-use super::coding::DataCoding;
 use super::short_message::{EsmClass, RegisteredDelivery};
 use super::tlv::Tlvs;
 use super::wire::{self, FieldTooLong, Reader, put_c_octets};

@@ -22,8 +22,8 @@ pub mod wire;
 
 pub use address::{Address, Npi, Ton};
 pub use bind::{Bind, BindResp, Outbind};
-pub use coding::{Alphabet, DataCoding, Unmappable};
 pub use broadcast::{BroadcastSm, CancelBroadcastSm, QueryBroadcastSm};
+pub use coding::{Alphabet, DataCoding, Unmappable};
 pub use command::{CommandId, CommandStatus, InterfaceVersion};
 pub use data::DataSm;
 pub use frame::{Answer, Frame, Framing, HEADER_OCTETS, Header, Unreadable, next_frame, put_header_only};

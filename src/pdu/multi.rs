@@ -1,9 +1,9 @@
 //! submit_multi: one short message to many destinations, and which of them failed.
 
 use super::address::Address;
+use super::coding::DataCoding;
 use super::command::{CommandId, CommandStatus};
 use super::frame::Unreadable;
-use super::coding::DataCoding;
 use super::short_message::{EsmClass, RegisteredDelivery};
 use super::tlv::Tlvs;
 use super::wire::{self, FieldTooLong, Reader, put_c_octets, put_short_message};

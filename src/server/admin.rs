@@ -58,7 +58,11 @@ fn metrics(pulses: &[Arc<Pulse>]) -> String {
         _ = write!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}\n", help.trim());
     }
     for (core, pulse) in pulses.iter().enumerate() {
-        _ = writeln!(text, "smppd_core_heartbeats_total{{core=\"{core}\"}} {}", pulse.ticks.load(Ordering::Relaxed));
+        _ = writeln!(
+            text,
+            "smppd_core_heartbeats_total{{core=\"{core}\"}} {}",
+            pulse.ticks.load(Ordering::Relaxed)
+        );
     }
     text
 }

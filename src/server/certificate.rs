@@ -34,14 +34,16 @@ pub(super) fn ensure(config: &Config) -> Result<bool, String> {
         return Ok(false);
     }
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).map_err(|error| format!("no certificate could be made: {error}"))?;
+    let made = rcgen::generate_simple_self_signed(names)
+        .map_err(|error| format!("no certificate could be made: {error}"))?;
     if let Some(folder) = certificate.parent() {
         fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     }
     let write = |path: &Path, text: &str, mode: u32| {
         let mut options = fs::OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(mode).open(path);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("{}: {error}", path.display()))
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|error| format!("{}: {error}", path.display()))
     };
     write(&key, &made.signing_key.serialize_pem(), 0o600)?;
     write(&certificate, &made.cert.pem(), 0o644)?;
@@ -62,7 +64,8 @@ pub(super) fn load(config: &Config) -> Result<Arc<ServerConfig>, String> {
     if chain.is_empty() {
         return Err(in_certificate(&"no certificate in PEM form"));
     }
-    let private = PrivateKeyDer::from_pem_file(&key).map_err(|error| format!("{}: {error}", key.display()))?;
+    let private =
+        PrivateKeyDer::from_pem_file(&key).map_err(|error| format!("{}: {error}", key.display()))?;
     let mut tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?

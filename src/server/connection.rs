@@ -62,7 +62,12 @@ struct Connection {
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Runs a connection to its end. A panic ends this connection alone.
-pub(super) async fn run(core: SharedCore, stream: TcpStream, transport: Transport, settings: ConnectionSettings) {
+pub(super) async fn run(
+    core: SharedCore,
+    stream: TcpStream,
+    transport: Transport,
+    settings: ConnectionSettings,
+) {
     let id = core.next_connection();
     let Ok(peer) = stream.peer_addr() else { return };
     _ = stream.set_nodelay(true);
@@ -87,9 +92,8 @@ pub(super) async fn run(core: SharedCore, stream: TcpStream, transport: Transpor
     if connection.transport.is_handshaking() {
         core.handshakes.set(core.handshakes.get() + 1);
     }
-    let outcome = AssertUnwindSafe(futures_lite::future::poll_fn(|cx| connection.poll(&core, cx)))
-        .catch_unwind()
-        .await;
+    let outcome =
+        AssertUnwindSafe(futures_lite::future::poll_fn(|cx| connection.poll(&core, cx))).catch_unwind().await;
     if !connection.is_open && matches!(connection.transport, Transport::Tls(_)) {
         core.handshakes.set(core.handshakes.get() - 1);
     }
@@ -235,7 +239,8 @@ impl Connection {
         drop(buffers);
         if !self.transport.is_handshaking() {
             self.open(core);
-            let used = core.with(Some(self.id), |shard, now| shard.handle_octets(now, self.id, &plain_octets));
+            let used =
+                core.with(Some(self.id), |shard, now| shard.handle_octets(now, self.id, &plain_octets));
             keep(&mut self.plain, &plain_octets[used..]);
         }
         plain_octets.clear();
@@ -286,7 +291,10 @@ impl Connection {
 
     /// Takes the session's output, unless enough of it waits already.
     fn encrypt(&mut self, core: &Core) -> io::Result<()> {
-        if !self.is_open || self.is_closing || self.pending.len() - self.sent > self.settings.output_octets_max {
+        if !self.is_open
+            || self.is_closing
+            || self.pending.len() - self.sent > self.settings.output_octets_max
+        {
             return Ok(());
         }
         let mut buffers = core.buffers.borrow_mut();

@@ -203,7 +203,8 @@ impl Core {
     pub(super) fn is_settled(&self) -> bool {
         let shard = self.shard.borrow();
         shard.partitions().iter().zip(&self.is_writing).all(|(partition, is_writing)| {
-            partition.has_failed() || (!is_writing.get() && !partition.has_batch() && !partition.has_store_ops())
+            partition.has_failed()
+                || (!is_writing.get() && !partition.has_batch() && !partition.has_store_ops())
         })
     }
 

@@ -116,7 +116,12 @@ pub(super) fn prepare(folder: &Path, files: u32, count: u32, segment_octets: u64
     for file in files..count {
         let path = segment_path(folder, file);
         let filled = (|| {
-            let mut segment = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            let mut segment = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)?;
             let zeros = vec![0; FILL_OCTETS];
             for _ in 0..segment_octets / FILL_OCTETS as u64 {
                 segment.write_all(&zeros)?;

@@ -25,7 +25,7 @@ use crate::server::mesh::{Inbound, MailSender, Mailbox};
 use crate::server::password::Verifier;
 use crate::server::state::Order;
 use crate::server::tls::Transport;
-use crate::shard::Shard;
+use crate::shard::{Commit, Shard};
 use crate::store::StoreDone;
 
 /// The heartbeat. An executor of glommio can fall asleep with work in its queue; a timer that is always due
@@ -187,7 +187,8 @@ async fn accept(
             }
         };
         let transport = if is_tls {
-            let config = core.tls.read().map_or_else(|lock| Arc::clone(&lock.into_inner()), |tls| Arc::clone(&tls));
+            let config =
+                core.tls.read().map_or_else(|lock| Arc::clone(&lock.into_inner()), |tls| Arc::clone(&tls));
             match Transport::tls(config) {
                 Ok(transport) => transport,
                 Err(error) => {
@@ -205,8 +206,8 @@ async fn accept(
 /// Writes the batches of one partition, one at a time: the next grows while this one is on its way.
 async fn write_journal(core: SharedCore, place: usize, mut files: JournalFiles) {
     loop {
-        let (position, mut batch) = futures_lite::future::poll_fn(|cx| {
-            match core.shard.borrow_mut().take_batch(place) {
+        let (position, mut batch) =
+            futures_lite::future::poll_fn(|cx| match core.shard.borrow_mut().take_batch(place) {
                 Some(taken) => {
                     core.is_writing[place].set(true);
                     Poll::Ready(taken)
@@ -215,9 +216,8 @@ async fn write_journal(core: SharedCore, place: usize, mut files: JournalFiles) 
                     core.journal_bells[place].arm(cx.waker());
                     Poll::Pending
                 }
-            }
-        })
-        .await;
+            })
+            .await;
         if let Some(keep) = core.released[place].take() {
             files.release_below(keep);
         }
@@ -229,12 +229,15 @@ async fn write_journal(core: SharedCore, place: usize, mut files: JournalFiles) 
                 let in_use = files.segments_in_use();
                 core.is_writing[place].set(false);
                 core.with(None, |shard, now| {
-                    shard.committed(now, place, position, segment, batch, in_use, micros);
+                    let commit = Commit { position, batch, segment, segments_in_use: in_use, micros };
+                    shard.committed(now, place, commit);
                 });
             }
             Err(error) => {
                 core.is_writing[place].set(false);
-                core.with(None, |shard, now| shard.failed(now, place, &format!("the journal failed: {error}")));
+                core.with(None, |shard, now| {
+                    shard.failed(now, place, &format!("the journal failed: {error}"));
+                });
                 return;
             }
         }
@@ -281,10 +284,11 @@ fn take_mail(core: &SharedCore, mailbox: &Mailbox) -> bool {
                     shard.failed(now, place, &reason);
                 }
             }
-            Inbound::Reload(accounts, routes) => shard.reload(now, Rc::new(Accounts::clone(&accounts)), routes),
+            Inbound::Reload(accounts, routes) => {
+                shard.reload(now, Rc::new(Accounts::clone(&accounts)), routes);
+            }
             Inbound::Drain => core.is_draining.set(true),
         });
     }
     count > 0
 }
-

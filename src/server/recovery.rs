@@ -87,8 +87,8 @@ impl Found {
             let mib = (u64::from(SEGMENTS_READY) * config.journal_segment_octets) >> 20;
             format!("{}: {error} (the journal needs {mib} MiB of free space)", journal.display())
         };
-        let files =
-            disk::prepare(&journal, files, SEGMENTS_READY, config.journal_segment_octets).map_err(in_journal)?;
+        let files = disk::prepare(&journal, files, SEGMENTS_READY, config.journal_segment_octets)
+            .map_err(in_journal)?;
         Ok(Self { number, journal, state, identity, checkpoint, segments, newest, files })
     }
 
@@ -101,7 +101,9 @@ impl Found {
             self.checkpoint.credits_used.iter().map(|(system_id, _)| system_id.clone()).collect();
         for value in self.state.rest() {
             let value = value.map_err(|error| format!("partition {}: {error}", self.number))?;
-            names.extend(value.get(8..).and_then(|mut record| Record::take(&mut record).ok()?).and_then(system_id));
+            names.extend(
+                value.get(8..).and_then(|mut record| Record::take(&mut record).ok()?).and_then(system_id),
+            );
         }
         self.each_batch(|_, _, mut records| {
             while let Ok(Some(record)) = Record::take(&mut records) {
@@ -177,7 +179,10 @@ impl Found {
                 )
             })?;
             if replay.end == ReplayEnd::Torn {
-                log::warn!("{}: a batch was being written when the server stopped; it was not answered", path.display());
+                log::warn!(
+                    "{}: a batch was being written when the server stopped; it was not answered",
+                    path.display()
+                );
             }
             for (position, records) in replay.batches {
                 each(*segment, position, records)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -56,8 +56,8 @@ impl<T: Into<String>> From<T> for Failure {
 
 /// Runs the server until it is told to stop. 0 after a clean stop, 1 when it could not start or failed.
 /// `read_again` gives the configuration as it is by then, at each SIGHUP.
-pub fn serve(config: Config, read_again: impl Fn() -> Result<Config, String>) -> ExitCode {
-    let outcome = run(&config, &read_again);
+pub fn serve(config: &Config, read_again: impl Fn() -> Result<Config, String>) -> ExitCode {
+    let outcome = run(config, &read_again);
     watch::flush_log();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,6 +70,9 @@ pub fn serve(config: Config, read_again: impl Fn() -> Result<Config, String>) ->
 
 fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Result<(), Failure> {
     watch::start_log(&config.log_level).map_err(|error| format!("no thread for the log: {error}"))?;
+    // Before anything that others can see: a signal that comes early is served late, not deadly.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| format!("signals cannot be caught: {error}"))?;
     probe_io_uring()?;
     let cores = core_count(config)?;
     let _lock = lock(&config.data_dir)?;
@@ -120,7 +123,7 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     // The greeting is for whoever started us; a closed pipe is no reason to stop.
     _ = std::io::stdout().flush();
 
-    server.wait(read_again, accounts, &tls)
+    server.wait(signals, read_again, accounts, &tls)
 }
 
 /// The running server, as the main thread sees it.
@@ -149,7 +152,8 @@ impl Server {
         let verifier = Verifier::start(VERIFIERS, BINDS_MAX)
             .map_err(|error| format!("no thread to verify passwords: {error}"))?;
         // From every core (its own slot is for the verifier), from the partitions' threads, and from us.
-        let (senders, mailboxes): (Vec<Vec<MailSender>>, Vec<_>) = (0..cores).map(|_| mailbox(cores + 2)).unzip();
+        let (senders, mailboxes): (Vec<Vec<MailSender>>, Vec<_>) =
+            (0..cores).map(|_| mailbox(cores + 2)).unzip();
         let pulses: Vec<Arc<Pulse>> = (0..cores).map(|_| Arc::new(Pulse::default())).collect();
         watch::watch(pulses.clone()).map_err(|error| format!("no thread for the watchdog: {error}"))?;
 
@@ -256,12 +260,11 @@ impl Server {
     /// Serves signals until one says to stop, then stops.
     fn wait(
         self,
+        mut signals: Signals,
         read_again: &dyn Fn() -> Result<Config, String>,
         mut accounts: Arc<Accounts>,
         tls: &RwLock<Arc<ServerConfig>>,
     ) -> Result<(), Failure> {
-        let mut signals =
-            Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|error| format!("signals cannot be caught: {error}"))?;
         for signal in signals.forever() {
             if signal != SIGHUP {
                 break;
@@ -319,7 +322,9 @@ fn carriers_of(carriers: &[(String, CarrierSettings)]) -> Vec<Box<dyn Carrier>> 
     carriers
         .iter()
         .map(|(_, settings)| match settings {
-            CarrierSettings::Simulator(settings) => Box::new(Simulator::new(settings.clone())) as Box<dyn Carrier>,
+            CarrierSettings::Simulator(settings) => {
+                Box::new(Simulator::new(settings.clone())) as Box<dyn Carrier>
+            }
         })
         .collect()
 }
@@ -359,13 +364,10 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
     let shown = data_dir.display();
     fs::create_dir_all(data_dir).map_err(|error| format!("data_dir {shown}: {error}"))?;
     let path = data_dir.join("LOCK");
-    let mut file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|error| format!("{}: {error} (is the data directory another user's?)", path.display()))?;
+    let mut file =
+        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(
+            |error| format!("{}: {error} (is the data directory another user's?)", path.display()),
+        )?;
     if file.try_lock().is_err() {
         let mut pid = String::new();
         _ = file.read_to_string(&mut pid);
@@ -382,7 +384,9 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
     let path = data_dir.join("FORMAT");
     match fs::read_to_string(&path) {
         Ok(format) if format == FORMAT => Ok(file),
-        Ok(format) => Err(format!("{}: written by another version ({:?})", path.display(), format.trim()).into()),
+        Ok(format) => {
+            Err(format!("{}: written by another version ({:?})", path.display(), format.trim()).into())
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             fs::write(&path, FORMAT).map_err(|error| format!("{}: {error}", path.display()))?;
             Ok(file)
@@ -399,7 +403,8 @@ fn reserve(config: &Config) -> Result<(Vec<Listen>, Vec<socket2::Socket>), Failu
     let wanted = config.listen.iter().map(|address| (*address, true));
     for (address, is_tls) in wanted.chain(config.listen_plain.iter().map(|address| (*address, false))) {
         let bound = reserve_one(address).map_err(|error| format!("listen {address}: {error}"))?;
-        let port = bound.local_addr().ok().and_then(|local| local.as_socket()).map_or(0, |local| local.port());
+        let port =
+            bound.local_addr().ok().and_then(|local| local.as_socket()).map_or(0, |local| local.port());
         listen.push(Listen { address: SocketAddr::new(address.ip(), port), is_tls });
         reserved.push(bound);
     }
@@ -407,20 +412,19 @@ fn reserve(config: &Config) -> Result<(Vec<Listen>, Vec<socket2::Socket>), Failu
 }
 
 fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
-    let socket = |is_shared: bool, address: SocketAddr| {
-        let domain = socket2::Domain::for_address(address);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-        socket.set_reuse_port(is_shared)?;
-        // Connections of a server that ended a moment ago are no reason to wait.
-        socket.set_reuse_address(!is_shared)?;
-        socket.bind(&address.into())?;
-        std::io::Result::Ok(socket)
-    };
-    if address.port() != 0 {
-        let alone = socket(false, address)?;
-        alone.listen(1)?;
+    // A stranger that shares the port as well (another smppd of this user) would not be in the way of a bind;
+    // it would take half of the connections. One that answers is there.
+    let local = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+    let host: IpAddr = if address.ip().is_unspecified() { local } else { address.ip() };
+    let probe = SocketAddr::new(host, address.port());
+    if address.port() != 0 && TcpStream::connect_timeout(&probe, Duration::from_secs(1)).is_ok() {
+        return Err(std::io::ErrorKind::AddrInUse.into());
     }
-    socket(true, address)
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// Raises the limit of open files as far as it goes, and says so when it is short.
@@ -430,16 +434,23 @@ fn check_descriptors(config: &Config, cores: usize) -> Result<(), Failure> {
     let wanted = (config.connections_max * cores) as u64 + DESCRIPTORS_SPARE;
     let reachable = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let current = limit.current.unwrap_or(u64::MAX);
-    if current < reachable && setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), ..limit }).is_err() {
+    if current < reachable
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), ..limit }).is_err()
+    {
         log::warn!("the limit of open files stays at {current}");
     }
     let open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     if open < 2 * DESCRIPTORS_SPARE {
         let least = 2 * DESCRIPTORS_SPARE;
-        return Err(format!("the limit of open files is {open}; at least {least} are needed (ulimit -n)").into());
+        return Err(
+            format!("the limit of open files is {open}; at least {least} are needed (ulimit -n)").into()
+        );
     }
     if open < wanted {
-        log::info!("with {open} open files allowed, {} connections fit (ulimit -n)", open - DESCRIPTORS_SPARE);
+        log::info!(
+            "with {open} open files allowed, {} connections fit (ulimit -n)",
+            open - DESCRIPTORS_SPARE
+        );
     }
     Ok(())
 }
@@ -471,12 +482,13 @@ fn greet(config: &Config, listen: &[Listen], password: &str) {
     let (certificate, _) = certificate::paths(config);
     let certificate = certificate.display();
     println!(
-        "\nA demo account was made. It is printed only now:\n\n    \
+        "\nA demo account was made. Its password is printed only now:\n\n    \
          system_id  demo\n    password   {password}\n    number     12125550100\n\n\
-         Try it (needs python3; `pip install smpplib`):\n\n    \
-         SMPP_PASSWORD={password} SMPP_PORT={port} SMPP_CA={certificate} python3 scripts/tour.py\n\n\
-         or any SMPP client with TLS on port {port}; trust {certificate}.\n\
-         More accounts: smppd account add NAME --data-dir {}\n",
+         Try it from the source folder, in another terminal (needs python3):\n\n    \
+         python3 -m venv target/tour && target/tour/bin/pip install -q smpplib\n    \
+         target/tour/bin/python scripts/tour.py --port {port} --ca {certificate} --password {password}\n\n\
+         or use any SMPP client with TLS on port {port} that trusts {certificate}.\n\
+         More accounts: smppd account add NAME --number NUMBER --data-dir {}\n",
         config.data_dir.display()
     );
 }
@@ -490,7 +502,8 @@ fn recover_all(config: &Config, found: Vec<Found>, accounts: &Accounts) -> Resul
     std::thread::scope(|scope| {
         let threads: Vec<_> =
             found.into_iter().map(|found| scope.spawn(move || found.recover(config, accounts))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Recovered, String>>| match thread.join() {
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Recovered, String>>| match thread.join()
+        {
             Ok(recovered) => recovered.map_err(Failure),
             Err(_) => Err(Failure("recovery met a fault of ours; the log says which".to_owned())),
         };

@@ -232,7 +232,9 @@ fn run(
                     mail.send(Inbound::Stored(partition, done));
                 }
             }),
-            Ok(Order::Lookup(lookup)) => state.find(&lookup).map(|found| mail.send(Inbound::Found(lookup, found))),
+            Ok(Order::Lookup(lookup)) => {
+                state.find(&lookup).map(|found| mail.send(Inbound::Found(lookup, found)))
+            }
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 if let Err(error) = state.sync() {
@@ -249,7 +251,9 @@ fn run(
             let before = clock.now().wall.as_millis().saturating_sub(retention.as_millis() as u64);
             let removed = state.sweep(Timestamp::from_millis(before))?;
             if removed > 0 {
-                log::info!("partition {partition}: {removed} blocks of final messages are past their retention");
+                log::info!(
+                    "partition {partition}: {removed} blocks of final messages are past their retention"
+                );
             }
             Ok(())
         });

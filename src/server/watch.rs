@@ -1,8 +1,8 @@
 //! Threads that watch: one that notices an executor standing still, one that writes the log.
 
 use std::io::{self, Write};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -37,7 +37,10 @@ pub(super) fn watch(pulses: Vec<Arc<Pulse>>) -> io::Result<()> {
                 }
                 *still += 1;
                 if *still == PATIENCE {
-                    log::error!("core {core} stands still: no heartbeat for {} ms", INTERVAL.as_millis() * u128::from(PATIENCE));
+                    log::error!(
+                        "core {core} stands still: no heartbeat for {} ms",
+                        INTERVAL.as_millis() * u128::from(PATIENCE)
+                    );
                 }
             }
             if pulses.iter().all(|pulse| pulse.has_ended.load(Ordering::Relaxed)) {

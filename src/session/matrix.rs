@@ -62,7 +62,9 @@ pub const fn verdict(receiver: Side, state: State, command: CommandId) -> Verdic
         Kind::Unknown => Verdict::Nacked(CommandStatus::ESME_RINVCMDID),
         // unbind has no place before the bind, but whoever asks is let go; the session sees to that.
         Kind::Link => match state {
-            State::Open | State::Outbound | State::BoundTx | State::BoundRx | State::BoundTrx => Verdict::Allowed,
+            State::Open | State::Outbound | State::BoundTx | State::BoundRx | State::BoundTrx => {
+                Verdict::Allowed
+            }
             State::Unbinding => Verdict::Allowed,
             State::Unbound | State::Closed => Verdict::Ignored,
         },
@@ -71,9 +73,10 @@ pub const fn verdict(receiver: Side, state: State, command: CommandId) -> Verdic
             (Side::Mc, State::BoundTx | State::BoundRx | State::BoundTrx) => {
                 Verdict::Refused(CommandStatus::ESME_RALYBND)
             }
-            (Side::Esme, State::Open | State::Outbound | State::BoundTx | State::BoundRx | State::BoundTrx) => {
-                BAD_STATE
-            }
+            (
+                Side::Esme,
+                State::Open | State::Outbound | State::BoundTx | State::BoundRx | State::BoundTrx,
+            ) => BAD_STATE,
             (_, State::Unbinding) => BAD_STATE,
             (_, State::Unbound | State::Closed) => Verdict::Ignored,
         },

@@ -57,7 +57,9 @@ impl State {
     pub const fn receives(self) -> bool {
         match self {
             Self::BoundRx | Self::BoundTrx => true,
-            Self::Open | Self::Outbound | Self::BoundTx | Self::Unbinding | Self::Unbound | Self::Closed => false,
+            Self::Open | Self::Outbound | Self::BoundTx | Self::Unbinding | Self::Unbound | Self::Closed => {
+                false
+            }
         }
     }
 }
@@ -444,7 +446,13 @@ impl<T: Copy> Session<T> {
     }
 
     /// Sends a request; `put` appends the body behind the header.
-    pub fn request_with(&mut self, now: Instant, command_id: CommandId, token: T, put: impl FnOnce(&mut Vec<u8>)) {
+    pub fn request_with(
+        &mut self,
+        now: Instant,
+        command_id: CommandId,
+        token: T,
+        put: impl FnOnce(&mut Vec<u8>),
+    ) {
         let sequence_number = self.open(now, command_id, Some(token));
         let start = self.output.len();
         put_header_only(command_id, CommandStatus::ESME_ROK, sequence_number, &mut self.output);
@@ -470,7 +478,12 @@ impl<T: Copy> Session<T> {
         match self.state {
             State::BoundTx | State::BoundRx | State::BoundTrx => {
                 let sequence_number = self.open(now, CommandId::UNBIND, None);
-                put_header_only(CommandId::UNBIND, CommandStatus::ESME_ROK, sequence_number, &mut self.output);
+                put_header_only(
+                    CommandId::UNBIND,
+                    CommandStatus::ESME_ROK,
+                    sequence_number,
+                    &mut self.output,
+                );
                 self.state = State::Unbinding;
             }
             State::Open | State::Outbound => self.end(CloseReason::Ours),

@@ -29,6 +29,12 @@ pub struct Window<T> {
     tokens: usize,
 }
 
+impl<T: Copy> Default for Window<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T: Copy> Window<T> {
     /// An empty window whose first sequence_number is 1.
     pub const fn new() -> Self {

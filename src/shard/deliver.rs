@@ -86,7 +86,7 @@ impl Shard {
         account: AccountIndex,
         session: SessionAddress,
         owner: ShardNumber,
-        parcel: Parcel,
+        parcel: &Parcel,
     ) {
         let view = parcel.view();
         let key = view.key;

@@ -82,14 +82,25 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bound { system_id, mode, version, peer } => {
-                write!(f, "bound system_id={system_id} mode={mode:?} interface_version={:#04x} peer={peer}", version.0)
+                write!(
+                    f,
+                    "bound system_id={system_id} mode={mode:?} interface_version={:#04x} peer={peer}",
+                    version.0
+                )
             }
             Self::BindRefused { system_id, status, reason, peer } => {
-                write!(f, "bind refused system_id={system_id:?} status={status} reason=\"{reason}\" peer={peer}")
+                write!(
+                    f,
+                    "bind refused system_id={system_id:?} status={status} reason=\"{reason}\" peer={peer}"
+                )
             }
             Self::Closed { system_id, reason, connection, peer } => {
                 let system_id = system_id.as_deref().unwrap_or("-");
-                write!(f, "closed system_id={system_id} reason={reason:?} connection={} peer={peer}", connection.0)
+                write!(
+                    f,
+                    "closed system_id={system_id} reason={reason:?} connection={} peer={peer}",
+                    connection.0
+                )
             }
             Self::GivenUp { key, reason } => {
                 let kind = if key.part == ParcelKey::REPLY { "reply" } else { "receipt" };

@@ -36,8 +36,8 @@ use crate::message::{Backoff, MessageId, ParcelKey, PartitionNumber, Reply, repl
 use crate::metrics::Counters;
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{
-    CommandId, CommandStatus, Header, InterfaceVersion, MessageIdResp, Pdu, QuerySmResp, SubmitMultiResp, Tlvs,
-    UnsuccessSmes,
+    CommandId, CommandStatus, Header, InterfaceVersion, MessageIdResp, Pdu, QuerySmResp, SubmitMultiResp,
+    Tlvs, UnsuccessSmes,
 };
 use crate::route::{CarrierIndex, Routes};
 use crate::session::{CloseReason, Elapsed, Received, Session, SessionSettings, Side};
@@ -126,6 +126,21 @@ pub struct Lookup {
     pub known: Vec<FinalMessage>,
 }
 
+/// A batch that is durable.
+#[derive(Debug)]
+pub struct Commit {
+    /// Its number.
+    pub position: Position,
+    /// The batch; its buffer is used again.
+    pub batch: Batch,
+    /// Where it is.
+    pub segment: SegmentNumber,
+    /// Segments of the journal that hold something needed.
+    pub segments_in_use: usize,
+    /// How long it took, in microseconds.
+    pub micros: u64,
+}
+
 /// What a shard wants done, to be taken after every input.
 #[derive(Debug, Default)]
 pub struct Outputs {
@@ -196,7 +211,8 @@ impl Shard {
         partition_map: PartitionMap,
     ) -> Self {
         assert!(!partitions.is_empty(), "a shard owns at least one partition");
-        let outputs = Outputs { mesh: (0..settings.shards).map(|_| Vec::new()).collect(), ..Outputs::default() };
+        let outputs =
+            Outputs { mesh: (0..settings.shards).map(|_| Vec::new()).collect(), ..Outputs::default() };
         Self {
             settings,
             accounts,
@@ -306,9 +322,9 @@ impl Shard {
 
     /// Whether the peer still waits for an answer of ours.
     pub fn has_unanswered(&self, connection: ConnectionId) -> bool {
-        self.sessions
-            .get(&connection)
-            .is_some_and(|entry| entry.session.requests_waiting() > 0 && entry.session.close_reason().is_none())
+        self.sessions.get(&connection).is_some_and(|entry| {
+            entry.session.requests_waiting() > 0 && entry.session.close_reason().is_none()
+        })
     }
 
     /// Octets for the peer, moved behind what is in `out`.
@@ -332,7 +348,8 @@ impl Shard {
         while let Some(sent) = entry.session.take_unanswered() {
             self.report_delivery(&entry, sent, Delivery::Returned);
         }
-        let system_id = entry.account.map(|index| self.accounts.get(index).settings.system_id.as_str().into());
+        let system_id =
+            entry.account.map(|index| self.accounts.get(index).settings.system_id.as_str().into());
         self.release(&mut entry);
         if let Some(alarm) = entry.alarm {
             self.session_timers.disarm(alarm, connection);
@@ -378,20 +395,11 @@ impl Shard {
     }
 
     /// A batch is durable.
-    pub fn committed(
-        &mut self,
-        now: Now,
-        place: usize,
-        position: Position,
-        segment: SegmentNumber,
-        batch: Batch,
-        segments_in_use: usize,
-        micros: u64,
-    ) {
+    pub fn committed(&mut self, now: Now, place: usize, commit: Commit) {
         self.counters.commits += 1;
-        self.counters.commit_octets += batch.aligned_octets() as u64;
-        self.counters.commit_micros += micros;
-        self.partitions[place].commit(position, segment, batch, segments_in_use);
+        self.counters.commit_octets += commit.batch.aligned_octets() as u64;
+        self.counters.commit_micros += commit.micros;
+        self.partitions[place].commit(commit.position, commit.segment, commit.batch, commit.segments_in_use);
         self.turn(now);
     }
 
@@ -470,6 +478,7 @@ impl Shard {
     }
 
     /// One request that is in its place.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other operations are answered alike")]
     fn request(&mut self, now: Now, entry: &mut Entry, header: &Header, pdu: &Pdu<'_>) {
         match pdu {
             Pdu::BindReceiver(bind) | Pdu::BindTransmitter(bind) | Pdu::BindTransceiver(bind) => {
@@ -633,7 +642,14 @@ impl Shard {
     }
 
     /// A message comes to its end, on record, with whoever waits for that.
-    fn finish(&mut self, now: Now, id: MessageId, state: MessageState, error: u16, earned: Option<Earned>) -> bool {
+    fn finish(
+        &mut self,
+        now: Now,
+        id: MessageId,
+        state: MessageState,
+        error: u16,
+        earned: Option<Earned>,
+    ) -> bool {
         let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, earned);
         if done {
             self.counters.finals += 1;
@@ -688,11 +704,11 @@ impl Shard {
         }
     }
 
-    fn handle_answer(&mut self, now: Now, reply_to: ReplyTo, answer: Answer) {
+    fn handle_answer(&mut self, now: Now, reply_to: ReplyTo, answer: &Answer) {
         if reply_to.gathering != 0 {
-            self.gathered(now, reply_to, &answer);
+            self.gathered(now, reply_to, answer);
         } else {
-            self.write_answer(reply_to, &answer);
+            self.write_answer(reply_to, answer);
         }
     }
 
@@ -761,7 +777,7 @@ impl Shard {
             MeshMessage::Grant { account, room } => self.granted(account, room),
             MeshMessage::Offer { account, owner, parcel } => self.offered(account, owner, parcel),
             MeshMessage::Deliver { account, session, owner, parcel } => {
-                self.deliver(now, account, session, owner, parcel);
+                self.deliver(now, account, session, owner, &parcel);
             }
             MeshMessage::Delivered { account, session, owner, key, outcome } => {
                 self.delivered(account, session, owner, key, outcome);
@@ -770,7 +786,7 @@ impl Shard {
             MeshMessage::Ask { reply_to, account, operation } => {
                 self.perform(now, reply_to, account, operation);
             }
-            MeshMessage::Answer { reply_to, answer } => self.handle_answer(now, reply_to, answer),
+            MeshMessage::Answer { reply_to, answer } => self.handle_answer(now, reply_to, &answer),
         }
     }
 

@@ -47,6 +47,7 @@ impl Shard {
     ) -> Result<(), SubmitError> {
         let account = entry.account.ok_or(SubmitError::Field(CommandStatus::ESME_RINVBNDSTS))?;
         let reply_to = self.reply_to(entry, header);
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only these three are asked so")]
         let (id, operation) = match pdu {
             Pdu::QuerySm(query) => self.query_operation(account, query)?,
             Pdu::CancelSm(cancel) if cancel.message_id.is_empty() => {
@@ -56,7 +57,7 @@ impl Shard {
             }
             Pdu::CancelSm(cancel) => self.cancel_operation(account, cancel)?,
             Pdu::ReplaceSm(replace) => self.replace_operation(now, account, replace)?,
-            _ => return Ok(()),
+            _ => return Err(SubmitError::Field(CommandStatus::ESME_RINVCMDID)),
         };
         let owner = self.partition_map.shard_of(id.partition());
         let owner = owner.ok_or(SubmitError::Field(CommandStatus::ESME_RINVMSGID))?;
@@ -154,7 +155,10 @@ impl Shard {
         match answer {
             Answer::Cancelled(count) => gathering.cancelled += count,
             Answer::Replaced(id) => gathering.replaced = gathering.replaced.or(*id),
-            Answer::Status(_) | Answer::State { .. } | Answer::Submitted(_) | Answer::SubmittedMulti { .. } => {}
+            Answer::Status(_)
+            | Answer::State { .. }
+            | Answer::Submitted(_)
+            | Answer::SubmittedMulti { .. } => {}
         }
         gathering.missing -= 1;
         if gathering.missing > 0 {
@@ -189,7 +193,13 @@ impl Shard {
     }
 
     /// At the owner: does it, and answers once that is durable.
-    pub(super) fn perform(&mut self, now: Now, reply_to: ReplyTo, account: AccountIndex, operation: Operation) {
+    pub(super) fn perform(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        account: AccountIndex,
+        operation: Operation,
+    ) {
         match operation {
             Operation::Query { id, source } => self.query(reply_to, account, id, &source.digits),
             Operation::Cancel { id, source, destination } => {
@@ -326,8 +336,7 @@ impl Shard {
             return Err(if known { CommandStatus::ESME_RCANCELFAIL } else { CommandStatus::ESME_RINVMSGID });
         };
         let content = message.content();
-        let same_destination =
-            destination_addr.is_empty() || content.destination.digits == destination_addr;
+        let same_destination = destination_addr.is_empty() || content.destination.digits == destination_addr;
         if !is_theirs(&content, self.accounts.get(account), source_addr) || !same_destination {
             return Err(CommandStatus::ESME_RINVMSGID);
         }
@@ -363,7 +372,10 @@ impl Shard {
         let matches = |message: &Message| {
             let content = message.content();
             content.source.digits == &*matching.source.digits
-                && matching.service_type.as_deref().is_none_or(|service_type| content.service_type == service_type)
+                && matching
+                    .service_type
+                    .as_deref()
+                    .is_none_or(|service_type| content.service_type == service_type)
         };
         partition
             .waiting_for(account, &matching.destination.digits)

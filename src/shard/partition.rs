@@ -127,6 +127,7 @@ pub struct Partition {
     timers: Timers<Timestamp, TimerKey>,
     credits_used: BTreeMap<Box<[u8]>, u64>,
     blocks: BTreeMap<u64, BlockBuilder>,
+    full_blocks: Vec<(u64, BlockBuilder)>,
     block_members: FastMap<BlockKey, Vec<MessageId>>,
     next_block: u64,
     /// Keys touched by batches that are not committed yet, batch by batch.
@@ -172,6 +173,7 @@ impl Partition {
             timers: Timers::new(),
             credits_used: checkpoint.credits_used.iter().cloned().collect(),
             blocks: BTreeMap::new(),
+            full_blocks: Vec::new(),
             block_members: FastMap::default(),
             next_block: checkpoint.next_block,
             touched_open: VecDeque::new(),
@@ -218,9 +220,11 @@ impl Partition {
     ) -> Result<(), Unrecoverable> {
         while let Some(record) = Record::take(&mut records).map_err(|_| Unrecoverable)? {
             let key = rest_key(&record);
-            let known = self.replaying.as_ref().zip(key).and_then(|(replaying, key)| {
-                replaying.at_rest_as_of.get(&key).copied()
-            });
+            let known = self
+                .replaying
+                .as_ref()
+                .zip(key)
+                .and_then(|(replaying, key)| replaying.at_rest_as_of.get(&key).copied());
             if let Some(replaying) = &mut self.replaying {
                 replaying.position = position;
             }
@@ -243,9 +247,6 @@ impl Partition {
     pub fn finish_recovery(&mut self, last: Position) {
         self.replaying = None;
         self.journal = Journal::resume(last);
-        for (gate, _) in &mut self.store_ops {
-            *gate = last;
-        }
     }
 
     /// Every message that a carrier had or may have had, and every parcel: what goes on after a restart.
@@ -392,7 +393,13 @@ impl Partition {
     }
 
     /// The batch is durable, in this segment, of which `segments_in_use` are held.
-    pub fn commit(&mut self, position: Position, segment: SegmentNumber, batch: Batch, segments_in_use: usize) {
+    pub fn commit(
+        &mut self,
+        position: Position,
+        segment: SegmentNumber,
+        batch: Batch,
+        segments_in_use: usize,
+    ) {
         self.journal.commit(position, batch);
         while let Some((batch_position, _)) = self.touched_open.front() {
             if *batch_position > position {
@@ -404,7 +411,9 @@ impl Partition {
             }
         }
         if segments_in_use > self.settings.checkpoint_segments {
-            self.checkpoint(segment);
+            // The younger half stays: most of what it holds ends by itself before its turn comes.
+            let kept = (self.settings.checkpoint_segments / 2) as u64;
+            self.checkpoint(SegmentNumber(segment.0.saturating_sub(kept)));
         }
     }
 
@@ -418,6 +427,7 @@ impl Partition {
 
     /// The next order for the state at rest, if what it holds is durable.
     pub fn take_store_op(&mut self) -> Option<StoreOp> {
+        self.put_full_blocks();
         let (gate, _) = self.store_ops.front()?;
         if *gate > self.journal.committed() || self.failed {
             return None;
@@ -427,7 +437,7 @@ impl Partition {
 
     /// Whether orders for the state at rest wait.
     pub fn has_store_ops(&self) -> bool {
-        !self.store_ops.is_empty()
+        !self.store_ops.is_empty() || !self.full_blocks.is_empty()
     }
 
     /// The state at rest has done something.
@@ -444,8 +454,14 @@ impl Partition {
 
     /// Sends half-filled blocks to rest, so that memory does not hold the past.
     pub fn flush_blocks(&mut self) {
-        let gate = self.journal.position();
-        for (period, block) in std::mem::take(&mut self.blocks) {
+        self.full_blocks.extend(std::mem::take(&mut self.blocks));
+        self.put_full_blocks();
+    }
+
+    /// Orders full blocks kept, once everything recorded so far is durable.
+    fn put_full_blocks(&mut self) {
+        let gate = self.journal.last();
+        for (period, block) in std::mem::take(&mut self.full_blocks) {
             self.put_block(gate, period, block);
         }
     }
@@ -469,6 +485,13 @@ impl Partition {
             for key in keys {
                 if !self.put_to_rest(as_of, key) && self.at_rest.remove(&key) {
                     gone.push(key);
+                }
+                // The record that made a parcel may stay while the message it is about goes: replay could
+                // not make the parcel again.
+                if let RestKey::Message(id) = key {
+                    for parcel in ParcelKey::about(id) {
+                        self.put_to_rest(as_of, RestKey::Parcel(parcel));
+                    }
                 }
             }
         }
@@ -530,7 +553,10 @@ impl Partition {
                 let message = Message::accept(content.into()).map_err(|_| ApplyError::Unreadable)?;
                 let view = message.content();
                 let (id, segments) = (view.id, u64::from(view.segments));
-                let counts = self.replaying.as_ref().is_none_or(|replaying| replaying.position > replaying.credits_as_of);
+                let counts = self
+                    .replaying
+                    .as_ref()
+                    .is_none_or(|replaying| replaying.position > replaying.credits_as_of);
                 if counts {
                     match self.credits_used.get_mut(view.system_id) {
                         Some(used) => *used += segments,
@@ -648,14 +674,15 @@ impl Partition {
             let accepted_receipt = state == MessageState::ACCEPTED
                 && account.is_some_and(|account| account.settings.accepted_receipts)
                 && wants_receipt(&content, MessageState::DELIVERED);
-            if !content.registered_delivery.intermediate() && !accepted_receipt {
+            let wanted = content.registered_delivery.intermediate() || accepted_receipt;
+            if !wanted || message.notifications >= ParcelKey::NOTIFICATIONS_MAX {
                 return;
             }
-            let part = ParcelKey::NOTIFICATION_FIRST.saturating_add(message.notifications);
+            let part = ParcelKey::NOTIFICATION_FIRST + message.notifications;
             let alphabet = account.map_or_else(Default::default, |account| account.settings.default_alphabet);
             let kind_state = if accepted_receipt { state } else { MessageState::ENROUTE };
             notification = Some(receipt_for(&content, part, kind_state, 0, at, alphabet.into()));
-            message.notifications = message.notifications.saturating_add(1);
+            message.notifications += 1;
         })?;
         Ok(notification.and_then(|parcel| self.hold(parcel, accounts)))
     }
@@ -726,8 +753,7 @@ impl Partition {
         let full = self.blocks.entry(period).or_default().push(&ended);
         self.finals.insert(ended.id, ended);
         if full && let Some(block) = self.blocks.remove(&period) {
-            let gate = self.gate();
-            self.put_block(gate, period, block);
+            self.full_blocks.push((period, block));
         }
     }
 
@@ -763,12 +789,6 @@ impl Partition {
         self.at_rest.insert(key);
         self.store_ops.push_back((as_of, StoreOp::PutRest(key, octets)));
         true
-    }
-
-    /// When what is being applied now will be durable.
-    fn gate(&self) -> Position {
-        // Orders from a replay wait for its end, and may go then: all of it was durable.
-        if self.replaying.is_some() { Position(u64::MAX) } else { self.journal.position() }
     }
 
     fn touch(&mut self, key: RestKey) {

@@ -8,8 +8,8 @@ use crate::pdu::{
     Address, Alphabet, CommandStatus, DataCoding, DataSm, EsmClass, MessagingMode, Npi, Reference,
     RegisteredDelivery, ShortMessage, SubmitMulti, Tag, Tlvs, Ton, Udh, put_tlv, segment,
 };
-use crate::time::smpp::SmppTime;
 use crate::time::Timestamp;
+use crate::time::smpp::SmppTime;
 
 /// How long messages are tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -173,8 +173,7 @@ pub(super) fn check<'a>(
     now: Timestamp,
 ) -> Result<Checked<'a>, SubmitError> {
     use CommandStatus as Status;
-    const SERVICE_TYPES: [&[u8]; 9] =
-        [b"", b"CMT", b"CPT", b"VMN", b"VMA", b"WAP", b"USSD", b"CBS", b"GUTS"];
+    const SERVICE_TYPES: [&[u8]; 9] = [b"", b"CMT", b"CPT", b"VMN", b"VMA", b"WAP", b"USSD", b"CBS", b"GUTS"];
 
     require(SERVICE_TYPES.contains(&fields.service_type), Status::ESME_RINVSERTYP)?;
     let source = source(fields.source, account)?;
@@ -275,7 +274,8 @@ fn source<'a>(address: Address<'a>, account: &'a Account) -> Result<Address<'a>,
     if address.digits.is_empty() {
         let number = account.default_number().ok_or(SubmitError::Field(CommandStatus::ESME_RINVSRCADR))?;
         let is_name = !number.bytes().all(|octet| octet.is_ascii_digit());
-        let (ton, npi) = if is_name { (Ton::ALPHANUMERIC, Npi::UNKNOWN) } else { (Ton::INTERNATIONAL, Npi::ISDN) };
+        let (ton, npi) =
+            if is_name { (Ton::ALPHANUMERIC, Npi::UNKNOWN) } else { (Ton::INTERNATIONAL, Npi::ISDN) };
         return Ok(Address { ton, npi, digits: number.as_bytes() });
     }
     require(is_known_ton(address.ton), CommandStatus::ESME_RINVSRCTON)?;
@@ -306,10 +306,8 @@ fn expires_at(
 
 fn alphabet(data_coding: DataCoding, account: &Account) -> Result<Alphabet, SubmitError> {
     let refused = SubmitError::Field(CommandStatus::ESME_RINVDCS);
-    match data_coding.alphabet(account.settings.default_alphabet.into()).ok_or(refused)? {
-        Alphabet::Binary if !account.settings.binary => Err(refused),
-        alphabet => Ok(alphabet),
-    }
+    let alphabet = data_coding.alphabet(account.settings.default_alphabet.into()).ok_or(refused)?;
+    if alphabet == Alphabet::Binary && !account.settings.binary { Err(refused) } else { Ok(alphabet) }
 }
 
 /// How many segments the user data is on air, checked against what one submission may hold.
@@ -321,7 +319,7 @@ fn segments(
     account: &Account,
 ) -> Result<u16, SubmitError> {
     let too_long = SubmitError::Field(CommandStatus::ESME_RINVMSGLEN);
-    let odd = |octets: &[u8]| alphabet == Alphabet::Ucs2 && octets.len() % 2 != 0;
+    let odd = |octets: &[u8]| alphabet == Alphabet::Ucs2 && !octets.len().is_multiple_of(2);
     if esm_class.has_udhi() {
         let (_, text) = Udh::split(user_data).map_err(|_| too_long)?;
         // With its header a segment fills the 140 octets of one message on air; 7-bit text is not packed yet.

@@ -18,6 +18,7 @@ use crate::shard::{Entry, Shard};
 use crate::time::Now;
 
 /// A destination that a submission may go to.
+#[derive(Clone, Copy)]
 struct Destination<'a> {
     address: Address<'a>,
     carrier: CarrierIndex,
@@ -33,14 +34,8 @@ impl Shard {
         pdu: &Pdu<'_>,
         may_replace: bool,
     ) {
-        let (fields, destination) = match pdu {
-            Pdu::SubmitSm(submit) => (Fields::from(submit), submit.destination),
-            Pdu::DataSm(data) => (Fields::from(data), data.destination),
-            _ => return,
-        };
         let reply_to = self.reply_to(entry, header);
-        let outcome = self.try_submit(now, entry, reply_to, &fields, destination, pdu, may_replace);
-        if let Err(error) = outcome {
+        if let Err(error) = self.try_submit(now, entry, reply_to, pdu, may_replace) {
             self.count_refusal(error);
             self.refuse(entry, header, error);
         }
@@ -51,11 +46,15 @@ impl Shard {
         now: Now,
         entry: &Entry,
         reply_to: ReplyTo,
-        fields: &Fields<'_>,
-        destination: Address<'_>,
         pdu: &Pdu<'_>,
         may_replace: bool,
     ) -> Result<(), SubmitError> {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only these two are submitted so")]
+        let (fields, destination) = match pdu {
+            Pdu::SubmitSm(submit) => (&Fields::from(submit), submit.destination),
+            Pdu::DataSm(data) => (&Fields::from(data), data.destination),
+            _ => return Err(SubmitError::Field(CommandStatus::ESME_RINVCMDID)),
+        };
         let accounts = Rc::clone(&self.accounts);
         let index = entry.account.ok_or(SubmitError::Field(CommandStatus::ESME_RINVBNDSTS))?;
         let account = accounts.get(index);
@@ -83,7 +82,13 @@ impl Shard {
     }
 
     /// submit_multi: one message for each destination, one answer for all.
-    pub(super) fn submit_multi(&mut self, now: Now, entry: &mut Entry, header: &Header, pdu: &SubmitMulti<'_>) {
+    pub(super) fn submit_multi(
+        &mut self,
+        now: Now,
+        entry: &mut Entry,
+        header: &Header,
+        pdu: &SubmitMulti<'_>,
+    ) {
         let reply_to = self.reply_to(entry, header);
         if let Err(error) = self.try_submit_multi(now, entry, reply_to, pdu) {
             self.count_refusal(error);
@@ -121,7 +126,8 @@ impl Shard {
                 Ok(destination) => destinations.push(destination),
                 Err(error) => {
                     no_unsuccess += 1;
-                    let status = account.status(error.into()).toward(entry.session.version(), reply_to.command_id);
+                    let status =
+                        account.status(error.into()).toward(entry.session.version(), reply_to.command_id);
                     let failed = UnsuccessSme { destination: address, error_status_code: status };
                     // An address that was decoded can be encoded.
                     _ = failed.put(&mut unsuccess_sme);
@@ -139,7 +145,11 @@ impl Shard {
         let last = count - 1;
         for (offset, destination) in (0..count).zip(destinations) {
             // Short ids do not follow one another: a v3.3 peer has no submit_multi by that name anyway.
-            let own = if short && offset > 0 { self.partitions[0].next_id(now.wall, 1, true) } else { id.in_batch(if short { 0 } else { offset }) };
+            let own = if short && offset > 0 {
+                self.partitions[0].next_id(now.wall, 1, true)
+            } else {
+                id.in_batch(if short { 0 } else { offset })
+            };
             let place = if short { (0, 1) } else { (offset, count) };
             let earned = (offset == last).then(|| {
                 let unsuccess_sme = unsuccess_sme.as_slice().into();

@@ -9,13 +9,14 @@ use smppd::carrier::{Carrier, Simulator, SimulatorSettings};
 use smppd::journal::{Position, SegmentNumber};
 use smppd::message::{Backoff, PartitionNumber};
 use smppd::pdu::{
-    Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi, Pdu,
-    QuerySm, RegisteredDelivery, ShortMessage, Tlvs, Ton, next_frame,
+    Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi,
+    Pdu, QuerySm, RegisteredDelivery, ShortMessage, Tlvs, Ton, next_frame,
 };
 use smppd::route::{CarrierIndex, Routes};
 use smppd::session::{CloseReason, SessionSettings};
 use smppd::shard::{
-    ConnectionId, Partition, PartitionMap, PartitionSettings, Shard, ShardNumber, ShardSettings, Validity,
+    Commit, ConnectionId, Partition, PartitionMap, PartitionSettings, Shard, ShardNumber, ShardSettings,
+    Validity,
 };
 use smppd::store::{Block, Checkpoint, FinalMessage, StoreDone, StoreOp};
 use smppd::time::{Instant, Now, Timestamp};
@@ -27,7 +28,6 @@ pub const ACCEPTED_BIND: CommandStatus = CommandStatus::ESME_ROK;
 pub struct ReceivedPdu {
     pub command_id: CommandId,
     pub command_status: CommandStatus,
-    pub sequence_number: u32,
     octets: Vec<u8>,
 }
 
@@ -38,16 +38,16 @@ impl ReceivedPdu {
     }
 
     pub fn message_id(&self) -> String {
-        self.with(|pdu| match pdu {
-            Pdu::SubmitSmResp(body) => String::from_utf8(body.message_id.to_vec()).expect("digits"),
-            other => panic!("not a submit_sm_resp: {other:?}"),
+        self.with(|pdu| {
+            let Pdu::SubmitSmResp(body) = pdu else { panic!("not a submit_sm_resp: {pdu:?}") };
+            String::from_utf8(body.message_id.to_vec()).expect("digits")
         })
     }
 
     pub fn text(&self) -> String {
-        self.with(|pdu| match pdu {
-            Pdu::DeliverSm(body) => String::from_utf8(body.short_message.to_vec()).expect("ASCII"),
-            other => panic!("not a deliver_sm: {other:?}"),
+        self.with(|pdu| {
+            let Pdu::DeliverSm(body) = pdu else { panic!("not a deliver_sm: {pdu:?}") };
+            String::from_utf8(body.short_message.to_vec()).expect("ASCII")
         })
     }
 
@@ -119,7 +119,8 @@ impl Net {
                 let disk = &self.disks[number];
                 let checkpoint = disk.checkpoint.clone().unwrap_or_else(Checkpoint::initial);
                 let settings = PartitionSettings::default();
-                let mut partition = Partition::recover(PartitionNumber(number as u8), 0, settings, &checkpoint);
+                let mut partition =
+                    Partition::recover(PartitionNumber(number as u8), 0, settings, &checkpoint);
                 for octets in disk.rest.values() {
                     partition.restore(octets, &accounts).expect("readable");
                 }
@@ -309,7 +310,13 @@ impl Net {
             let found: Vec<FinalMessage> = self.disks[number]
                 .blocks
                 .iter()
-                .flat_map(|block| Block::read(block).expect("a block").messages().map(|m| m.expect("whole")).collect::<Vec<_>>())
+                .flat_map(|block| {
+                    Block::read(block)
+                        .expect("a block")
+                        .messages()
+                        .map(|m| m.expect("whole"))
+                        .collect::<Vec<_>>()
+                })
                 .filter(|message| (lookup.id..=last).contains(&message.id))
                 .collect();
             self.shards[number].handle_lookup(now, lookup, found);
@@ -324,9 +331,13 @@ impl Net {
             let octets = sealed.seal(identity, segment, position).to_vec();
             let (_, records) = smppd::journal::BatchHeader::read_batch(identity, &octets).expect("sealed");
             self.disks[number].batches.push((segment, position, records.to_vec()));
-            let oldest = self.disks[number].checkpoint.as_ref().map_or(SegmentNumber(1), |checkpoint| checkpoint.segment);
+            let oldest = self.disks[number]
+                .checkpoint
+                .as_ref()
+                .map_or(SegmentNumber(1), |checkpoint| checkpoint.segment);
             let in_use = (segment.0 - oldest.0 + 1) as usize;
-            self.shards[number].committed(now, 0, position, segment, batch, in_use, 100);
+            let commit = Commit { position, batch, segment, segments_in_use: in_use, micros: 100 };
+            self.shards[number].committed(now, 0, commit);
         }
         while let Some(op) = self.shards[number].take_store_op(0) {
             moved = true;
@@ -365,7 +376,6 @@ impl Net {
             self.inboxes.entry(esme).or_default().push(ReceivedPdu {
                 command_id: header.command_id,
                 command_status: header.command_status,
-                sequence_number: header.sequence_number,
                 octets: rest[..length].to_vec(),
             });
             rest = &rest[length..];
