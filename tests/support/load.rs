@@ -2,11 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use smppd::pdu::{CommandId, CommandStatus, Pdu};
 
 use super::PATIENCE;
 use super::esme::{DELIVERED, Esme, Next, message};
+
+/// Between two helpings of load.
+const PACE: Duration = Duration::from_millis(10);
 
 /// What all sessions of an account sent and heard, over all lives of a server.
 #[derive(Default)]
@@ -29,6 +34,8 @@ impl Ledger {
         loop {
             is_over |= stop.load(Ordering::Relaxed);
             if !is_over && in_flight.len() <= window / 2 {
+                // There is to be load, not as much as fits: every message is asked about later.
+                thread::sleep(PACE);
                 octets.clear();
                 while in_flight.len() < window {
                     let text = format!("{name}-{}", self.sent.len());
