@@ -127,12 +127,10 @@ impl State {
         for entry in self.finals.scan_prefix(lookup.id.period().to_be_bytes()) {
             let (_, octets) = entry.map_err(io::Error::other)?;
             let block = Block::read(&octets).map_err(|_| io::Error::other("a block cannot be read"))?;
-            for message in block.messages() {
+            for message in block.messages_in(lookup.id..=last) {
                 let message = message.map_err(|_| io::Error::other("a block cannot be read"))?;
-                if (lookup.id..=last).contains(&message.id) {
-                    found.retain(|known: &FinalMessage| known.id != message.id);
-                    found.push(message);
-                }
+                found.retain(|known: &FinalMessage| known.id != message.id);
+                found.push(message);
             }
         }
         Ok(found)

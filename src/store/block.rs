@@ -1,5 +1,7 @@
 //! Packed blocks of final messages: what query_sm needs after a message has left memory.
 
+use std::ops::RangeInclusive;
+
 use crate::message::MessageId;
 use crate::pdu::receipt::MessageState;
 use crate::time::Timestamp;
@@ -130,18 +132,45 @@ impl<'a> Block<'a> {
 
     /// Its messages, in the order in which they ended.
     pub fn messages(&self) -> impl Iterator<Item = Result<FinalMessage, BlockError>> + 'a {
+        self.messages_in(MessageId::from_u64(0)..=MessageId::from_u64(u64::MAX))
+    }
+
+    /// Those of its messages that have one of `ids`; the others are stepped over without reading them.
+    pub fn messages_in(
+        &self,
+        ids: RangeInclusive<MessageId>,
+    ) -> impl Iterator<Item = Result<FinalMessage, BlockError>> + 'a {
         let mut rest = self.messages;
         std::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
+            while !rest.is_empty() {
+                let message = match split_message(&mut rest) {
+                    Ok((id, _)) if !ids.contains(&id) => continue,
+                    Ok((_, mut message)) => read_message(&mut message),
+                    Err(error) => Err(error),
+                };
+                if message.is_err() {
+                    rest = &[];
+                }
+                return Some(message);
             }
-            let message = read_message(&mut rest);
-            if message.is_err() {
-                rest = &[];
-            }
-            Some(message)
+            None
         })
     }
+}
+
+/// Octets of a message before its two texts, and where the first text has its length.
+const FIXED_OCTETS: usize = 21;
+
+/// Takes the octets of one message; its id and they.
+fn split_message<'a>(rest: &mut &'a [u8]) -> Result<(MessageId, &'a [u8]), BlockError> {
+    let octets = *rest;
+    let (id, _) = octets.split_first_chunk().ok_or(BlockError)?;
+    let system_id = usize::from(*octets.get(FIXED_OCTETS).ok_or(BlockError)?);
+    let source_addr = usize::from(*octets.get(FIXED_OCTETS + 1 + system_id).ok_or(BlockError)?);
+    let length = FIXED_OCTETS + 2 + system_id + source_addr;
+    let (message, tail) = octets.split_at_checked(length).ok_or(BlockError)?;
+    *rest = tail;
+    Ok((MessageId::from_u64(u64::from_le_bytes(*id)), message))
 }
 
 fn read_message(rest: &mut &[u8]) -> Result<FinalMessage, BlockError> {

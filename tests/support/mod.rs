@@ -1,0 +1,295 @@
+//! The built server, started and stopped by a test; [`esme`] has the other end of its connections.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses the part it needs")]
+
+pub mod esme;
+pub mod load;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The password of every account that a test makes.
+pub const PASSWORD: &str = "secret";
+/// What is bound to happen happens within this, however busy the machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A directory of a test's own, removed with it.
+pub struct Place(PathBuf);
+
+impl Place {
+    /// An empty directory.
+    pub fn new(name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("smppd-{name}-{}-{count}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a directory");
+        Self(path)
+    }
+
+    /// A directory with the account `demo`, which may send from any number and owns one.
+    pub fn with_demo(name: &str) -> Self {
+        let place = Self::new(name);
+        place.account("add demo --bind-limit 0 --any-source --number 12125550100");
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// `smppd account LINE`, which must succeed; an account that is added gets [`PASSWORD`].
+    pub fn account(&self, line: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smppd"));
+        command.arg("account").args(line.split_whitespace()).arg("--data-dir").arg(self.data());
+        if line.starts_with("add") {
+            command.args(["--password", PASSWORD]);
+        }
+        let output = command.output().expect("smppd runs");
+        assert!(output.status.success(), "account {line}: {output:?}");
+    }
+
+    /// A server about to be started on this place's data.
+    pub fn server(&self) -> Launch<'_> {
+        Launch { place: self, cores: 2, settings: String::new(), arguments: Vec::new() }
+    }
+
+    /// The journal files of a partition, by name.
+    pub fn journal(&self, partition: u8) -> Vec<PathBuf> {
+        let folder = self.data().join(format!("partition-{partition:03}/journal"));
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(&folder).expect("a journal").map(|entry| entry.expect("an entry").path()).collect();
+        files.sort();
+        files
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// How a server is to be started.
+pub struct Launch<'a> {
+    place: &'a Place,
+    cores: usize,
+    settings: String,
+    arguments: Vec<String>,
+}
+
+impl Launch<'_> {
+    pub fn cores(mut self, cores: usize) -> Self {
+        self.cores = cores;
+        self
+    }
+
+    /// Tables of the settings file, beside `[journal]`, which is small already.
+    pub fn settings(mut self, text: &str) -> Self {
+        self.settings += text;
+        self
+    }
+
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// The command line, with addresses that nobody else has.
+    pub fn command(&self) -> Command {
+        let settings = self.place.write("smppd.toml", &format!("[journal]\nsegment_mib = 8\n{}", self.settings));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smppd"));
+        command.arg("--config").arg(settings).arg("--data-dir").arg(self.place.data());
+        command.args(["--cores", &self.cores.to_string()]);
+        if !self.arguments.iter().any(|argument| argument.starts_with("--listen=")) {
+            command.args(["--listen", "127.0.0.1:0", "--listen-plain", "127.0.0.1:0"]);
+        }
+        command.args(&self.arguments);
+        command
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(&self) -> Server {
+        Server::start(self.command(), self.place)
+    }
+
+    /// Starts it; it must end by itself, and soon. What it says.
+    pub fn fails(&self) -> Output {
+        ends_by_itself(self.command())
+    }
+}
+
+/// Runs a command that must end by itself within [`PATIENCE`].
+pub fn ends_by_itself(mut command: Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("smppd runs");
+    let pid = pid(&child);
+    let (sender, output) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    match output.recv_timeout(PATIENCE) {
+        Ok(output) => output.expect("an end"),
+        Err(_) => {
+            let _ = kill_process(pid, Signal::KILL);
+            panic!("smppd did not end by itself");
+        }
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed()).expect("a process")
+}
+
+/// A running server. It does not outlive the test.
+pub struct Server {
+    child: Child,
+    /// Where it speaks TLS.
+    pub tls: SocketAddr,
+    /// Where it does not.
+    pub plain: SocketAddr,
+    /// Where metrics are, if that was asked for.
+    pub admin: Option<SocketAddr>,
+    pub certificate: PathBuf,
+    log: PathBuf,
+}
+
+impl Server {
+    fn start(mut command: Command, place: &Place) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let log = place.path(&format!("log-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        command.stdout(Stdio::piped()).stderr(File::create(&log).expect("a file"));
+        let mut child = command.spawn().expect("smppd runs");
+        let stdout = child.stdout.take().expect("a pipe");
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        let certificate = place.data().join("tls/cert.pem");
+        // From here on the child is ended whatever happens.
+        let mut server = Self { child, tls: unknown, plain: unknown, admin: None, certificate, log };
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+                panic!("the server did not start: {}", server.log());
+            };
+            let address = |text: &str| text.split(' ').next().and_then(|address| address.parse().ok());
+            if let Some(rest) = line.strip_prefix("listening on ") {
+                let place = if rest.ends_with("(TLS)") { &mut server.tls } else { &mut server.plain };
+                *place = address(rest).expect("an address");
+            } else if let Some(rest) = line.strip_prefix("metrics and health on http://") {
+                server.admin = address(rest);
+            } else if line.starts_with("ready:") {
+                return server;
+            }
+        }
+    }
+
+    pub fn pid(&self) -> Pid {
+        pid(&self.child)
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Ends it as a power cut would, but for what the operating system holds.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a signal");
+        self.child.wait().expect("an end");
+    }
+
+    /// Asks it to stop and waits for that.
+    pub fn stop(mut self) -> ExitStatus {
+        kill_process(self.pid(), Signal::TERM).expect("a signal");
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let ended = eventually("the server ends", || self.child.try_wait().expect("a child"));
+        assert!(!self.log().contains("panicked"), "{}", self.log());
+        ended
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a signal");
+    }
+
+    /// Resident memory, in octets.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    /// CPU time used so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a process");
+        let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        let ticks = |place: usize| fields[place].parse::<u64>().expect("a number");
+        // utime and stime, in hundredths of a second everywhere that Linux runs today.
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- log of the server ---\n{}---", tail(&self.log()));
+        }
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].iter().flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Looks until there is something, for [`PATIENCE`] at most.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Text of what a command wrote to stderr.
+pub fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Whether the test may do what only root may.
+pub fn is_root() -> bool {
+    rustix::process::getuid().is_root()
+}
+
+/// Changes one octet of a file.
+pub fn flip(path: &Path, offset: usize) {
+    let mut octets = fs::read(path).expect("a file");
+    octets[offset] ^= 0x40;
+    fs::write(path, octets).expect("a file");
+}
