@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
@@ -42,6 +42,8 @@ const PREEMPT: Duration = Duration::from_millis(20);
 const VERIFIERS: usize = 1;
 /// Binds that may wait for them; more are refused, and may try again.
 const BINDS_MAX: usize = 1_024;
+/// How long an address may be in use before we believe it.
+const TAKEOVER: Duration = Duration::from_secs(2);
 /// File descriptors kept for the journal, the state at rest and ourselves.
 const DESCRIPTORS_SPARE: u64 = 128;
 
@@ -402,13 +404,27 @@ fn reserve(config: &Config) -> Result<(Vec<Listen>, Vec<socket2::Socket>), Failu
     let mut reserved = Vec::new();
     let wanted = config.listen.iter().map(|address| (*address, true));
     for (address, is_tls) in wanted.chain(config.listen_plain.iter().map(|address| (*address, false))) {
-        let bound = reserve_one(address).map_err(|error| format!("listen {address}: {error}"))?;
+        let bound = reserve_patiently(address).map_err(|error| format!("listen {address}: {error}"))?;
         let port =
             bound.local_addr().ok().and_then(|local| local.as_socket()).map_or(0, |local| local.port());
         listen.push(Listen { address: SocketAddr::new(address.ip(), port), is_tls });
         reserved.push(bound);
     }
     Ok((listen, reserved))
+}
+
+/// A server that was killed listens a moment longer than it lives: the kernel ends its rings, and the sockets
+/// they use, after the process. Whoever restarts it must not be turned away for that.
+fn reserve_patiently(address: SocketAddr) -> std::io::Result<socket2::Socket> {
+    let deadline = Instant::now() + TAKEOVER;
+    loop {
+        match reserve_one(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
