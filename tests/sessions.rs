@@ -52,8 +52,9 @@ fn who_does_not_bind_in_time_is_closed() {
 #[test]
 fn a_silent_peer_is_asked_and_one_that_does_not_answer_is_closed() {
     let place = Place::with_demo("enquire");
-    let server =
-        server(&place, "enquire_link_interval_seconds = 0.5\nenquire_link_unanswered_max = 2\n");
+    let timers = "enquire_link_interval_seconds = 0.5\nenquire_link_unanswered_max = 2\n\
+                  response_timeout_seconds = 0.3\n";
+    let server = server(&place, timers);
     let mut esme = Esme::bound(&server, "demo");
     esme.answers_enquire_link = false;
     for _ in 0..4 {
