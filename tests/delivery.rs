@@ -179,10 +179,8 @@ fn receipts_wait_while_nobody_is_bound_and_survive_a_restart() {
     let [mut one, mut other] = Esme::bound_on_both_cores(&server, "demo", CommandId::BIND_TRANSMITTER);
     let mut ids = submit_many(&mut one, 200);
     ids.extend(submit_many(&mut other, 200));
-    let half: HashSet<String> = ids.iter().take(100).cloned().collect();
     let mut receiver = Esme::bound_as(&server, "demo", CommandId::BIND_RECEIVER);
     assert_eq!(receiver.receipts_of(&ids).len(), ids.len());
-    assert!(half.len() == 100);
     drop(receiver);
     let later = submit_many(&mut one, 200);
     assert!(server.stop().success());

@@ -1,1 +1,288 @@
-//! Sessions against the built server.
+//! One session at a time: timers, limits, slow and silent peers, and the end.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use smppd::pdu::{CommandId, CommandStatus, InterfaceVersion, Pdu, RegisteredDelivery, ShortMessage, Tag};
+
+use support::esme::{DELIVERED, Esme, Next, Received, message};
+use support::{PASSWORD, Place, Server, eventually};
+
+const OK: CommandStatus = CommandStatus::ESME_ROK;
+
+/// A message without a receipt.
+fn quiet(text: &str) -> ShortMessage<'_> {
+    ShortMessage { registered_delivery: RegisteredDelivery::NONE, ..message(DELIVERED, text) }
+}
+
+fn server(place: &Place, session: &str) -> Server {
+    place.server().settings(&format!("[session]\n{session}")).start()
+}
+
+/// How long something takes must be within these bounds: a busy machine may be late, but nobody early.
+fn takes<R>(least: f64, most: f64, what: impl FnOnce() -> R) -> R {
+    let begin = Instant::now();
+    let result = what();
+    let seconds = begin.elapsed().as_secs_f64();
+    assert!((least..most).contains(&seconds), "{seconds} s are not within {least} to {most}");
+    result
+}
+
+#[test]
+fn who_does_not_bind_in_time_is_closed() {
+    let place = Place::with_demo("init");
+    let server = server(&place, "session_init_timeout_seconds = 1\ntls_handshake_timeout_seconds = 1\n");
+    let mut plain = Esme::connect_plain(&server);
+    assert!(takes(0.5, 10.0, || plain.until_closed()).is_empty());
+    // A TCP connection to the TLS port that says nothing at all.
+    let mut silent = Esme::connect_plain(&server);
+    silent.socket = std::net::TcpStream::connect(server.tls).expect("a connection");
+    takes(0.5, 10.0, || {
+        use std::io::Read;
+        silent.socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+        assert!(matches!(silent.socket.read(&mut [0; 16]), Ok(0) | Err(_)));
+    });
+    // Enquire_link is no bind, and who is bound is not closed.
+    let mut bound = Esme::bound(&server, "demo");
+    bound.hears_nothing_for(Duration::from_secs(2));
+    assert_eq!(bound.ask(&Pdu::EnquireLink).status, OK);
+}
+
+#[test]
+fn a_silent_peer_is_asked_and_one_that_does_not_answer_is_closed() {
+    let place = Place::with_demo("enquire");
+    let timers = "enquire_link_interval_seconds = 0.5\nenquire_link_unanswered_max = 2\n\
+                  response_timeout_seconds = 0.3\n";
+    let server = server(&place, timers);
+    let mut esme = Esme::bound(&server, "demo");
+    esme.answers_enquire_link = false;
+    for _ in 0..4 {
+        let enquire = takes(0.2, 5.0, || esme.next());
+        assert_eq!(enquire.command_id, CommandId::ENQUIRE_LINK);
+        esme.answer(&enquire, OK);
+    }
+    // From here on it is not answered.
+    let asked = takes(0.8, 10.0, || esme.until_closed());
+    assert!(asked.iter().all(|pdu| pdu.command_id == CommandId::ENQUIRE_LINK));
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    eventually("the reason is logged", || server.log().contains("reason=EnquireLinkUnanswered").then_some(()));
+}
+
+#[test]
+fn an_inactive_session_is_closed() {
+    let place = Place::with_demo("inactive");
+    let server = server(
+        &place,
+        "inactivity_timeout_seconds = 1\nenquire_link_interval_seconds = 60\nenquire_link_unanswered_max = 0\n",
+    );
+    let mut esme = Esme::bound(&server, "demo");
+    for _ in 0..4 {
+        esme.hears_nothing_for(Duration::from_millis(500));
+        assert_eq!(esme.ask(&Pdu::EnquireLink).status, OK, "any PDU keeps it open");
+    }
+    takes(0.5, 10.0, || esme.until_closed());
+    eventually("the reason is logged", || server.log().contains("reason=Inactivity").then_some(()));
+}
+
+#[test]
+fn a_pdu_that_does_not_become_whole_ends_the_session() {
+    let place = Place::with_demo("partial");
+    let server = server(&place, "pdu_timeout_seconds = 1\n");
+    let mut esme = Esme::bound(&server, "demo");
+    esme.write(&[0, 0, 0, 16, 0, 0, 0]).expect("a connection");
+    takes(0.5, 10.0, || esme.until_closed());
+    let mut esme = Esme::bound(&server, "demo");
+    assert_eq!(esme.ask(&Pdu::EnquireLink).status, OK);
+}
+
+#[test]
+fn octets_may_come_one_by_one() {
+    let place = Place::with_demo("bytes");
+    let server = server(&place, "");
+    for is_tls in [false, true] {
+        let mut esme = if is_tls { Esme::connect(&server) } else { Esme::connect_plain(&server) };
+        assert_eq!(esme.bind("demo", CommandId::BIND_TRANSCEIVER), OK);
+        let mut octets = Vec::new();
+        let first = esme.put(&Pdu::SubmitSm(quiet("slowly")), &mut octets);
+        let second = esme.put(&Pdu::EnquireLink, &mut octets);
+        for octet in octets {
+            esme.write(&[octet]).expect("a connection");
+        }
+        esme.response(first).message_id();
+        assert_eq!(esme.response(second).status, OK);
+    }
+}
+
+#[test]
+fn a_closed_half_still_gets_its_answers() {
+    let place = Place::with_demo("half");
+    let server = server(&place, "");
+    let mut esme = Esme::connect_plain(&server);
+    assert_eq!(esme.bind("demo", CommandId::BIND_TRANSMITTER), OK);
+    let mut octets = Vec::new();
+    for _ in 0..100 {
+        esme.put(&Pdu::SubmitSm(quiet("half")), &mut octets);
+    }
+    esme.write(&octets).expect("a connection");
+    esme.half_close();
+    let answers = esme.until_closed();
+    assert_eq!(answers.len(), 100);
+    answers.iter().for_each(|answer| drop(answer.message_id()));
+}
+
+#[test]
+fn unbind_behind_submissions_comes_after_their_answers() {
+    let place = Place::with_demo("unbind");
+    let server = server(&place, "");
+    for is_tls in [true, false] {
+        let mut esme = if is_tls { Esme::connect(&server) } else { Esme::connect_plain(&server) };
+        assert_eq!(esme.bind("demo", CommandId::BIND_TRANSMITTER), OK);
+        let mut octets = Vec::new();
+        let numbers: Vec<u32> =
+            (0..100).map(|_| esme.put(&Pdu::SubmitSm(quiet("unbind")), &mut octets)).collect();
+        let unbind = esme.put(&Pdu::Unbind, &mut octets);
+        esme.write(&octets).expect("a connection");
+        let answers = esme.until_closed();
+        assert_eq!(answers.len(), 101);
+        let last = answers.last().expect("an answer");
+        assert_eq!((last.command_id, last.sequence_number), (CommandId::UNBIND_RESP, unbind));
+        let mut answered: Vec<u32> = answers[..100].iter().map(|answer| answer.sequence_number).collect();
+        answered.sort_unstable();
+        assert_eq!(answered, numbers);
+        answers[..100].iter().for_each(|answer| drop(answer.message_id()));
+    }
+}
+
+#[test]
+fn a_reader_that_does_not_read_is_no_longer_read_from() {
+    let place = Place::with_demo("slow");
+    // One core: whoever stands in the way of others would be seen.
+    let settings = "[session]\nwrite_timeout_seconds = 3\n[limits]\noutput_octets_max = 65536\n";
+    let server = place.server().cores(1).settings(settings).start();
+    let mut other = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
+    let mut slow = Esme::connect_plain(&server);
+    assert_eq!(slow.bind("demo", CommandId::BIND_TRANSMITTER), OK);
+    let before = server.memory();
+    let mut octets = Vec::new();
+    for _ in 0..20_000 {
+        slow.put(&Pdu::EnquireLink, &mut octets);
+    }
+    // It answers into a socket that nobody empties, until it stops reading and our own writes stop.
+    slow.socket.set_write_timeout(Some(Duration::from_millis(500))).expect("a socket");
+    let written = (0..400).take_while(|_| slow.write(&octets).is_ok()).count();
+    assert!(written < 400, "128 MB of requests were taken from a peer that reads nothing");
+    for _ in 0..20 {
+        takes(0.0, 2.0, || other.submit(&quiet("beside")));
+    }
+    let grown = server.memory().saturating_sub(before);
+    assert!(grown < 64 << 20, "{} MiB more for a peer that does not read", grown >> 20);
+    // In the end it is dropped, and that is said.
+    eventually("the slow peer is dropped", || {
+        assert!(!other.submit(&quiet("beside")).is_empty());
+        server.log().contains("closed system_id=demo").then_some(())
+    });
+}
+
+#[test]
+fn a_receiver_that_does_not_read_keeps_no_other_from_its_receipts() {
+    let place = Place::with_demo("deaf");
+    place.account("add other --any-source --number 4420");
+    let server = place.server().cores(1).start();
+    let _deaf = Esme::bound_as(&server, "demo", CommandId::BIND_RECEIVER);
+    let mut submits = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
+    for _ in 0..100 {
+        submits.submit(&message(DELIVERED, "for the deaf"));
+    }
+    let mut other = Esme::bound(&server, "other");
+    let id = other.submit(&message(DELIVERED, "for the other"));
+    assert_eq!(other.next_receipt().id, id);
+}
+
+#[test]
+fn a_connection_that_breaks_gives_its_place_back() {
+    let place = Place::with_demo("breaks");
+    place.account("add one --bind-limit 1 --any-source");
+    let server = server(&place, "");
+    for _ in 0..10 {
+        let mut esme = eventually("there is room again", || {
+            let mut esme = Esme::connect(&server);
+            (esme.bind("one", CommandId::BIND_TRANSCEIVER) == OK).then_some(esme)
+        });
+        esme.submit(&message(DELIVERED, "breaks"));
+        // No unbind, no close_notify.
+    }
+}
+
+#[test]
+fn each_version_gets_what_it_understands() {
+    let place = Place::with_demo("versions");
+    let server = server(&place, "");
+    let tlv = |pdu: &Received, tag: Tag| {
+        pdu.with(|pdu| match pdu {
+            Pdu::BindTransceiverResp(body) => body.tlvs.get(tag).map(<[u8]>::to_vec),
+            Pdu::DeliverSm(body) => body.tlvs.get(tag).map(<[u8]>::to_vec),
+            other => panic!("not looked for: {other:?}"),
+        })
+    };
+    for (version, has_tlvs) in
+        [(InterfaceVersion::V3_3, false), (InterfaceVersion::V3_4, true), (InterfaceVersion::V5_0, true)]
+    {
+        let mut esme = Esme::connect(&server);
+        let bound = esme.bind_with("demo", PASSWORD, CommandId::BIND_TRANSCEIVER, version);
+        assert_eq!(bound.status, OK);
+        assert_eq!(tlv(&bound, Tag::SC_INTERFACE_VERSION), has_tlvs.then(|| vec![0x50]), "{version}");
+        let id = esme.submit(&message(DELIVERED, "versions"));
+        assert!(id.len() <= if has_tlvs { 19 } else { 8 }, "{version}: {id}");
+        let deliver = esme.next();
+        assert_eq!(deliver.receipt().expect("a receipt").id, id);
+        let receipted = tlv(&deliver, Tag::RECEIPTED_MESSAGE_ID);
+        assert_eq!(receipted.is_some(), has_tlvs, "{version}");
+        assert_eq!(tlv(&deliver, Tag::MESSAGE_STATE), has_tlvs.then(|| vec![2]), "{version}");
+        assert_eq!(esme.query(&id).message_state(), 2, "{version}");
+        assert_eq!(esme.ask(&Pdu::Unbind).status, OK);
+    }
+}
+
+#[test]
+fn a_wrong_password_is_not_told_from_a_wrong_name_and_closes_after_three() {
+    let place = Place::with_demo("password");
+    let server = server(&place, "");
+    let refused = |esme: &mut Esme, system_id: &str, password: &str| {
+        esme.bind_with(system_id, password, CommandId::BIND_TRANSCEIVER, InterfaceVersion::V3_4).status
+    };
+    let mut esme = Esme::connect(&server);
+    for (system_id, password) in [("demo", "wrong"), ("nobody", PASSWORD), ("demo", "")] {
+        assert_eq!(refused(&mut esme, system_id, password), CommandStatus::ESME_RBINDFAIL);
+    }
+    assert!(esme.until_closed().is_empty());
+    // Two mistakes are forgiven.
+    let mut esme = Esme::connect(&server);
+    assert_eq!(refused(&mut esme, "demo", "wrong"), CommandStatus::ESME_RBINDFAIL);
+    assert_eq!(refused(&mut esme, "demo", "wrong"), CommandStatus::ESME_RBINDFAIL);
+    assert_eq!(esme.bind("demo", CommandId::BIND_TRANSCEIVER), OK);
+    assert_eq!(esme.bind("demo", CommandId::BIND_TRANSCEIVER), CommandStatus::ESME_RALYBND);
+}
+
+#[test]
+fn garbage_ends_its_own_connection_only() {
+    let place = Place::with_demo("garbage");
+    let server = server(&place, "");
+    let mut bystander = Esme::bound(&server, "demo");
+    let garbage: Vec<u8> = (0..5_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for round in 0..20 {
+        let mut esme = if round % 2 == 0 { Esme::connect(&server) } else { Esme::connect_plain(&server) };
+        if round % 4 > 1 {
+            assert_eq!(esme.bind("demo", CommandId::BIND_TRANSMITTER), OK);
+        }
+        // The server may have enough before all is written.
+        _ = esme.write(&garbage[round * 10..]);
+        match esme.next_within(Duration::from_secs(10)) {
+            Next::Pdu(_) => drop(esme.until_closed()),
+            Next::Closed => {}
+            Next::Silence => panic!("neither answered nor closed"),
+        }
+        assert_eq!(bystander.ask(&Pdu::EnquireLink).status, OK);
+    }
+    assert!(!server.log().contains("fault of ours"), "{}", server.log());
+}

@@ -1,0 +1,268 @@
+//! What an account may do holds over all cores, and changes while the server runs.
+
+mod support;
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use smppd::pdu::{CommandId, CommandStatus, Pdu, RegisteredDelivery, ShortMessage};
+
+use support::esme::{DELIVERED, Esme, NUMBER, international, message};
+use support::{Place, Server, eventually};
+
+const OK: CommandStatus = CommandStatus::ESME_ROK;
+
+fn quiet(text: &str) -> ShortMessage<'_> {
+    ShortMessage { registered_delivery: RegisteredDelivery::NONE, ..message(DELIVERED, text) }
+}
+
+/// Submits so many at once; how often each status came.
+fn submit_many(esme: &mut Esme, count: usize) -> HashMap<CommandStatus, usize> {
+    let mut octets = Vec::new();
+    let numbers: Vec<u32> = (0..count).map(|_| esme.put(&Pdu::SubmitSm(quiet("many")), &mut octets)).collect();
+    esme.write(&octets).expect("a connection");
+    let mut statuses = HashMap::new();
+    for number in numbers {
+        *statuses.entry(esme.response(number).status).or_default() += 1;
+    }
+    statuses
+}
+
+#[test]
+fn exactly_as_many_bind_as_may() {
+    let place = Place::with_demo("limit");
+    place.account("add three --bind-limit 3");
+    let server = place.server().start();
+    for round in 0..3 {
+        let sessions: Vec<(Esme, CommandStatus)> = thread::scope(|scope| {
+            let binds: Vec<_> = (0..20)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut esme = Esme::connect(&server);
+                        let status = esme.bind("three", CommandId::BIND_TRANSCEIVER);
+                        (esme, status)
+                    })
+                })
+                .collect();
+            binds.into_iter().map(|bind| bind.join().expect("an answer")).collect()
+        });
+        let bound = sessions.iter().filter(|(_, status)| *status == OK).count();
+        assert_eq!(bound, 3, "round {round}");
+        let refused = CommandStatus::ESME_RBINDFAIL;
+        assert!(sessions.iter().all(|(_, status)| [OK, refused].contains(status)));
+        let (mut bound, others): (Vec<_>, Vec<_>) =
+            sessions.into_iter().map(|(esme, status)| (esme, status == OK)).partition(|(_, is_bound)| *is_bound);
+        // Who was refused holds no place, and who unbinds gives it back at once.
+        drop(others);
+        for _ in 0..3 {
+            let (mut leaving, _) = bound.remove(0);
+            assert_eq!(leaving.ask(&Pdu::Unbind).status, OK);
+            bound.push((Esme::bound(&server, "three"), true));
+        }
+        let mut fourth = Esme::connect(&server);
+        assert_eq!(fourth.bind("three", CommandId::BIND_TRANSCEIVER), refused);
+        for (mut esme, _) in bound {
+            assert_eq!(esme.ask(&Pdu::Unbind).status, OK);
+        }
+    }
+}
+
+#[test]
+fn a_rate_holds_over_both_cores() {
+    const RATE: usize = 200;
+    const BURST: usize = 100;
+    let place = Place::with_demo("rate");
+    place.account(&format!("add limited --bind-limit 0 --any-source --rate {RATE} --burst {BURST}"));
+    let server = place.server().start();
+    let sessions = Esme::bound_on_both_cores(&server, "limited", CommandId::BIND_TRANSMITTER);
+    // The messages that found the cores may have used some of the burst: wait until it is whole again.
+    thread::sleep(Duration::from_millis(700));
+    let begin = Instant::now();
+    let mut accepted = 0;
+    thread::scope(|scope| {
+        let loads: Vec<_> = sessions
+            .into_iter()
+            .map(|mut esme| {
+                scope.spawn(move || {
+                    let mut accepted = 0;
+                    for _ in 0..20 {
+                        let statuses = submit_many(&mut esme, 50);
+                        let throttled = CommandStatus::ESME_RTHROTTLED;
+                        assert!(statuses.keys().all(|status| [OK, throttled].contains(status)), "{statuses:?}");
+                        accepted += statuses.get(&OK).copied().unwrap_or(0);
+                        thread::sleep(Duration::from_millis(100));
+                    }
+                    accepted
+                })
+            })
+            .collect();
+        accepted = loads.into_iter().map(|load| load.join().expect("a load")).sum();
+    });
+    let most = BURST as f64 + RATE as f64 * begin.elapsed().as_secs_f64() + 1.0;
+    assert!(accepted as f64 <= most, "{accepted} accepted, {most} allowed");
+    // Twenty helpings, two seconds: the demand was there all the time.
+    assert!(accepted >= BURST + RATE * 17 / 10, "only {accepted} accepted");
+}
+
+#[test]
+fn credits_are_counted_once_and_survive() {
+    let place = Place::with_demo("credits");
+    place.account("add paid --bind-limit 0 --any-source --credits 500");
+    let launch = place.server();
+    let server = launch.start();
+    let spend = |server: &Server, count: usize| -> usize {
+        let mut statuses = HashMap::new();
+        thread::scope(|scope| {
+            let loads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        submit_many(&mut Esme::bound_as(server, "paid", CommandId::BIND_TRANSMITTER), count / 4)
+                    })
+                })
+                .collect();
+            for load in loads {
+                for (status, count) in load.join().expect("a load") {
+                    *statuses.entry(status).or_insert(0) += count;
+                }
+            }
+        });
+        let accepted = statuses.remove(&OK).unwrap_or(0);
+        let refused = statuses.remove(&CommandStatus::ESME_RSUBMITFAIL).unwrap_or(0);
+        assert_eq!(accepted + refused, count, "{statuses:?}");
+        accepted
+    };
+    assert_eq!(spend(&server, 200), 200);
+    server.kill();
+    let server = launch.start();
+    assert_eq!(spend(&server, 200), 200);
+    assert!(server.stop().success());
+    let server = launch.start();
+    assert_eq!(spend(&server, 200), 100, "what is left of 500");
+    assert_eq!(spend(&server, 40), 0);
+    server.kill();
+    let server = launch.cores(1).start();
+    assert_eq!(spend(&server, 40), 0);
+    place.account("set paid --credits 600");
+    eventually("more credits are known", || {
+        server.log().contains("accounts, routes and certificates are reloaded").then_some(())
+    });
+    // The change reaches the cores a moment after it is logged.
+    let mut accepted = 0;
+    eventually("every new credit is spent", || {
+        accepted += spend(&server, 40);
+        (accepted >= 100).then_some(())
+    });
+    assert_eq!(accepted, 100);
+}
+
+#[test]
+fn a_message_of_several_segments_costs_as_many_credits() {
+    let place = Place::with_demo("segments");
+    place.account("add paid --any-source --credits 10 --segment-long");
+    let server = place.server().start();
+    let mut esme = Esme::bound_as(&server, "paid", CommandId::BIND_TRANSMITTER);
+    let long = "x".repeat(200);
+    for _ in 0..5 {
+        esme.submit(&quiet(&long));
+    }
+    assert_eq!(esme.ask(&Pdu::SubmitSm(quiet("one more"))).status, CommandStatus::ESME_RSUBMITFAIL);
+}
+
+#[test]
+fn refused_messages_leave_no_trace() {
+    let place = Place::with_demo("refused");
+    place.account("add own --number 4420 --credits 1");
+    let server = place.server().start();
+    let mut esme = Esme::bound(&server, "own");
+    let asks = |source: &'static str, destination: &'static str| ShortMessage {
+        source: international(source),
+        ..message(destination, "refused")
+    };
+    for (source, destination, status) in [
+        (NUMBER, DELIVERED, CommandStatus::ESME_RINVSRCADR),
+        ("4420", "not-a-number", CommandStatus::ESME_RINVDSTADR),
+        ("4420", "", CommandStatus::ESME_RINVDSTADR),
+    ] {
+        assert_eq!(esme.ask(&Pdu::SubmitSm(asks(source, destination))).status, status, "{source} {destination}");
+    }
+    // Nothing was charged.
+    let id = esme.submit(&asks("4420", DELIVERED));
+    assert_eq!(esme.next_receipt().id, id);
+    esme.hears_nothing_for(Duration::from_millis(700));
+}
+
+#[test]
+fn accounts_come_and_go_while_the_server_runs() {
+    let place = Place::with_demo("reload");
+    place.account("add leaving --bind-limit 0 --any-source");
+    let server = place.server().start();
+    let mut staying = Esme::bound(&server, "demo");
+    let mut leaving = Esme::bound(&server, "leaving");
+    // `smppd account` tells the running server.
+    place.account("add coming --bind-limit 0 --any-source");
+    let mut coming = eventually("the new account may bind", || {
+        let mut esme = Esme::connect(&server);
+        (esme.bind("coming", CommandId::BIND_TRANSCEIVER) == OK).then_some(esme)
+    });
+    let id = coming.submit(&message(DELIVERED, "new"));
+    assert_eq!(coming.next_receipt().id, id);
+
+    place.account("remove leaving");
+    let unbind = leaving.next();
+    assert_eq!(unbind.command_id, CommandId::UNBIND);
+    leaving.answer(&unbind, OK);
+    leaving.until_closed();
+    let mut again = Esme::connect(&server);
+    assert_eq!(again.bind("leaving", CommandId::BIND_TRANSCEIVER), CommandStatus::ESME_RBINDFAIL);
+    for esme in [&mut staying, &mut coming] {
+        assert_eq!(esme.ask(&Pdu::EnquireLink).status, OK);
+        esme.submit(&quiet("still here"));
+    }
+    // A file that makes no sense changes nothing.
+    let accounts = place.data().join("accounts.toml");
+    let good = std::fs::read_to_string(&accounts).expect("accounts");
+    std::fs::write(&accounts, "[[account]]\nsystem_id = 7\n").expect("a file");
+    server.signal(Signal::HUP);
+    eventually("the mistake is logged", || server.log().contains("nothing was reloaded").then_some(()));
+    assert_eq!(staying.ask(&Pdu::EnquireLink).status, OK);
+    Esme::bound(&server, "coming");
+    std::fs::write(&accounts, good).expect("a file");
+}
+
+#[test]
+fn another_certificate_is_shown_to_new_connections_only() {
+    let place = Place::with_demo("renewed");
+    let mut server = place.server().start();
+    let mut before = Esme::bound(&server, "demo");
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let folder = place.data().join("tls");
+    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
+    std::fs::write(folder.join("cert.pem"), made.cert.pem()).expect("a file");
+    server.certificate = place.write("new.pem", &made.cert.pem());
+    server.signal(Signal::HUP);
+    eventually("the reload is logged", || {
+        server.log().contains("certificates are reloaded").then_some(())
+    });
+    // The client trusts the new certificate alone.
+    let mut after = Esme::bound(&server, "demo");
+    for esme in [&mut before, &mut after] {
+        esme.submit(&quiet("either side"));
+    }
+}
+
+#[test]
+fn another_account_sees_nothing() {
+    let place = Place::with_demo("others");
+    place.account("add other --bind-limit 0 --any-source");
+    let server = place.server().start();
+    let mut mine = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
+    let mut theirs = Esme::bound(&server, "other");
+    let id = mine.submit(&message(DELIVERED, "mine"));
+    assert_eq!(theirs.query(&id).status, CommandStatus::ESME_RINVMSGID);
+    theirs.hears_nothing_for(Duration::from_millis(1_000));
+    let mut receiver = Esme::bound_as(&server, "demo", CommandId::BIND_RECEIVER);
+    assert_eq!(receiver.next_receipt().id, id);
+    assert_eq!(mine.query(&id).message_state(), 2);
+}
