@@ -306,6 +306,22 @@ test('refuses to cancel what is final, unknown or not mine', async () => {
     assert.equal((await other.query(id)).command_status, 0x0C);
 });
 
+test('remembers what is over when it has left memory', async () => {
+    const [esme, other] = [await Esme.bound(), await Esme.bound('transceiver', { system_id: 'other' })];
+    const id = await esme.submitted('99950345551');
+    await esme.receipt(id);
+    const facts = ({ command_status, message_id, message_state, error_code, final_date }) =>
+        [command_status, message_id, message_state, error_code, String(final_date)];
+    const fresh = facts(await esme.query(id));
+    assert.deepEqual(fresh.slice(0, 4), [0, id, 5, 34]);
+    await sleep(3000);
+    assert.deepEqual(facts(await esme.query(id)), fresh);
+    assert.equal((await other.query(id)).command_status, 0x0C);
+    assert.equal((await other.cancel(id)).command_status, 0x0C);
+    assert.equal((await esme.cancel(id)).command_status, 0x11);
+    assert.equal((await esme.request('replace_sm', { message_id: id, ...esme.source(), short_message: 'late' })).command_status, 0x13);
+});
+
 test('replaces a scheduled message', async () => {
     const esme = await Esme.bound();
     const id = await esme.submitted('12125551234', 'first text', { schedule_delivery_time: '000001000000000R' });
