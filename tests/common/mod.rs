@@ -196,6 +196,12 @@ impl Net {
         self.turn();
     }
 
+    /// Final messages leave memory.
+    pub fn put_to_rest(&mut self) {
+        self.shards.iter_mut().for_each(Shard::flush_blocks);
+        self.turn();
+    }
+
     /// Sends octets, whatever they are.
     pub fn send_octets(&mut self, esme: Esme, octets: &[u8]) {
         self.shards[esme.0].handle_octets(self.now, esme.1, octets);
