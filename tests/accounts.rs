@@ -21,7 +21,8 @@ fn quiet(text: &str) -> ShortMessage<'_> {
 /// Submits so many at once; how often each status came.
 fn submit_many(esme: &mut Esme, count: usize) -> HashMap<CommandStatus, usize> {
     let mut octets = Vec::new();
-    let numbers: Vec<u32> = (0..count).map(|_| esme.put(&Pdu::SubmitSm(quiet("many")), &mut octets)).collect();
+    let numbers: Vec<u32> =
+        (0..count).map(|_| esme.put(&Pdu::SubmitSm(quiet("many")), &mut octets)).collect();
     esme.write(&octets).expect("a connection");
     let mut statuses = HashMap::new();
     for number in numbers {
@@ -52,8 +53,10 @@ fn exactly_as_many_bind_as_may() {
         assert_eq!(bound, 3, "round {round}");
         let refused = CommandStatus::ESME_RBINDFAIL;
         assert!(sessions.iter().all(|(_, status)| [OK, refused].contains(status)));
-        let (mut bound, others): (Vec<_>, Vec<_>) =
-            sessions.into_iter().map(|(esme, status)| (esme, status == OK)).partition(|(_, is_bound)| *is_bound);
+        let (mut bound, others): (Vec<_>, Vec<_>) = sessions
+            .into_iter()
+            .map(|(esme, status)| (esme, status == OK))
+            .partition(|(_, is_bound)| *is_bound);
         // Who was refused holds no place, and who unbinds gives it back at once.
         drop(others);
         for _ in 0..3 {
@@ -90,7 +93,10 @@ fn a_rate_holds_over_both_cores() {
                     for _ in 0..20 {
                         let statuses = submit_many(&mut esme, 50);
                         let throttled = CommandStatus::ESME_RTHROTTLED;
-                        assert!(statuses.keys().all(|status| [OK, throttled].contains(status)), "{statuses:?}");
+                        assert!(
+                            statuses.keys().all(|status| [OK, throttled].contains(status)),
+                            "{statuses:?}"
+                        );
                         accepted += statuses.get(&OK).copied().unwrap_or(0);
                         thread::sleep(Duration::from_millis(100));
                     }
@@ -118,7 +124,10 @@ fn credits_are_counted_once_and_survive() {
             let loads: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {
-                        submit_many(&mut Esme::bound_as(server, "paid", CommandId::BIND_TRANSMITTER), count / 4)
+                        submit_many(
+                            &mut Esme::bound_as(server, "paid", CommandId::BIND_TRANSMITTER),
+                            count / 4,
+                        )
                     })
                 })
                 .collect();
@@ -185,7 +194,11 @@ fn refused_messages_leave_no_trace() {
         ("4420", "not-a-number", CommandStatus::ESME_RINVDSTADR),
         ("4420", "", CommandStatus::ESME_RINVDSTADR),
     ] {
-        assert_eq!(esme.ask(&Pdu::SubmitSm(asks(source, destination))).status, status, "{source} {destination}");
+        assert_eq!(
+            esme.ask(&Pdu::SubmitSm(asks(source, destination))).status,
+            status,
+            "{source} {destination}"
+        );
     }
     // Nothing was charged.
     let id = esme.submit(&asks("4420", DELIVERED));
@@ -242,9 +255,7 @@ fn another_certificate_is_shown_to_new_connections_only() {
     std::fs::write(folder.join("cert.pem"), made.cert.pem()).expect("a file");
     server.certificate = place.write("new.pem", &made.cert.pem());
     server.signal(Signal::HUP);
-    eventually("the reload is logged", || {
-        server.log().contains("certificates are reloaded").then_some(())
-    });
+    eventually("the reload is logged", || server.log().contains("certificates are reloaded").then_some(()));
     // The client trusts the new certificate alone.
     let mut after = Esme::bound(&server, "demo");
     for esme in [&mut before, &mut after] {

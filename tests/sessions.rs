@@ -66,7 +66,9 @@ fn a_silent_peer_is_asked_and_one_that_does_not_answer_is_closed() {
     let asked = takes(0.8, 10.0, || esme.until_closed());
     assert!(asked.iter().all(|pdu| pdu.command_id == CommandId::ENQUIRE_LINK));
     assert_eq!(asked.len(), 2, "{asked:?}");
-    eventually("the reason is logged", || server.log().contains("reason=EnquireLinkUnanswered").then_some(()));
+    eventually("the reason is logged", || {
+        server.log().contains("reason=EnquireLinkUnanswered").then_some(())
+    });
 }
 
 #[test]
@@ -269,7 +271,8 @@ fn garbage_ends_its_own_connection_only() {
     let place = Place::with_demo("garbage");
     let server = server(&place, "");
     let mut bystander = Esme::bound(&server, "demo");
-    let garbage: Vec<u8> = (0..5_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let garbage: Vec<u8> =
+        (0..5_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     for round in 0..20 {
         let mut esme = if round % 2 == 0 { Esme::connect(&server) } else { Esme::connect_plain(&server) };
         if round % 4 > 1 {

@@ -116,7 +116,11 @@ fn certificate(place: &Place, name: &str) -> (PathBuf, PathBuf) {
 
 fn with_certificate(place: &Place, certificate: &Path, key: &Path) -> Command {
     let (certificate, key) = (certificate.display(), key.display());
-    place.server().argument(&format!("--tls-cert={certificate}")).argument(&format!("--tls-key={key}")).command()
+    place
+        .server()
+        .argument(&format!("--tls-cert={certificate}"))
+        .argument(&format!("--tls-key={key}"))
+        .command()
 }
 
 #[test]

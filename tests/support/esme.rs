@@ -13,8 +13,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use smppd::message::MessageId;
 use smppd::pdu::receipt::ParsedReceipt;
 use smppd::pdu::{
-    Address, Bind, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi, Pdu, QuerySm,
-    RegisteredDelivery, ShortMessage, Tlvs, Ton, next_frame, put_header_only,
+    Address, Bind, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi, Pdu,
+    QuerySm, RegisteredDelivery, ShortMessage, Tlvs, Ton, next_frame, put_header_only,
 };
 
 use super::{PASSWORD, PATIENCE, Server};
@@ -248,7 +248,8 @@ impl Esme {
 
     /// Which partition, and so which core, takes the messages of this session. Costs one message.
     pub fn core(&mut self) -> usize {
-        let probe = ShortMessage { registered_delivery: RegisteredDelivery::NONE, ..message(DELIVERED, "probe") };
+        let probe =
+            ShortMessage { registered_delivery: RegisteredDelivery::NONE, ..message(DELIVERED, "probe") };
         let id = self.submit(&probe);
         MessageId::parse(id.as_bytes()).expect("an id").partition().0.into()
     }

@@ -115,7 +115,9 @@ impl Ledger {
             assert!(self.sent.contains(text), "a receipt for {text:?}, which was never sent");
             match self.accepted.get(text) {
                 Some(accepted) => assert_eq!(id, accepted, "the receipt for {text:?} has another id"),
-                None => assert!(!ids.contains(&**id), "the receipt for {text:?} has the id of another message"),
+                None => {
+                    assert!(!ids.contains(&**id), "the receipt for {text:?} has the id of another message")
+                }
             }
             let known = id_of.insert(text, id);
             assert!(known.is_none_or(|known| known == id), "{text:?} was accepted twice: {known:?} and {id}");

@@ -115,7 +115,8 @@ impl Launch<'_> {
 
     /// The command line, with addresses that nobody else has.
     pub fn command(&self) -> Command {
-        let settings = self.place.write("smppd.toml", &format!("[journal]\nsegment_mib = 8\n{}", self.settings));
+        let settings =
+            self.place.write("smppd.toml", &format!("[journal]\nsegment_mib = 8\n{}", self.settings));
         let mut command = Command::new(env!("CARGO_BIN_EXE_smppd"));
         command.arg("--config").arg(settings).arg("--data-dir").arg(self.place.data());
         command.args(["--cores", &self.cores.to_string()]);
