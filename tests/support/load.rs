@@ -116,7 +116,7 @@ impl Ledger {
             match self.accepted.get(text) {
                 Some(accepted) => assert_eq!(id, accepted, "the receipt for {text:?} has another id"),
                 None => {
-                    assert!(!ids.contains(&**id), "the receipt for {text:?} has the id of another message")
+                    assert!(!ids.contains(&**id), "the receipt for {text:?} has the id of another message");
                 }
             }
             let known = id_of.insert(text, id);
