@@ -327,6 +327,11 @@ impl Accounts {
         &self.accounts[index.0 as usize]
     }
 
+    /// The account at a place that another core gave out, if this table has it already.
+    pub fn try_get(&self, index: AccountIndex) -> Option<&Arc<Account>> {
+        self.accounts.get(index.0 as usize)
+    }
+
     /// The place of the account with this name, removed or not.
     pub fn index_of(&self, system_id: &[u8]) -> Option<AccountIndex> {
         self.by_name.get(system_id).copied()

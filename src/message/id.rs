@@ -94,9 +94,15 @@ impl MessageId {
         Self(self.0 - offset as u64)
     }
 
-    /// The four-second period in which the message was accepted; what the state at rest is ordered by.
+    /// The four-second period in which the message was accepted (for short ids: the thousand it belongs to);
+    /// what the state at rest is ordered by.
     pub const fn period(self) -> u64 {
-        if self.is_short() { 0 } else { self.0 >> (TIME_SHIFT + 12) }
+        // Short ids know no time: a thousand of them make a period, numbered far below those of today.
+        if self.is_short() {
+            (self.0 - SHORT_FIRST) >> (PARTITION_BITS + 10)
+        } else {
+            self.0 >> (TIME_SHIFT + 12)
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Pulse {
     pub(super) ticks: AtomicU64,
     /// Whether the core has ended as it should.
     pub(super) has_ended: AtomicBool,
+    /// Whether the disk has little room left.
+    pub(super) is_disk_low: AtomicBool,
     /// The counters as of the last heartbeat but few.
     pub(super) counters: std::sync::Mutex<Counters>,
 }

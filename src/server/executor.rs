@@ -156,7 +156,11 @@ async fn beat(core: SharedCore) {
     for beat in 0_u64.. {
         sleep(HEARTBEAT).await;
         core.beat();
-        core.with(None, |shard, now| shard.tick(now));
+        let is_disk_low = core.pulse.is_disk_low.load(Ordering::Relaxed);
+        core.with(None, |shard, now| {
+            shard.note_disk(is_disk_low);
+            shard.tick(now);
+        });
         if beat.is_multiple_of(IMPATIENCE) {
             core.wake_impatient();
         }
@@ -271,6 +275,7 @@ fn take_mail(core: &SharedCore, mailbox: &Mailbox) -> bool {
             Inbound::Mesh(messages) => shard.handle_mesh(now, messages),
             Inbound::Verified(connection, is_right) => shard.handle_verified(now, connection, is_right),
             Inbound::Found(lookup, found) => shard.handle_lookup(now, *lookup, found),
+            Inbound::NotFound(lookup) => shard.handle_lookup_failed(now, &lookup),
             Inbound::Stored(partition, done) => {
                 if let StoreDone::Checkpoint(keep, _) = done
                     && let Some(place) = shard.partitions().iter().position(|ours| ours.number == partition)

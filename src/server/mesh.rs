@@ -22,6 +22,8 @@ pub(super) enum Inbound {
     Verified(ConnectionId, bool),
     /// The state at rest answers.
     Found(Box<Lookup>, Vec<FinalMessage>),
+    /// The state at rest cannot answer.
+    NotFound(Box<Lookup>),
     /// The state at rest has done something.
     Stored(PartitionNumber, StoreDone),
     /// The state at rest cannot go on.
@@ -77,9 +79,10 @@ pub(super) fn mailbox(senders: usize) -> (Vec<MailSender>, Mailbox) {
 }
 
 impl Mailbox {
-    /// The next thing, if any.
+    /// The next thing, if any. The threads' channels, the last ones, come first: what a core says may rest on
+    /// accounts that the main thread has just sent.
     pub(super) fn try_next(&self) -> Option<Inbound> {
-        self.channels.iter().find_map(|channel| channel.try_recv().ok())
+        self.channels.iter().rev().find_map(|channel| channel.try_recv().ok())
     }
 
     /// Asks to be woken. Look once more afterwards: what came before this is not announced.

@@ -220,6 +220,8 @@ fn read_header(identity: Identity, path: &Path) -> Result<Option<Result<BatchHea
     let mut block = [0; 4096];
     match file.read_exact(&mut block) {
         Ok(()) => {}
+        // It was being made when the server stopped; nothing can be in it, and no file comes after it.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(format!("{}: {error}", path.display())),
     }
     match BatchHeader::read(identity, &block) {

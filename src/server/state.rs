@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 const ORDERS_MAX: usize = 4_096;
 /// How often blocks past their retention are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// Blocks removed in one sweep, so that queries are not kept waiting.
+/// Blocks looked at in one sweep, so that queries are not kept waiting.
 const SWEEP_MAX: usize = 10_000;
 const CACHE_OCTETS: u64 = 64 << 20;
 const FORMAT: &[u8] = b"smppd partition 1";
@@ -167,17 +167,21 @@ impl State {
         File::open(self.folder.join("db"))?.sync_data()
     }
 
-    /// Removes blocks whose messages were all final before `before`, oldest first.
-    fn sweep(&self, before: Timestamp) -> io::Result<usize> {
+    /// Removes blocks whose messages were all final before `before`, among the next ones from `cursor` on.
+    fn sweep(&self, before: Timestamp, cursor: &mut Vec<u8>) -> io::Result<usize> {
         let mut removed = 0;
-        for entry in self.finals.iter().take(SWEEP_MAX) {
+        let from = std::mem::take(cursor);
+        for (seen, entry) in self.finals.range(from..).enumerate() {
             let (key, octets) = entry.map_err(io::Error::other)?;
-            let block = Block::read(&octets).map_err(|_| io::Error::other("a block cannot be read"))?;
-            if block.newest() >= before {
+            if seen == SWEEP_MAX {
+                *cursor = key.to_vec();
                 break;
             }
-            self.finals.remove(key).map_err(io::Error::other)?;
-            removed += 1;
+            let block = Block::read(&octets).map_err(|_| io::Error::other("a block cannot be read"))?;
+            if block.newest() < before {
+                self.finals.remove(key).map_err(io::Error::other)?;
+                removed += 1;
+            }
         }
         Ok(removed)
     }
@@ -223,6 +227,7 @@ fn run(
     retention: Duration,
 ) {
     let mut swept = Instant::now();
+    let mut cursor = Vec::new();
     loop {
         let outcome = match orders.recv_timeout(SWEEP_INTERVAL) {
             Ok(Order::Op(op)) => state.apply(op).map(|done| {
@@ -230,9 +235,16 @@ fn run(
                     mail.send(Inbound::Stored(partition, done));
                 }
             }),
-            Ok(Order::Lookup(lookup)) => {
-                state.find(&lookup).map(|found| mail.send(Inbound::Found(lookup, found)))
-            }
+            Ok(Order::Lookup(lookup)) => match state.find(&lookup) {
+                Ok(found) => {
+                    mail.send(Inbound::Found(lookup, found));
+                    Ok(())
+                }
+                Err(error) => {
+                    mail.send(Inbound::NotFound(lookup));
+                    Err(error)
+                }
+            },
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 if let Err(error) = state.sync() {
@@ -247,7 +259,7 @@ fn run(
             }
             swept = Instant::now();
             let before = clock.now().wall.as_millis().saturating_sub(retention.as_millis() as u64);
-            let removed = state.sweep(Timestamp::from_millis(before))?;
+            let removed = state.sweep(Timestamp::from_millis(before), &mut cursor)?;
             if removed > 0 {
                 log::info!(
                     "partition {partition}: {removed} blocks of final messages are past their retention"
@@ -256,8 +268,15 @@ fn run(
             Ok(())
         });
         if let Err(error) = outcome {
-            // The partition stops; orders that still come are dropped with the channel.
+            // The partition stops. Nothing is written any more, but whoever asks is told that there is no answer.
             mail.send(Inbound::StoreFailed(partition, format!("the state at rest failed: {error}")));
+            for order in orders {
+                match order {
+                    Order::Lookup(lookup) => mail.send(Inbound::NotFound(lookup)),
+                    Order::Op(_) => {}
+                    Order::Stop => return,
+                }
+            }
             return;
         }
     }

@@ -1,6 +1,7 @@
 //! Threads that watch: one that notices an executor standing still, one that writes the log.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -17,12 +18,27 @@ const PATIENCE: u32 = 2;
 /// Lines that may wait for a slow reader of the log; more are dropped rather than keep a core waiting.
 const LINES_MAX: usize = 8_192;
 
-/// Watches the cores; says so when one stands still, and when it goes on.
-pub(super) fn watch(pulses: Vec<Arc<Pulse>>) -> io::Result<()> {
+/// Watches the cores, and says so when one stands still and when it goes on; and the disk: with less than
+/// `low_water` octets free no message is accepted, while everything else goes on.
+pub(super) fn watch(pulses: Vec<Arc<Pulse>>, data_dir: PathBuf, low_water: u64) -> io::Result<()> {
     thread::Builder::new().name("watchdog".into()).spawn(move || {
+        let mut was_low = false;
         let mut seen: Vec<(u64, u32)> = vec![(0, 0); pulses.len()];
         loop {
             thread::sleep(INTERVAL);
+            let is_low = free_octets(&data_dir).is_some_and(|free| free < low_water);
+            if is_low != was_low {
+                was_low = is_low;
+                if is_low {
+                    log::error!(
+                        "{}: less than {low_water} octets are free; no message is accepted",
+                        data_dir.display()
+                    );
+                } else {
+                    log::info!("{}: there is room again", data_dir.display());
+                }
+                pulses.iter().for_each(|pulse| pulse.is_disk_low.store(is_low, Ordering::Relaxed));
+            }
             for (core, (pulse, (ticks, still))) in pulses.iter().zip(&mut seen).enumerate() {
                 let now = pulse.ticks.load(Ordering::Relaxed);
                 if pulse.has_ended.load(Ordering::Relaxed) {
@@ -49,6 +65,12 @@ pub(super) fn watch(pulses: Vec<Arc<Pulse>>) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Room on the disk; unknown where the system does not say.
+fn free_octets(data_dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(data_dir).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Something for the thread that writes the log.

@@ -90,8 +90,10 @@ impl Shard {
     ) {
         let view = parcel.view();
         let key = view.key;
-        let entry = self.sessions.remove(&session.connection);
-        let Some(mut entry) = entry.filter(|entry| entry.session.state().receives()) else {
+        let receives = |entry: &Entry| entry.session.state().receives();
+        let is_there = self.sessions.get(&session.connection).is_some_and(|entry| receives(entry));
+        let entry = if is_there { self.sessions.remove(&session.connection) } else { None };
+        let Some(mut entry) = entry else {
             let outcome = Delivery::Returned;
             let home = self.home_of(self.accounts.get(account));
             self.send(home, MeshMessage::Delivered { account, session, owner, key, outcome });

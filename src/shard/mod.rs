@@ -378,9 +378,25 @@ impl Shard {
         self.turn(now);
     }
 
+    /// The state at rest could not answer.
+    pub fn handle_lookup_failed(&mut self, now: Now, lookup: &Lookup) {
+        self.lookup_failed(lookup);
+        self.turn(now);
+    }
+
     /// The state at rest cannot be asked now.
     pub fn lookup_failed(&mut self, lookup: &Lookup) {
-        self.answer(lookup.reply_to, Answer::Status(CommandStatus::ESME_RQUERYFAIL));
+        let status = match lookup.reply_to.command_id {
+            CommandId::CANCEL_SM => CommandStatus::ESME_RCANCELFAIL,
+            CommandId::REPLACE_SM => CommandStatus::ESME_RREPLACEFAIL,
+            _ => CommandStatus::ESME_RQUERYFAIL,
+        };
+        self.answer(lookup.reply_to, Answer::Status(status));
+    }
+
+    /// Whether the disk has so little room left that no new message is taken.
+    pub fn note_disk(&mut self, is_low: bool) {
+        self.partitions.iter_mut().for_each(|partition| partition.note_disk(is_low));
     }
 
     /// The state at rest has done something.
@@ -409,7 +425,17 @@ impl Shard {
         let partition = &mut self.partitions[place];
         let event = Event::PartitionFailed { partition: partition.number, reason: reason.into() };
         self.outputs.events.push(event);
-        for reply_to in partition.fail() {
+        let number = partition.number;
+        let mut waiting = partition.fail();
+        // No final state can be recorded any more, so nobody need wait for one.
+        self.transactions.retain(|id, reply_to| {
+            let goes_on = id.partition() != number;
+            if !goes_on {
+                waiting.push(*reply_to);
+            }
+            goes_on
+        });
+        for reply_to in waiting {
             self.answer(reply_to, Answer::Status(CommandStatus::ESME_RSYSERR));
         }
         self.turn(now);
@@ -512,6 +538,10 @@ impl Shard {
     }
 
     fn note(&mut self, entry: &mut Entry) {
+        // A session that has ended by itself gets nothing more; its home must not go on choosing it.
+        if entry.session.close_reason().is_some() {
+            self.release(entry.connection);
+        }
         let has_news = !entry.session.output().is_empty() || entry.session.close_reason().is_some();
         if has_news && !entry.is_dirty {
             entry.is_dirty = true;

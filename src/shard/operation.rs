@@ -401,8 +401,6 @@ impl Shard {
         };
         partition
             .waiting_for(account, &matching.destination.digits)
-            .iter()
-            .copied()
             .filter(|id| partition.message(*id).is_some_and(matches))
             .collect()
     }

@@ -4,7 +4,7 @@
 //! it; recovery only applies. What a record leads to (an answer, a hand-over, a delivery) is *earned*: it is
 //! taken back from the journal once the record is durable.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
@@ -26,8 +26,10 @@ type FastMap<K, V> = HashMap<K, V, RandomState>;
 /// What a partition obeys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartitionSettings {
-    /// Messages that are not over; above it submissions are refused.
+    /// Messages, receipts and replies in memory; above it submissions are refused.
     pub messages_max: usize,
+    /// Segments of the journal; above it submissions are refused until the state at rest has caught up.
+    pub segments_max: usize,
     /// Octets of records waiting for a commit; above it submissions are refused.
     pub journal_waiting_octets_max: usize,
     /// Orders to the state at rest that wait; above it submissions are refused.
@@ -42,6 +44,7 @@ impl Default for PartitionSettings {
     fn default() -> Self {
         Self {
             messages_max: 5_000_000,
+            segments_max: 64,
             journal_waiting_octets_max: 64 << 20,
             store_waiting_max: 100_000,
             checkpoint_segments: 4,
@@ -122,7 +125,7 @@ pub struct Partition {
     messages: FastMap<MessageId, Message>,
     parcels: FastMap<ParcelKey, HeldParcel>,
     /// Messages that no carrier has, by account and destination: what cancel_sm without an id looks through.
-    waiting: FastMap<(AccountIndex, Box<[u8]>), Vec<MessageId>>,
+    waiting: FastMap<(AccountIndex, Box<[u8]>), BTreeSet<MessageId>>,
     finals: FastMap<MessageId, FinalMessage>,
     timers: Timers<Timestamp, TimerKey>,
     credits_used: BTreeMap<Box<[u8]>, u64>,
@@ -138,6 +141,8 @@ pub struct Partition {
     store_ops: VecDeque<(Position, StoreOp)>,
     checkpoint_pending: bool,
     replaying: Option<Replaying>,
+    segments_in_use: usize,
+    is_disk_low: bool,
     failed: bool,
 }
 
@@ -148,6 +153,8 @@ struct Replaying {
     at_rest_as_of: FastMap<RestKey, Position>,
     credits_as_of: Position,
     position: Position,
+    /// Credits of messages whose records are passed over because the message is at rest.
+    skipped_segments: FastMap<MessageId, u16>,
 }
 
 impl Partition {
@@ -185,7 +192,10 @@ impl Partition {
                 at_rest_as_of: FastMap::default(),
                 credits_as_of: checkpoint.as_of,
                 position: Position(0),
+                skipped_segments: FastMap::default(),
             }),
+            segments_in_use: 0,
+            is_disk_low: false,
             failed: false,
         }
     }
@@ -235,11 +245,28 @@ impl Partition {
                     Ok(_) | Err(ApplyError::Refused(_) | ApplyError::Unknown) => {}
                     Err(ApplyError::Unreadable) => return Err(Unrecoverable),
                 }
+            } else {
+                self.count_skipped(&record)?;
             }
             if let Some(key) = key {
                 self.touch_segment(segment, position, key);
             }
         }
+        Ok(())
+    }
+
+    /// A record that is passed over because its message is at rest still took credits, which the checkpoint
+    /// may not have counted: what is at rest can be younger than the checkpoint.
+    fn count_skipped(&mut self, record: &Record<'_>) -> Result<(), Unrecoverable> {
+        let (Record::Accepted(octets) | Record::Replaced(octets)) = record else { return Ok(()) };
+        let content = Content::read(octets).map_err(|_| Unrecoverable)?;
+        let Some(replaying) = &mut self.replaying else { return Ok(()) };
+        let before = replaying.skipped_segments.insert(content.id, content.segments);
+        // The version before a replacement may lie before the journal; then it is counted already.
+        let is_first = matches!(record, Record::Accepted(_));
+        let before = if is_first { 0 } else { before.unwrap_or(content.segments) };
+        let more = content.segments.saturating_sub(before);
+        self.count_credits(content.system_id.into(), more.into());
         Ok(())
     }
 
@@ -302,16 +329,28 @@ impl Partition {
     }
 
     /// The messages between two addresses that no carrier has yet, oldest first.
-    pub fn waiting_for(&self, account: AccountIndex, destination: &[u8]) -> &[MessageId] {
+    pub fn waiting_for(
+        &self,
+        account: AccountIndex,
+        destination: &[u8],
+    ) -> impl Iterator<Item = MessageId> + use<'_> {
         let key = (account, Box::from(destination));
-        self.waiting.get(&key).map_or(&[], Vec::as_slice)
+        self.waiting.get(&key).into_iter().flatten().copied()
     }
 
     /// Whether one more message can be taken.
     pub fn has_room(&self) -> bool {
-        self.messages.len() < self.settings.messages_max
+        let kept = self.messages.len() + self.parcels.len() + self.finals.len();
+        kept < self.settings.messages_max
+            && !self.is_disk_low
+            && self.segments_in_use < self.settings.segments_max
             && self.journal.waiting_octets() < self.settings.journal_waiting_octets_max
             && self.store_ops.len() < self.settings.store_waiting_max
+    }
+
+    /// Whether the disk has little room left.
+    pub const fn note_disk(&mut self, is_low: bool) {
+        self.is_disk_low = is_low;
     }
 
     /// Whether a disk error has stopped this partition.
@@ -401,6 +440,7 @@ impl Partition {
         segments_in_use: usize,
     ) {
         self.journal.commit(position, batch);
+        self.segments_in_use = segments_in_use;
         while let Some((batch_position, _)) = self.touched_open.front() {
             if *batch_position > position {
                 break;
@@ -483,15 +523,15 @@ impl Partition {
         while self.touched.front().is_some_and(|oldest| oldest.segment < keep_from) {
             let keys = self.touched.pop_front().map(|oldest| oldest.keys).unwrap_or_default();
             for key in keys {
-                if !self.put_to_rest(as_of, key) && self.at_rest.remove(&key) {
-                    gone.push(key);
-                }
-                // The record that made a parcel may stay while the message it is about goes: replay could
-                // not make the parcel again.
+                // The record that made a parcel may stay while the message it is about goes, or is put to
+                // rest: replay could not make the parcel again. So parcels go first.
                 if let RestKey::Message(id) = key {
                     for parcel in ParcelKey::about(id) {
                         self.put_to_rest(as_of, RestKey::Parcel(parcel));
                     }
+                }
+                if !self.put_to_rest(as_of, key) && self.at_rest.remove(&key) {
+                    gone.push(key);
                 }
             }
         }
@@ -625,7 +665,7 @@ impl Partition {
         if is_waiting(message.state)
             && let Some(key) = waiting_key(&message, accounts)
         {
-            self.waiting.entry(key).or_default().push(id);
+            self.waiting.entry(key).or_default().insert(id);
         }
         self.messages.insert(id, message);
         Ok(())
@@ -650,14 +690,14 @@ impl Partition {
             self.waits_no_more(&key, id);
         }
         if let Some(key) = waits {
-            self.waiting.entry(key).or_default().push(id);
+            self.waiting.entry(key).or_default().insert(id);
         }
         Ok(None)
     }
 
     fn waits_no_more(&mut self, key: &(AccountIndex, Box<[u8]>), id: MessageId) {
         if let Some(ids) = self.waiting.get_mut(key) {
-            ids.retain(|waiting| *waiting != id);
+            ids.remove(&id);
             if ids.is_empty() {
                 self.waiting.remove(key);
             }

@@ -194,13 +194,16 @@ pub(super) fn check<'a>(
     require(!fields.needs_payload || payload.is_some(), Status::ESME_RMISSINGTLV)?;
     let user_data = payload.unwrap_or(fields.short_message);
     let segments = segments(fields.esm_class, alphabet, user_data, payload.is_some(), account)?;
+    let tlvs = kept_tlvs(fields.tlvs, payload.is_some());
+    // A record has two octets for each length; a PDU may be longer than both together.
+    require(user_data.len() <= 65_535 && tlvs.len() <= 65_535, Status::ESME_RINVMSGLEN)?;
     Ok(Checked {
         source,
         deliver_at: deliver_at.unwrap_or(Timestamp::ZERO),
         expires_at,
         segments,
         user_data,
-        tlvs: kept_tlvs(fields.tlvs, payload.is_some()),
+        tlvs,
     })
 }
 

@@ -1,0 +1,209 @@
+//! What peers, crashes and disks could do to a shard, each found once and never again.
+
+#[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
+mod common;
+
+use common::{ACCEPTED_BIND, Esme, Net};
+use smppd::account::{AccountSettings, Accounts};
+use smppd::journal::{Position, Record, SegmentNumber};
+use smppd::message::{Content, PartitionNumber};
+use smppd::pdu::receipt::MessageState;
+use smppd::pdu::{
+    Address, CommandId, CommandStatus, DataCoding, EsmClass, Npi, Pdu, RegisteredDelivery, ShortMessage,
+    Tlvs, Ton,
+};
+use smppd::shard::{Partition, PartitionSettings};
+use smppd::store::{Checkpoint, StoreOp};
+use smppd::time::Timestamp;
+
+const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
+
+fn header(command_length: u32, command_id: CommandId, sequence_number: u32) -> Vec<u8> {
+    [command_length, command_id.0, 0, sequence_number].iter().flat_map(|field| field.to_be_bytes()).collect()
+}
+
+fn deliver_sm_resp(sequence_number: u32) -> Vec<u8> {
+    [header(17, CommandId::DELIVER_SM_RESP, sequence_number), vec![0]].concat()
+}
+
+fn submit_sm<'a>(esm_class: EsmClass, replace_if_present_flag: u8, tlvs: Tlvs<'a>) -> Pdu<'a> {
+    Pdu::SubmitSm(ShortMessage {
+        service_type: b"",
+        source: NUMBER,
+        destination: Address { digits: b"12125559999", ..NUMBER },
+        esm_class,
+        protocol_id: 0,
+        priority_flag: 0,
+        schedule_delivery_time: b"",
+        validity_period: b"",
+        registered_delivery: RegisteredDelivery(1),
+        replace_if_present_flag,
+        data_coding: DataCoding::DEFAULT,
+        sm_default_msg_id: 0,
+        short_message: b"hello",
+        tlvs,
+    })
+}
+
+/// A session with a full window of unconfirmed receipts and more behind it.
+fn loaded(net: &mut Net) -> Esme {
+    net.confirms = false;
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    for number in 0..40 {
+        net.submit(esme, 100 + number, "12125559999");
+    }
+    net.pass_millis(1_000);
+    let deliveries = net.received(esme).iter().filter(|pdu| pdu.command_id == CommandId::DELIVER_SM).count();
+    assert_eq!(deliveries, 10);
+    esme
+}
+
+/// How many receipts a new session gets within two minutes.
+fn receipts_after_another_bind(net: &mut Net) -> usize {
+    net.confirms = true;
+    let again = net.connect(0);
+    assert_eq!(net.bind(again, "demo"), ACCEPTED_BIND);
+    (0..120)
+        .map(|_| {
+            net.pass_millis(1_000);
+            net.received(again).iter().filter(|pdu| pdu.command_id == CommandId::DELIVER_SM).count()
+        })
+        .sum()
+}
+
+#[test]
+fn lost_framing_behind_a_confirmation_ends_the_session_and_nothing_else() {
+    let mut net = Net::new(1);
+    let esme = loaded(&mut net);
+    net.send_octets(esme, &[deliver_sm_resp(1), header(4, CommandId::SUBMIT_SM, 9)].concat());
+    assert!(net.is_closed(esme));
+    assert_eq!(receipts_after_another_bind(&mut net), 39);
+}
+
+#[test]
+fn an_unbind_behind_a_confirmation_is_answered_and_loses_no_receipt() {
+    let mut net = Net::new(1);
+    let esme = loaded(&mut net);
+    net.send_octets(esme, &[deliver_sm_resp(1), header(16, CommandId::UNBIND, 9)].concat());
+    let answers: Vec<CommandId> = net.received(esme).iter().map(|pdu| pdu.command_id).collect();
+    assert_eq!(answers, [CommandId::UNBIND_RESP]);
+    assert_eq!(receipts_after_another_bind(&mut net), 39);
+}
+
+#[test]
+fn more_tlvs_than_a_record_holds_are_refused() {
+    let mut octets = Vec::new();
+    for _ in 0..2 {
+        octets.extend([0x15, 0x01]);
+        octets.extend(35_000_u16.to_be_bytes());
+        octets.resize(octets.len() + 35_000, 7);
+    }
+    let tlvs = Tlvs::read(&octets, CommandId::SUBMIT_SM).expect("well-formed");
+    for replace_if_present_flag in [0, 1] {
+        let mut net = Net::new(1);
+        let esme = net.connect(0);
+        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        net.send(esme, &submit_sm(EsmClass::DEFAULT, replace_if_present_flag, tlvs), 2);
+        assert_eq!(net.received(esme)[0].command_status, CommandStatus::ESME_RINVMSGLEN);
+    }
+}
+
+#[test]
+fn a_failed_disk_ends_the_wait_for_an_outcome() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.send(esme, &submit_sm(EsmClass::FORWARD, 0, Tlvs::EMPTY), 2);
+    assert!(net.received(esme).is_empty(), "the outcome is not known yet");
+    net.fail_disk();
+    let answers: Vec<CommandStatus> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();
+    assert_eq!(answers, [CommandStatus::ESME_RSYSERR]);
+}
+
+/// A partition, and what accepts a message of five segments into it.
+fn partition(settings: PartitionSettings) -> Partition {
+    Partition::recover(PartitionNumber(0), 0, settings, &Checkpoint::initial())
+}
+
+fn accept(partition: &mut Partition, accounts: &Accounts) -> (smppd::message::MessageId, Vec<u8>) {
+    let now = Timestamp::from_millis(1_790_000_000_000);
+    let id = partition.next_id(now, 1, false);
+    let content = Content {
+        id,
+        batch_offset: 0,
+        batch_count: 1,
+        accepted_at: now,
+        deliver_at: Timestamp::ZERO,
+        expires_at: Timestamp::MAX,
+        segments: 5,
+        registered_delivery: RegisteredDelivery(1),
+        esm_class: EsmClass::DEFAULT,
+        protocol_id: 0,
+        priority_flag: 0,
+        data_coding: DataCoding::DEFAULT,
+        system_id: b"demo",
+        service_type: b"",
+        source: NUMBER,
+        destination: NUMBER,
+        user_data: b"x",
+        tlvs: b"",
+    };
+    let mut octets = Vec::new();
+    content.put(&mut octets);
+    partition.record(&Record::Accepted(&octets), accounts, None).expect("accepted");
+    (id, octets)
+}
+
+#[test]
+fn a_crash_inside_a_checkpoint_forgets_no_credits() {
+    let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
+    let mut live = partition(PartitionSettings::default());
+    live.finish_recovery(Position(0));
+    let mut batches = Vec::new();
+    for number in 1..=2 {
+        let (_, octets) = accept(&mut live, &accounts);
+        let (position, batch) = live.take_batch().expect("a batch");
+        let mut records = Vec::new();
+        Record::Accepted(&octets).put(&mut records);
+        batches.push((SegmentNumber(number), position, records));
+        live.commit(position, SegmentNumber(number), batch, 1);
+    }
+    live.checkpoint(SegmentNumber(2));
+    let mut recovered = partition(PartitionSettings::default());
+    // The crash comes before the checkpoint itself, which is the last order.
+    while let Some(op) = live.take_store_op() {
+        if let StoreOp::PutRest(_, octets) = op {
+            recovered.restore(&octets, &accounts).expect("readable");
+        }
+    }
+    for (segment, position, records) in &batches {
+        recovered.replay(*segment, *position, records, &accounts).expect("readable");
+    }
+    recovered.finish_recovery(Position(2));
+    let used: Vec<u64> = recovered.credits_used().map(|(_, used)| used).collect();
+    assert_eq!(used, [10]);
+}
+
+#[test]
+fn receipts_that_nobody_takes_count_against_the_memory_limit() {
+    let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
+    let mut partition = partition(PartitionSettings { messages_max: 2, ..PartitionSettings::default() });
+    partition.finish_recovery(Position(0));
+    let (id, _) = accept(&mut partition, &accounts);
+    assert!(partition.has_room());
+    let at = Timestamp::from_millis(1_790_000_000_500);
+    let ended = Record::Final { id, state: MessageState::DELIVERED, error: 0, at };
+    partition.record(&ended, &accounts, None).expect("applies");
+    assert_eq!(partition.unfinished(), (0, 1));
+    assert!(!partition.has_room());
+}
+
+#[test]
+fn a_disk_with_little_room_takes_no_message() {
+    let mut partition = partition(PartitionSettings::default());
+    partition.finish_recovery(Position(0));
+    assert!(partition.has_room());
+    partition.note_disk(true);
+    assert!(!partition.has_room());
+}
