@@ -1,6 +1,6 @@
 //! The core of one or several shards, in memory: a clock that the test turns, a disk that obeys.
 
-#[expect(unreachable_pub, reason = "a module of helpers")]
+#[expect(unreachable_pub, dead_code, reason = "a module of helpers, of which others use the rest")]
 mod common;
 
 use common::{ACCEPTED_BIND, Net};

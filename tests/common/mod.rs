@@ -1,6 +1,6 @@
 //! Shards joined by memory instead of sockets, threads and disks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,6 +32,10 @@ pub struct ReceivedPdu {
 }
 
 impl ReceivedPdu {
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
     fn with<R>(&self, read: impl FnOnce(Pdu<'_>) -> R) -> R {
         let Framing::Frame(frame) = next_frame(&self.octets, usize::MAX) else { panic!("a whole PDU") };
         read(frame.decode().expect("a PDU that can be read"))
@@ -75,6 +79,7 @@ pub struct Net {
     shards: Vec<Shard>,
     disks: Vec<Disk>,
     inboxes: HashMap<Esme, Vec<ReceivedPdu>>,
+    closed: HashSet<Esme>,
     now: Now,
     next_connection: u64,
     is_disk_held: bool,
@@ -102,6 +107,7 @@ impl Net {
             shards: Vec::new(),
             disks,
             inboxes: HashMap::new(),
+            closed: HashSet::new(),
             now,
             next_connection: 1,
             is_disk_held: false,
@@ -186,9 +192,19 @@ impl Net {
     pub fn send(&mut self, esme: Esme, pdu: &Pdu<'_>, sequence_number: u32) {
         let mut octets = Vec::new();
         pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("encodable");
-        let used = self.shards[esme.0].handle_octets(self.now, esme.1, &octets);
+        self.send_octets(esme, &octets);
+    }
+
+    /// Octets as they stand on the wire, of whole PDUs or of what is none.
+    pub fn send_octets(&mut self, esme: Esme, octets: &[u8]) {
+        let used = self.shards[esme.0].handle_octets(self.now, esme.1, octets);
         assert_eq!(used, octets.len(), "not taken");
         self.turn();
+    }
+
+    /// Whether the server has ended the connection.
+    pub fn is_closed(&self, esme: Esme) -> bool {
+        self.closed.contains(&esme)
     }
 
     pub fn bind(&mut self, esme: Esme, system_id: &str) -> CommandStatus {
@@ -301,6 +317,7 @@ impl Net {
             self.shards[number].take_output(connection, &mut octets);
             if self.shards[number].close_reason(connection).is_some() {
                 self.shards[number].disconnected(now, connection, CloseReason::Ours);
+                self.closed.insert(Esme(number, connection));
             }
             self.take_in(Esme(number, connection), &octets);
         }
