@@ -3,6 +3,9 @@
 //! Everything here except `server` is the core: plain data and functions without sockets, files, threads,
 //! clocks or async. It is told what happened and answers with what to do.
 
+// A new state visits every decision (in tests, whatever is not expected is a failure all the same).
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod account;
 pub mod carrier;
 pub mod config;

@@ -1,6 +1,6 @@
 //! The core of one or several shards, in memory: a clock that the test turns, a disk that obeys.
 
-#[expect(unreachable_pub, dead_code, reason = "a module of helpers, of which others use the rest")]
+#[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
 use common::{ACCEPTED_BIND, Net};
@@ -125,6 +125,29 @@ fn cancel_works_until_the_carrier_has_it() {
     net.cancel(esme, 6, &id);
     net.turn();
     assert_eq!(net.received(esme)[0].command_status, CommandStatus::ESME_RCANCELFAIL);
+}
+
+#[test]
+fn a_message_that_left_memory_is_too_late_to_cancel_but_not_unknown() {
+    let mut net = Net::new(2);
+    let (mine, theirs) = (net.connect(0), net.connect(1));
+    assert_eq!(net.bind(mine, "demo"), ACCEPTED_BIND);
+    assert_eq!(net.bind(theirs, "other"), ACCEPTED_BIND);
+    net.submit(mine, 2, "12125559999");
+    net.turn();
+    let id = net.received(mine).remove(0).message_id();
+    net.pass_millis(1_000);
+    net.put_to_rest();
+    assert_eq!(net.received(mine).len(), 1, "the receipt");
+    net.cancel(mine, 3, &id);
+    net.query(mine, 4, &id);
+    net.cancel(theirs, 3, &id);
+    net.turn();
+    let statuses = |received: Vec<common::ReceivedPdu>| -> Vec<CommandStatus> {
+        received.iter().map(|pdu| pdu.command_status).collect()
+    };
+    assert_eq!(statuses(net.received(mine)), [CommandStatus::ESME_RCANCELFAIL, CommandStatus::ESME_ROK]);
+    assert_eq!(statuses(net.received(theirs)), [CommandStatus::ESME_RINVMSGID]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 pub use batch::{BATCH_ALIGN, Batch, BatchError, BatchHeader, Identity};
 pub use record::{Record, RecordError, Standing};
-pub use replay::{Replay, ReplayEnd, SegmentFault, replay_segment};
+pub use replay::{Replay, ReplayEnd, SegmentFault, find_batch, replay_segment};
 pub use ring::{Placement, Ring, SegmentNumber};
 
 /// The number of a batch; every record of a batch shares it. Ascends by one for the life of a partition.

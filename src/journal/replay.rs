@@ -66,6 +66,15 @@ pub fn replay_segment(
     }
 }
 
+/// Where the first whole batch of `oldest` or a younger segment begins, in a file whose own first batch cannot
+/// be read: what looks like a free file may be a damaged one.
+pub fn find_batch(identity: Identity, oldest: SegmentNumber, octets: &[u8]) -> Option<(usize, BatchHeader)> {
+    (0..octets.len()).step_by(BATCH_ALIGN).find_map(|offset| {
+        let (header, _) = BatchHeader::read_batch(identity, &octets[offset..]).ok()?;
+        (header.segment >= oldest).then_some((offset, header))
+    })
+}
+
 /// A whole batch of the same segment behind the place where `expected` should be.
 fn later_batch(
     identity: Identity,
@@ -135,6 +144,15 @@ mod tests {
             let fault = read(&damaged).expect_err("damage");
             assert_eq!(fault.offset, if octet < 4096 { 0 } else { 4096 }, "octet {octet}");
         }
+    }
+
+    #[test]
+    fn a_file_whose_first_batch_is_damaged_is_not_taken_for_a_free_one() {
+        let mut damaged = segment();
+        damaged[7] ^= 1;
+        let found = find_batch(IDENTITY, SEGMENT, &damaged).map(|(offset, header)| (offset, header.position));
+        assert_eq!(found, Some((4096, Position(11))));
+        assert!(find_batch(IDENTITY, SegmentNumber(SEGMENT.0 + 1), &damaged).is_none(), "only old batches");
     }
 
     #[test]

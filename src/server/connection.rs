@@ -52,6 +52,7 @@ struct Connection {
     blocked_since: Option<Instant>,
     accepted_at: Instant,
     peer_has_closed: bool,
+    closed_since: Option<Instant>,
     /// Nothing is taken from the session any more.
     is_closing: bool,
     /// Everything is sent; until then the peer may close first.
@@ -86,6 +87,7 @@ pub(super) async fn run(
         blocked_since: None,
         accepted_at,
         peer_has_closed: false,
+        closed_since: None,
         is_closing: false,
         linger_until: None,
     };
@@ -113,7 +115,10 @@ impl Connection {
     fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<CloseReason> {
         core.connections.borrow_mut().insert(self.id, cx.waker().clone());
         let outcome = self.turn(core, cx);
-        let is_impatient = !self.is_open || self.blocked_since.is_some() || self.linger_until.is_some();
+        let is_impatient = !self.is_open
+            || self.blocked_since.is_some()
+            || self.closed_since.is_some()
+            || self.linger_until.is_some();
         let mut impatient = core.impatient.borrow_mut();
         if outcome.is_pending() && is_impatient {
             impatient.insert(self.id);
@@ -142,8 +147,11 @@ impl Connection {
                 return self.linger(core, cx, now);
             }
             if self.peer_has_closed {
-                // What the peer has asked before it closed its side is still answered.
-                return if self.has_unanswered(core) {
+                // What the peer has asked before it closed its side is still answered, but not for ever: in
+                // transaction mode an answer may take as long as its message is valid.
+                let since = *self.closed_since.get_or_insert(now);
+                let is_patient = now < since + self.settings.write_timeout;
+                return if is_patient && self.has_unanswered(core) {
                     Poll::Pending
                 } else {
                     Poll::Ready(CloseReason::PeerClosed)

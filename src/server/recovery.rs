@@ -9,7 +9,8 @@ use std::time::Instant;
 use crate::account::Accounts;
 use crate::config::Config;
 use crate::journal::{
-    BatchError, BatchHeader, Identity, Position, Record, ReplayEnd, Ring, SegmentNumber, replay_segment,
+    BatchError, BatchHeader, Identity, Position, Record, ReplayEnd, Ring, SegmentNumber, find_batch,
+    replay_segment,
 };
 use crate::message::{Content, Parcel, PartitionNumber};
 use crate::server::disk::{self, JournalFolder, segment_path};
@@ -74,11 +75,14 @@ impl Found {
         let mut files = 0;
         let mut newest = SegmentNumber(checkpoint.segment.0.saturating_sub(1));
         while let Some(header) = read_header(identity, &segment_path(&journal, files))? {
-            if let Ok(header) = header {
-                newest = newest.max(header.segment);
-                if header.segment >= checkpoint.segment {
-                    segments.push((header.segment, files));
+            match header {
+                Ok(header) => {
+                    newest = newest.max(header.segment);
+                    if header.segment >= checkpoint.segment {
+                        segments.push((header.segment, files));
+                    }
                 }
+                Err(_) => refuse_damaged(identity, &checkpoint, &segment_path(&journal, files))?,
             }
             files += 1;
         }
@@ -154,13 +158,19 @@ impl Found {
         Ok(Recovered { partition, journal, state: self.state })
     }
 
+    /// The number of the batch that a segment file begins with.
+    fn first_of(&self, file: u32) -> Option<Position> {
+        let header = read_header(self.identity, &segment_path(&self.journal, file)).ok()??;
+        header.ok().map(|header| header.position)
+    }
+
     /// Every whole batch behind the checkpoint, in order.
     fn each_batch(
         &self,
         mut each: impl FnMut(SegmentNumber, Position, &[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
         let mut expected = self.checkpoint.first;
-        for (segment, file) in &self.segments {
+        for (place, (segment, file)) in self.segments.iter().enumerate() {
             let path = segment_path(&self.journal, *file);
             let octets = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
             let first = BatchHeader::read(self.identity, &octets).map(|header| header.position);
@@ -184,7 +194,14 @@ impl Found {
                     path.display()
                 );
             }
+            // Where the next segment begins an earlier recovery ended: a batch that reached the disk after it,
+            // from a process that was killed while writing, was never answered for.
+            let next = self.segments.get(place + 1);
+            let next = next.and_then(|(_, file)| self.first_of(*file));
             for (position, records) in replay.batches {
+                if next.is_some_and(|next| position >= next) {
+                    break;
+                }
                 each(*segment, position, records)?;
                 expected = position.next();
             }
@@ -210,6 +227,20 @@ fn read_header(identity: Identity, path: &Path) -> Result<Option<Result<BatchHea
             Err(format!("{}: written by another version (format {format})", path.display()))
         }
         header => Ok(Some(header)),
+    }
+}
+
+/// A file that begins with no batch is free, unless something that is needed follows.
+fn refuse_damaged(identity: Identity, checkpoint: &Checkpoint, path: &Path) -> Result<(), String> {
+    let octets = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    match find_batch(identity, checkpoint.segment, &octets) {
+        None => Ok(()),
+        Some((offset, header)) => Err(format!(
+            "{}: damaged at offset 0: the first batch cannot be read, but batch {} at offset {offset} can; \
+             restore the file from a copy, or move the partition's folder away to start without it",
+            path.display(),
+            header.position.0
+        )),
     }
 }
 

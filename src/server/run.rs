@@ -42,8 +42,8 @@ const PREEMPT: Duration = Duration::from_millis(20);
 const VERIFIERS: usize = 1;
 /// Binds that may wait for them; more are refused, and may try again.
 const BINDS_MAX: usize = 1_024;
-/// How long an address may be in use before we believe it.
-const TAKEOVER: Duration = Duration::from_secs(2);
+/// How long a port may stay in use before that is an error.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 /// File descriptors kept for the journal, the state at rest and ourselves.
 const DESCRIPTORS_SPARE: u64 = 128;
 
@@ -404,7 +404,7 @@ fn reserve(config: &Config) -> Result<(Vec<Listen>, Vec<socket2::Socket>), Failu
     let mut reserved = Vec::new();
     let wanted = config.listen.iter().map(|address| (*address, true));
     for (address, is_tls) in wanted.chain(config.listen_plain.iter().map(|address| (*address, false))) {
-        let bound = reserve_patiently(address).map_err(|error| format!("listen {address}: {error}"))?;
+        let bound = reserve_one(address).map_err(|error| format!("listen {address}: {error}"))?;
         let port =
             bound.local_addr().ok().and_then(|local| local.as_socket()).map_or(0, |local| local.port());
         listen.push(Listen { address: SocketAddr::new(address.ip(), port), is_tls });
@@ -413,12 +413,12 @@ fn reserve(config: &Config) -> Result<(Vec<Listen>, Vec<socket2::Socket>), Failu
     Ok((listen, reserved))
 }
 
-/// A server that was killed listens a moment longer than it lives: the kernel ends its rings, and the sockets
-/// they use, after the process. Whoever restarts it must not be turned away for that.
-fn reserve_patiently(address: SocketAddr) -> std::io::Result<socket2::Socket> {
-    let deadline = Instant::now() + TAKEOVER;
+/// Tries for a while: the kernel keeps what an io_uring held for some milliseconds after its process has ended,
+/// listening sockets too.
+fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
+    let deadline = Instant::now() + PORT_PATIENCE;
     loop {
-        match reserve_one(address) {
+        match try_reserve(address) {
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -427,7 +427,7 @@ fn reserve_patiently(address: SocketAddr) -> std::io::Result<socket2::Socket> {
     }
 }
 
-fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
+fn try_reserve(address: SocketAddr) -> std::io::Result<socket2::Socket> {
     // A stranger that shares the port as well (another smppd of this user) would not be in the way of a bind;
     // it would take half of the connections. One that answers is there.
     let local = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };

@@ -504,7 +504,8 @@ impl<T: Copy> Session<T> {
         }
         let init = (!self.state.is_bound()).then(|| self.opened_at + self.settings.session_init_timeout);
         let bound = self.state.is_bound();
-        let inactivity = bound.then(|| self.last_received + self.settings.inactivity_timeout);
+        let inactivity = (bound || self.state == State::Unbinding)
+            .then(|| self.last_received + self.settings.inactivity_timeout);
         let enquire_link = bound.then_some(self.enquire_link_at);
         let partial = self.partial_since.map(|since| since + self.settings.pdu_timeout);
         let init = init.filter(|_| matches!(self.state, State::Open | State::Outbound));
@@ -554,7 +555,13 @@ impl<T: Copy> Session<T> {
                     );
                 }
             }
-            State::Unbinding | State::Unbound | State::Closed => {}
+            // An answer that the peer's unbind waits for may be a long time coming (transaction mode).
+            State::Unbinding => {
+                if now >= self.last_received + self.settings.inactivity_timeout {
+                    return Some(self.ended(CloseReason::Inactivity));
+                }
+            }
+            State::Unbound | State::Closed => {}
         }
         None
     }
@@ -666,7 +673,7 @@ impl<T: Copy> Session<T> {
 
     fn ended(&mut self, reason: CloseReason) -> Elapsed<T> {
         // A peer that is merely silent learns why: unbind goes out before the connection closes.
-        if reason == CloseReason::Inactivity {
+        if reason == CloseReason::Inactivity && self.state.is_bound() {
             put_header_only(
                 CommandId::UNBIND,
                 CommandStatus::ESME_ROK,

@@ -71,7 +71,7 @@ impl Shard {
                         entry.session.settings().window_out_max as u32
                     }
                 };
-                entry.admitted = true;
+                self.admitted.insert(connection, account);
                 let session = self.address(connection);
                 let home = self.home_of(self.accounts.get(account));
                 self.send(home, MeshMessage::Admit { account, session, window });
@@ -95,7 +95,7 @@ impl Shard {
         match (outcome, entry.account, entry.binding.clone()) {
             (Ok(()), Some(account), Some(binding)) => self.accept_bind(&mut entry, account, &binding),
             (Err(status), _, Some(_)) => {
-                entry.admitted = false;
+                self.admitted.remove(&session.connection);
                 self.refuse_bind(&mut entry, status, "over the bind limit");
             }
             (_, None, _) | (_, _, None) => {}
@@ -148,9 +148,9 @@ impl Shard {
     }
 
     /// The session binds no more: its place at the home is free, once.
-    pub(super) fn release(&mut self, entry: &mut Entry) {
-        if let (true, Some(account)) = (std::mem::take(&mut entry.admitted), entry.account) {
-            let session = self.address(entry.connection);
+    pub(super) fn release(&mut self, connection: ConnectionId) {
+        if let Some(account) = self.admitted.remove(&connection) {
+            let session = self.address(connection);
             let home = self.home_of(self.accounts.get(account));
             self.send(home, MeshMessage::Released { account, session });
         }

@@ -171,8 +171,6 @@ struct Entry {
     peer: Box<str>,
     account: Option<AccountIndex>,
     binding: Option<bind::Binding>,
-    /// The home counts this session.
-    admitted: bool,
     is_dirty: bool,
     alarm: Option<Instant>,
 }
@@ -187,6 +185,9 @@ pub struct Shard {
     partition_map: PartitionMap,
     sessions: FastMap<ConnectionId, Box<Entry>>,
     session_timers: Timers<Instant, ConnectionId>,
+    /// Sessions that their account's home counts. Kept apart from them: a session that is lost to a fault of
+    /// ours must not keep its place.
+    admitted: FastMap<ConnectionId, AccountIndex>,
     homes: FastMap<AccountIndex, Home>,
     outboxes: FastMap<AccountIndex, deliver::Outbox>,
     gatherings: FastMap<u64, operation::Gathering>,
@@ -222,6 +223,7 @@ impl Shard {
             partition_map,
             sessions: FastMap::default(),
             session_timers: Timers::new(),
+            admitted: FastMap::default(),
             homes: FastMap::default(),
             outboxes: FastMap::default(),
             gatherings: FastMap::default(),
@@ -282,7 +284,6 @@ impl Shard {
             peer: peer.into(),
             account: None,
             binding: None,
-            admitted: false,
             is_dirty: false,
             alarm: None,
         };
@@ -306,7 +307,7 @@ impl Shard {
                         self.responded(&entry, sent, status);
                     }
                 }
-                Received::Unbind => self.release(&mut entry),
+                Received::Unbind => self.release(connection),
                 // Neither reaches a message centre: the operation matrix nacks them.
                 Received::Notice(_) => {}
             }
@@ -346,7 +347,8 @@ impl Shard {
 
     /// The connection is gone; `reason` if the session did not end by itself.
     pub fn disconnected(&mut self, now: Now, connection: ConnectionId, reason: CloseReason) {
-        let Some(mut entry) = self.sessions.remove(&connection) else { return };
+        self.release(connection);
+        let Some(mut entry) = self.sessions.remove(&connection) else { return self.turn(now) };
         let reason = entry.session.close_reason().unwrap_or(reason);
         entry.session.end(reason);
         while let Some(sent) = entry.session.take_unanswered() {
@@ -354,7 +356,6 @@ impl Shard {
         }
         let system_id =
             entry.account.map(|index| self.accounts.get(index).settings.system_id.as_str().into());
-        self.release(&mut entry);
         if let Some(alarm) = entry.alarm {
             self.session_timers.disarm(alarm, connection);
         }
@@ -475,7 +476,7 @@ impl Shard {
 
     fn unbind(&mut self, now: Now, connection: ConnectionId) {
         if let Some(mut entry) = self.sessions.remove(&connection) {
-            self.release(&mut entry);
+            self.release(connection);
             entry.session.unbind(now.instant);
             self.put_back(entry);
         }

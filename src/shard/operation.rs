@@ -7,8 +7,8 @@ use crate::journal::Record;
 use crate::message::{Content, Message, MessageId, State};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{
-    CancelSm, CommandStatus, DataCoding, Framing, Header, Pdu, QuerySm, RegisteredDelivery, ReplaceSm, Tag,
-    next_frame,
+    CancelSm, CommandId, CommandStatus, DataCoding, Framing, Header, Pdu, QuerySm, RegisteredDelivery,
+    ReplaceSm, Tag, next_frame,
 };
 use crate::shard::mesh::{Answer, Matching, MeshMessage, Operation, Replacement, ReplyTo};
 use crate::shard::partition::Earned;
@@ -202,6 +202,11 @@ impl Shard {
     ) {
         match operation {
             Operation::Query { id, source } => self.query(reply_to, account, id, &source.digits),
+            Operation::Cancel { id, source, .. } | Operation::Replace { id, source, .. }
+                if !self.remembers(id) =>
+            {
+                self.look_up(reply_to, account, id, 1, &source.digits, Vec::new());
+            }
             Operation::Cancel { id, source, destination } => {
                 let answer = self.cancel(now, account, id, &source.digits, &destination.digits);
                 self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
@@ -241,16 +246,30 @@ impl Shard {
                 self.answer_when_durable(id, reply_to, answer);
             }
             Some(known) => self.query_batch(reply_to, account, id, source_addr, known),
-            None => self.outputs.lookups.push(Lookup {
-                partition: id.partition(),
-                reply_to,
-                account,
-                source_addr: source_addr.into(),
-                id,
-                count: 1,
-                known: Vec::new(),
-            }),
+            None => self.look_up(reply_to, account, id, 1, source_addr, Vec::new()),
         }
+    }
+
+    /// Whether memory knows the message; else the state at rest has to be asked.
+    fn remembers(&self, id: MessageId) -> bool {
+        self.place_of(id.partition()).is_some_and(|place| {
+            let partition = &self.partitions[place];
+            partition.message(id).is_some() || partition.final_message(id).is_some()
+        })
+    }
+
+    /// Asks the state at rest for `count` messages from `id` on, of which some may be `known`.
+    fn look_up(
+        &mut self,
+        reply_to: ReplyTo,
+        account: AccountIndex,
+        id: MessageId,
+        count: u8,
+        source_addr: &[u8],
+        known: Vec<FinalMessage>,
+    ) {
+        let (partition, source_addr) = (id.partition(), source_addr.into());
+        self.outputs.lookups.push(Lookup { partition, reply_to, account, source_addr, id, count, known });
     }
 
     /// The whole of a submit_multi, whose first message is over.
@@ -285,18 +304,10 @@ impl Shard {
             self.answer_when_durable(id, reply_to, answer);
             return;
         }
-        self.outputs.lookups.push(Lookup {
-            partition: id.partition(),
-            reply_to,
-            account,
-            source_addr: source_addr.into(),
-            id,
-            count,
-            known,
-        });
+        self.look_up(reply_to, account, id, count, source_addr, known);
     }
 
-    /// The state at rest has answered a query.
+    /// The state at rest has answered. What is there is over: it can be asked after, not changed.
     pub(super) fn looked_up(&mut self, lookup: Lookup, found: Vec<FinalMessage>) {
         let Lookup { reply_to, account, source_addr, id, count, mut known, .. } = lookup;
         for message in found {
@@ -305,6 +316,18 @@ impl Shard {
             }
         }
         known.sort_by_key(|message| message.id);
+        let too_late = match reply_to.command_id {
+            CommandId::CANCEL_SM => Some(CommandStatus::ESME_RCANCELFAIL),
+            CommandId::REPLACE_SM => Some(CommandStatus::ESME_RREPLACEFAIL),
+            _ => None,
+        };
+        if let Some(too_late) = too_late {
+            let owner = self.accounts.get(account);
+            let theirs = |message: &FinalMessage| is_over_for(message, owner, &source_addr);
+            let status = if known.iter().any(theirs) { too_late } else { CommandStatus::ESME_RINVMSGID };
+            self.answer(reply_to, Answer::Status(status));
+            return;
+        }
         if count == 1
             && let [first] = known.as_slice()
             && first.batch_count > 1
@@ -329,10 +352,9 @@ impl Shard {
         let place = self.place_of(id.partition()).ok_or(CommandStatus::ESME_RINVMSGID)?;
         let partition = &self.partitions[place];
         let Some(message) = partition.message(id) else {
-            let known = partition.final_message(id).is_some_and(|known| {
-                *known.system_id == *self.accounts.get(account).settings.system_id.as_bytes()
-                    && *known.source_addr == *source_addr
-            });
+            let owner = self.accounts.get(account);
+            let known =
+                partition.final_message(id).is_some_and(|known| is_over_for(known, owner, source_addr));
             return Err(if known { CommandStatus::ESME_RCANCELFAIL } else { CommandStatus::ESME_RINVMSGID });
         };
         let content = message.content();
@@ -397,9 +419,9 @@ impl Shard {
         let owner = accounts.get(account);
         let place = self.place_of(id.partition()).ok_or(CommandStatus::ESME_RINVMSGID)?;
         let Some(message) = self.partitions[place].message(id) else {
-            let known = self.partitions[place].final_message(id).is_some_and(|known| {
-                *known.system_id == *owner.settings.system_id.as_bytes() && *known.source_addr == *source_addr
-            });
+            let known = self.partitions[place]
+                .final_message(id)
+                .is_some_and(|known| is_over_for(known, owner, source_addr));
             return Err(if known { CommandStatus::ESME_RREPLACEFAIL } else { CommandStatus::ESME_RINVMSGID });
         };
         let old = message.content();
@@ -487,11 +509,14 @@ fn is_theirs(content: &Content<'_>, account: &Account, source_addr: &[u8]) -> bo
     content.system_id == account.settings.system_id.as_bytes() && content.source.digits == source_addr
 }
 
+/// The same of a message that is over.
+fn is_over_for(message: &FinalMessage, account: &Account, source_addr: &[u8]) -> bool {
+    *message.system_id == *account.settings.system_id.as_bytes() && *message.source_addr == *source_addr
+}
+
 /// What query_sm is told of messages that are over: for a whole submit_multi, DELIVERED if all were.
 fn final_answer(account: &Account, source_addr: &[u8], id: MessageId, known: &[FinalMessage]) -> Answer {
-    let theirs = |message: &FinalMessage| {
-        *message.system_id == *account.settings.system_id.as_bytes() && *message.source_addr == *source_addr
-    };
+    let theirs = |message: &FinalMessage| is_over_for(message, account, source_addr);
     let worst = known.iter().find(|message| message.state != MessageState::DELIVERED).or(known.first());
     match worst {
         Some(worst) if known.iter().all(theirs) => Answer::State {

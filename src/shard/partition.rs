@@ -553,17 +553,9 @@ impl Partition {
                 let message = Message::accept(content.into()).map_err(|_| ApplyError::Unreadable)?;
                 let view = message.content();
                 let (id, segments) = (view.id, u64::from(view.segments));
-                let counts = self
-                    .replaying
-                    .as_ref()
-                    .is_none_or(|replaying| replaying.position > replaying.credits_as_of);
-                if counts {
-                    match self.credits_used.get_mut(view.system_id) {
-                        Some(used) => *used += segments,
-                        None => _ = self.credits_used.insert(view.system_id.into(), segments),
-                    }
-                }
+                let system_id = Box::from(view.system_id);
                 self.insert(id, message, accounts)?;
+                self.count_credits(system_id, segments);
                 Ok(None)
             }
             Record::MessageAtRest { standing, content } => {
@@ -593,11 +585,16 @@ impl Partition {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
                 let event = Event::Replaced { scheduled: view.is_scheduled() };
                 let deadline = if view.is_scheduled() { view.deliver_at } else { view.accepted_at };
+                let mut old_segments = view.segments;
                 self.change(view.id, event, accounts, |message| {
+                    old_segments = message.content().segments;
                     // The content was read a moment ago, so it can be read again.
                     _ = message.replace_content(content.into());
                     message.deadline = deadline;
-                })
+                })?;
+                let more = view.segments.saturating_sub(old_segments);
+                self.count_credits(view.system_id.into(), more.into());
+                Ok(None)
             }
             Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
                 let parcel = Parcel::read(octets).map_err(|_| ApplyError::Unreadable)?;
@@ -609,6 +606,13 @@ impl Partition {
                 self.timers.disarm(held.alarm, TimerKey::Parcel(key));
                 Ok(None)
             }
+        }
+    }
+
+    /// Adds to what an account has used, unless the checkpoint's sum holds it already.
+    fn count_credits(&mut self, system_id: Box<[u8]>, segments: u64) {
+        if self.replaying.as_ref().is_none_or(|replaying| replaying.position > replaying.credits_as_of) {
+            *self.credits_used.entry(system_id).or_default() += segments;
         }
     }
 

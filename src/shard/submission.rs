@@ -204,7 +204,7 @@ pub(super) fn check<'a>(
     })
 }
 
-/// Checks a destination: E.164 with or without `+`.
+/// Checks a destination: E.164 with or without `+`, fifteen digits at most.
 ///
 /// # Errors
 /// ESME_RINVDSTTON, ESME_RINVDSTNPI, ESME_RINVDSTADR.
@@ -212,7 +212,7 @@ pub(super) fn destination(address: Address<'_>) -> Result<Address<'_>, SubmitErr
     require(is_known_ton(address.ton), CommandStatus::ESME_RINVDSTTON)?;
     require(is_known_npi(address.npi), CommandStatus::ESME_RINVDSTNPI)?;
     let address = without_plus(address);
-    let is_number = (1..=20).contains(&address.digits.len()) && address.digits.iter().all(u8::is_ascii_digit);
+    let is_number = (1..=15).contains(&address.digits.len()) && address.digits.iter().all(u8::is_ascii_digit);
     require(is_number, CommandStatus::ESME_RINVDSTADR)?;
     Ok(address)
 }

@@ -1,6 +1,6 @@
 //! Shards joined by memory instead of sockets, threads and disks.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,10 +32,6 @@ pub struct ReceivedPdu {
 }
 
 impl ReceivedPdu {
-    pub fn octets(&self) -> &[u8] {
-        &self.octets
-    }
-
     fn with<R>(&self, read: impl FnOnce(Pdu<'_>) -> R) -> R {
         let Framing::Frame(frame) = next_frame(&self.octets, usize::MAX) else { panic!("a whole PDU") };
         read(frame.decode().expect("a PDU that can be read"))
@@ -79,10 +75,12 @@ pub struct Net {
     shards: Vec<Shard>,
     disks: Vec<Disk>,
     inboxes: HashMap<Esme, Vec<ReceivedPdu>>,
-    closed: HashSet<Esme>,
     now: Now,
     next_connection: u64,
     is_disk_held: bool,
+    closed: Vec<Esme>,
+    /// Whether the ESMEs confirm what they get by themselves.
+    pub confirms: bool,
 }
 
 fn settings() -> Vec<AccountSettings> {
@@ -107,10 +105,11 @@ impl Net {
             shards: Vec::new(),
             disks,
             inboxes: HashMap::new(),
-            closed: HashSet::new(),
             now,
             next_connection: 1,
             is_disk_held: false,
+            closed: Vec::new(),
+            confirms: true,
         };
         net.start();
         net
@@ -192,17 +191,30 @@ impl Net {
     pub fn send(&mut self, esme: Esme, pdu: &Pdu<'_>, sequence_number: u32) {
         let mut octets = Vec::new();
         pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("encodable");
-        self.send_octets(esme, &octets);
-    }
-
-    /// Octets as they stand on the wire, of whole PDUs or of what is none.
-    pub fn send_octets(&mut self, esme: Esme, octets: &[u8]) {
-        let used = self.shards[esme.0].handle_octets(self.now, esme.1, octets);
+        let used = self.shards[esme.0].handle_octets(self.now, esme.1, &octets);
         assert_eq!(used, octets.len(), "not taken");
         self.turn();
     }
 
-    /// Whether the server has ended the connection.
+    /// Final messages leave memory.
+    pub fn put_to_rest(&mut self) {
+        self.shards.iter_mut().for_each(Shard::flush_blocks);
+        self.turn();
+    }
+
+    /// Sends octets, whatever they are.
+    pub fn send_octets(&mut self, esme: Esme, octets: &[u8]) {
+        self.shards[esme.0].handle_octets(self.now, esme.1, octets);
+        self.turn();
+    }
+
+    /// The next PDU an ESME got.
+    pub fn next_received(&mut self, esme: Esme) -> Option<Vec<u8>> {
+        let inbox = self.inboxes.get_mut(&esme)?;
+        (!inbox.is_empty()).then(|| inbox.remove(0).octets)
+    }
+
+    /// Whether the server has closed the connection.
     pub fn is_closed(&self, esme: Esme) -> bool {
         self.closed.contains(&esme)
     }
@@ -317,7 +329,7 @@ impl Net {
             self.shards[number].take_output(connection, &mut octets);
             if self.shards[number].close_reason(connection).is_some() {
                 self.shards[number].disconnected(now, connection, CloseReason::Ours);
-                self.closed.insert(Esme(number, connection));
+                self.closed.push(Esme(number, connection));
             }
             self.take_in(Esme(number, connection), &octets);
         }
@@ -396,7 +408,7 @@ impl Net {
                 octets: rest[..length].to_vec(),
             });
             rest = &rest[length..];
-            if !header.command_id.is_response() {
+            if self.confirms && !header.command_id.is_response() {
                 let mut answer = Vec::new();
                 smppd::pdu::put_header_only(
                     header.command_id.response(),

@@ -1,0 +1,239 @@
+//! One session of each side, joined by hand: states, windows and timers without a server.
+
+use std::time::Duration;
+
+use smppd::pdu::{
+    Address, Bind, BindResp, CommandId, CommandStatus, Framing, InterfaceVersion, MessageIdResp, Npi, Pdu,
+    QuerySm, Tlvs, Ton, next_frame,
+};
+use smppd::session::{BindMode, CloseReason, Elapsed, Received, Session, SessionSettings, Side, State};
+use smppd::time::Instant;
+
+const NOBODY: Address<'static> = Address { ton: Ton(0), npi: Npi(0), digits: b"" };
+
+fn at(seconds: u64) -> Instant {
+    Instant::ZERO + Duration::from_secs(seconds)
+}
+
+fn bind(interface_version: InterfaceVersion) -> Pdu<'static> {
+    Pdu::BindTransceiver(Bind {
+        system_id: b"demo",
+        password: b"secret",
+        system_type: b"",
+        interface_version,
+        address_range: NOBODY,
+        tlvs: Tlvs::EMPTY,
+    })
+}
+
+/// The commands and statuses in some octets.
+fn commands(octets: &[u8]) -> Vec<(CommandId, CommandStatus)> {
+    let mut rest = octets;
+    let mut found = Vec::new();
+    while let Framing::Frame(frame) = next_frame(rest, usize::MAX) {
+        found.push((frame.header.command_id, frame.header.command_status));
+        rest = &rest[frame.header.command_length as usize..];
+    }
+    found
+}
+
+fn take_output(session: &mut Session<u32>) -> Vec<u8> {
+    std::mem::take(session.output())
+}
+
+/// Both ends of a bound session.
+fn bound(version: InterfaceVersion, settings: &SessionSettings) -> (Session<u32>, Session<u32>) {
+    let mut esme = Session::new(Side::Esme, settings.clone(), at(0));
+    let mut mc = Session::new(Side::Mc, settings.clone(), at(0));
+    esme.request(at(0), &bind(version), 1).expect("fits");
+    let octets = take_output(&mut esme);
+    let Some(Received::Request(header, Pdu::BindTransceiver(bind))) = mc.receive(at(0), &mut &octets[..])
+    else {
+        panic!("no bind");
+    };
+    let response = Pdu::BindTransceiverResp(BindResp { system_id: b"mc", tlvs: Tlvs::EMPTY });
+    mc.accept_bind(BindMode::Transceiver, bind.interface_version, &response, header.sequence_number)
+        .expect("fits");
+    let octets = take_output(&mut mc);
+    let Some(Received::Response { status, .. }) = esme.receive(at(0), &mut &octets[..]) else {
+        panic!("no response");
+    };
+    assert_eq!(status, CommandStatus::ESME_ROK);
+    esme.bound(BindMode::Transceiver);
+    (esme, mc)
+}
+
+#[test]
+fn a_session_speaks_the_lower_of_the_two_versions() {
+    for (asked, spoken) in
+        [(0x00, 0x33), (0x33, 0x33), (0x34, 0x34), (0x40, 0x34), (0x50, 0x50), (0xFF, 0x50)]
+    {
+        let (_, mc) = bound(InterfaceVersion(asked), &SessionSettings::default());
+        assert_eq!(mc.version(), InterfaceVersion(spoken), "{asked:#x}");
+    }
+}
+
+#[test]
+fn silence_brings_enquire_link_and_no_answer_brings_the_end() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    assert_eq!(mc.next_timeout(), Some(at(30)));
+    let mut enquiries = 0;
+    for second in 1..120 {
+        match mc.handle_timeout(at(second)) {
+            None => enquiries += commands(&take_output(&mut mc)).len(),
+            Some(elapsed) => {
+                assert_eq!(elapsed, Elapsed::Close(CloseReason::EnquireLinkUnanswered));
+                assert_eq!((second, enquiries), (70, 2));
+                return;
+            }
+        }
+    }
+    panic!("the session lives on: {:?}", mc.state());
+}
+
+#[test]
+fn any_pdu_proves_life_and_silence_ends_after_the_inactivity_time() {
+    let settings = SessionSettings { enquire_link_unanswered_max: 0, ..SessionSettings::default() };
+    let (mut esme, mut mc) = bound(InterfaceVersion::V5_0, &settings);
+    let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+    esme.request(at(100), &Pdu::QuerySm(query), 7).expect("fits");
+    let octets = take_output(&mut esme);
+    assert!(matches!(mc.receive(at(100), &mut &octets[..]), Some(Received::Request(..))));
+    take_output(&mut mc);
+    for second in 101..220 {
+        assert_eq!(mc.handle_timeout(at(second)), None, "{second}");
+    }
+    take_output(&mut mc);
+    assert_eq!(mc.handle_timeout(at(220)), Some(Elapsed::Close(CloseReason::Inactivity)));
+    assert_eq!(commands(&take_output(&mut mc)), [(CommandId::UNBIND, CommandStatus::ESME_ROK)]);
+}
+
+#[test]
+fn a_session_that_does_not_bind_is_closed() {
+    let mut mc: Session<u32> = Session::new(Side::Mc, SessionSettings::default(), at(0));
+    let mut enquire_link = Vec::new();
+    Pdu::EnquireLink.encode(CommandStatus::ESME_ROK, 1, &mut enquire_link).expect("fits");
+    assert!(mc.receive(at(9), &mut &enquire_link[..]).is_none());
+    assert_eq!(mc.handle_timeout(at(9)), None);
+    assert_eq!(mc.handle_timeout(at(10)), Some(Elapsed::Close(CloseReason::SessionInitTimeout)));
+}
+
+#[test]
+fn a_pdu_that_does_not_end_ends_the_session() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let mut half: &[u8] = &[0, 0, 0, 20, 0, 0];
+    assert!(mc.receive(at(1), &mut half).is_none());
+    assert_eq!(half.len(), 6, "nothing of half a PDU is used");
+    assert_eq!(mc.handle_timeout(at(31)), Some(Elapsed::Close(CloseReason::PduTimeout)));
+}
+
+#[test]
+fn requests_without_an_answer_come_back_by_name() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    for token in [11, 12] {
+        mc.request_with(at(1), CommandId::DELIVER_SM, token, |_| {});
+    }
+    assert_eq!(mc.window_room(), 8);
+    assert_eq!(mc.handle_timeout(at(10)), None);
+    assert_eq!(mc.handle_timeout(at(11)), Some(Elapsed::Unanswered(11)));
+    assert_eq!(mc.handle_timeout(at(11)), Some(Elapsed::Unanswered(12)));
+    assert_eq!(mc.window_room(), 10);
+    mc.request_with(at(12), CommandId::DELIVER_SM, 13, |_| {});
+    mc.end(CloseReason::PeerClosed);
+    assert_eq!((mc.take_unanswered(), mc.take_unanswered()), (Some(13), None));
+}
+
+#[test]
+fn a_full_window_leaves_the_rest_of_the_stream_alone() {
+    let settings = SessionSettings { window_in_max: 2, ..SessionSettings::default() };
+    let (mut esme, mut mc) = bound(InterfaceVersion::V5_0, &settings);
+    for token in 0..3 {
+        let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+        esme.request(at(1), &Pdu::QuerySm(query), token).expect("fits");
+    }
+    let octets = take_output(&mut esme);
+    let mut rest = &octets[..];
+    let mut first = None;
+    for _ in 0..2 {
+        let Some(Received::Request(header, _)) = mc.receive(at(1), &mut rest) else { panic!("no request") };
+        first.get_or_insert(header.sequence_number);
+    }
+    assert!(mc.receive(at(1), &mut rest).is_none() && mc.is_window_full());
+    assert_eq!(rest.len(), octets.len() / 3);
+    mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RINVMSGID, first.expect("a request"));
+    assert!(matches!(mc.receive(at(1), &mut rest), Some(Received::Request(..))));
+}
+
+#[test]
+fn unbind_is_answered_behind_everything_else() {
+    let (mut esme, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+    esme.request(at(1), &Pdu::QuerySm(query), 1).expect("fits");
+    esme.unbind(at(1));
+    assert_eq!(esme.state(), State::Unbinding);
+    let octets = take_output(&mut esme);
+    let mut rest = &octets[..];
+    let Some(Received::Request(header, _)) = mc.receive(at(1), &mut rest) else { panic!("no request") };
+    assert!(matches!(mc.receive(at(1), &mut rest), Some(Received::Unbind)));
+    assert!(take_output(&mut mc).is_empty());
+    mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, header.sequence_number);
+    let octets = take_output(&mut mc);
+    assert_eq!(
+        commands(&octets),
+        [
+            (CommandId::QUERY_SM_RESP, CommandStatus::ESME_RQUERYFAIL),
+            (CommandId::UNBIND_RESP, CommandStatus::ESME_ROK)
+        ]
+    );
+    assert_eq!(mc.close_reason(), Some(CloseReason::Unbound));
+    let mut rest = &octets[..];
+    assert!(matches!(esme.receive(at(1), &mut rest), Some(Received::Response { .. })));
+    assert!(esme.receive(at(1), &mut rest).is_none());
+    assert_eq!(esme.close_reason(), Some(CloseReason::Unbound));
+}
+
+#[test]
+fn the_mc_unbinds_and_still_takes_what_was_under_way() {
+    let (mut esme, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    mc.request_with(at(1), CommandId::DELIVER_SM, 5, |_| {});
+    mc.unbind(at(1));
+    take_output(&mut mc);
+    let body = MessageIdResp { message_id: b"", tlvs: Tlvs::EMPTY };
+    let mut octets = Vec::new();
+    Pdu::DeliverSmResp(body).encode(CommandStatus::ESME_ROK, 1, &mut octets).expect("fits");
+    Pdu::UnbindResp.encode(CommandStatus::ESME_ROK, 2, &mut octets).expect("fits");
+    let mut rest = &octets[..];
+    let Some(Received::Response { request, .. }) = mc.receive(at(2), &mut rest) else {
+        panic!("no response")
+    };
+    assert_eq!(request.token, Some(5));
+    assert!(mc.receive(at(2), &mut rest).is_none());
+    assert_eq!(mc.close_reason(), Some(CloseReason::Unbound));
+    esme.end(CloseReason::PeerClosed);
+}
+
+#[test]
+fn a_stream_that_lost_its_framing_is_closed_with_a_nack() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let mut garbage: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+    assert!(mc.receive(at(1), &mut garbage).is_none());
+    assert_eq!(commands(&take_output(&mut mc)), [(CommandId::GENERIC_NACK, CommandStatus::ESME_RINVCMDLEN)]);
+    assert_eq!(mc.close_reason(), Some(CloseReason::FramingLost));
+}
+
+#[test]
+fn a_response_of_another_kind_answers_nothing() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    mc.request_with(at(1), CommandId::DELIVER_SM, 5, |_| {});
+    let mut octets = Vec::new();
+    smppd::pdu::put_header_only(CommandId::SUBMIT_SM_RESP, CommandStatus::ESME_ROK, 1, &mut octets);
+    assert!(mc.receive(at(1), &mut &octets[..]).is_none());
+    assert_eq!((mc.take_ignored(), mc.window_room()), (1, 9));
+    // generic_nack answers any request, and is a failure whatever its status.
+    octets.clear();
+    smppd::pdu::put_header_only(CommandId::GENERIC_NACK, CommandStatus::ESME_ROK, 1, &mut octets);
+    let Some(Received::Response { request, status, .. }) = mc.receive(at(1), &mut &octets[..]) else {
+        panic!("no response");
+    };
+    assert_eq!((request.token, status), (Some(5), CommandStatus::ESME_RUNKNOWNERR));
+}
