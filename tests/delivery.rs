@@ -59,6 +59,7 @@ fn ten_thousand_messages(cores: usize) {
     }
     assert_eq!(ids.len(), COUNT);
     esme.hears_nothing_for(Duration::from_millis(500));
+    assert_eq!(esme.ask(&Pdu::Unbind).status, CommandStatus::ESME_ROK);
     assert!(server.stop().success());
 }
 
@@ -183,6 +184,7 @@ fn receipts_wait_while_nobody_is_bound_and_survive_a_restart() {
     assert_eq!(receiver.receipts_of(&ids).len(), ids.len());
     drop(receiver);
     let later = submit_many(&mut one, 200);
+    drop((one, other));
     assert!(server.stop().success());
     let server = launch.start();
     let mut receiver = Esme::bound_as(&server, "demo", CommandId::BIND_RECEIVER);

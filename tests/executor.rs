@@ -78,46 +78,6 @@ fn on_executor<F: Future<Output = T> + 'static, T: Send + 'static>(
 }
 
 #[test]
-fn with_a_heartbeat_an_executor_that_is_woken_from_outside_never_stays_asleep() {
-    // The conditions under which an executor without a heartbeat hangs within seconds: a preempt timer of 1 ms
-    // whose completion lands between the look at the ring and the look at the run queue.
-    const TIME: Duration = Duration::from_secs(30);
-    let (to_executor, inbox) = post();
-    let (to_thread, answers) = unbounded();
-    let bell = Arc::clone(&to_executor.bell);
-    let executor = on_executor(Duration::from_millis(1), move || async move {
-        let heartbeat = spawn_local(async {
-            loop {
-                sleep(Duration::from_millis(4)).await;
-            }
-        });
-        loop {
-            let value = receive(&inbox, &bell).await;
-            if value == u64::MAX {
-                break;
-            }
-            _ = to_thread.send(value);
-        }
-        heartbeat.cancel().await;
-    });
-    let deadline = Instant::now() + TIME;
-    let mut rounds = 0;
-    let mut slowest = Duration::ZERO;
-    while Instant::now() < deadline {
-        let sent = Instant::now();
-        to_executor.send(rounds);
-        let answer = answers.recv_timeout(Duration::from_secs(5));
-        assert_eq!(answer, Ok(rounds), "the executor sleeps");
-        slowest = slowest.max(sent.elapsed());
-        rounds += 1;
-    }
-    to_executor.send(u64::MAX);
-    executor.join().expect("an executor that ends");
-    assert!(rounds > 10_000, "only {rounds} round trips: nothing was tried");
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
-}
-
-#[test]
 fn a_panic_in_one_task_leaves_the_others_alive() {
     let executor = on_executor(Duration::from_millis(20), || async {
         let count = Rc::new(Cell::new(0));

@@ -278,7 +278,7 @@ impl Shard {
     /// A connection was made, and its TLS handshake is over.
     pub fn connected(&mut self, now: Now, connection: ConnectionId, peer: &str) {
         self.counters.connections += 1;
-        let entry = Entry {
+        let mut entry = Entry {
             session: Session::new(Side::Mc, self.settings.session.clone(), now.instant),
             connection,
             peer: peer.into(),
@@ -287,6 +287,10 @@ impl Shard {
             is_dirty: false,
             alarm: None,
         };
+        if self.is_draining {
+            // Its handshake began before the stop did; nobody would ask it to leave any more.
+            entry.session.unbind(now.instant);
+        }
         self.put_back(Box::new(entry));
     }
 

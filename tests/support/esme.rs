@@ -362,12 +362,17 @@ impl Esme {
         }
     }
 
-    /// Waits for the end of the stream; what came before it.
+    /// Waits for the end of the stream, agreeing to unbind; what came before it.
     pub fn until_closed(&mut self) -> Vec<Received> {
         let mut before = Vec::new();
         loop {
             match self.next_within(PATIENCE) {
-                Next::Pdu(pdu) => before.push(pdu),
+                Next::Pdu(pdu) => {
+                    if pdu.command_id == CommandId::UNBIND {
+                        self.answer(&pdu, CommandStatus::ESME_ROK);
+                    }
+                    before.push(pdu);
+                }
                 Next::Closed => return before,
                 Next::Silence => panic!("not closed; came: {before:?}"),
             }
