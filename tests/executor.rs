@@ -20,6 +20,7 @@ use futures_lite::FutureExt;
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local};
 use smppd::pdu::{CommandId, Pdu};
+use smppd::server::pacemaker::{LISTEN_INTERVAL, Listener, Pacemaker};
 
 use support::esme::{Esme, Next};
 use support::{Place, eventually};
@@ -75,6 +76,63 @@ fn on_executor<F: Future<Output = T> + 'static, T: Send + 'static>(
             .expect("an executor");
         executor.run(async move { run().await })
     })
+}
+
+#[test]
+fn with_a_pacemaker_an_executor_that_is_woken_from_outside_never_stays_asleep() {
+    // The conditions under which an executor without one hangs within seconds: a preempt timer of 1 ms whose
+    // completion lands between the look at the ring and the look at the run queue.
+    const TIME: Duration = Duration::from_secs(30);
+    let (to_executor, inbox) = post();
+    let (to_thread, answers) = unbounded();
+    let bell = Arc::clone(&to_executor.bell);
+    let pacemaker = Arc::new(Pacemaker::default());
+    let heart = Arc::clone(&pacemaker);
+    let executor = on_executor(Duration::from_millis(1), move || async move {
+        heart.attach();
+        let heartbeat = spawn_local(async move {
+            loop {
+                heart.beat().await;
+            }
+        });
+        loop {
+            let value = receive(&inbox, &bell).await;
+            if value == u64::MAX {
+                break;
+            }
+            _ = to_thread.send(value);
+        }
+        heartbeat.cancel().await;
+    });
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let listener = thread::spawn({
+        let (pacemaker, has_ended) = (Arc::clone(&pacemaker), Arc::clone(&has_ended));
+        move || {
+            let mut listener = Listener::default();
+            while !has_ended.load(Ordering::Relaxed) {
+                thread::sleep(LISTEN_INTERVAL);
+                pacemaker.watch(&mut listener);
+            }
+        }
+    });
+    let deadline = Instant::now() + TIME;
+    let mut rounds = 0;
+    let mut slowest = Duration::ZERO;
+    while Instant::now() < deadline {
+        let sent = Instant::now();
+        to_executor.send(rounds);
+        let answer = answers.recv_timeout(Duration::from_secs(5));
+        assert_eq!(answer, Ok(rounds), "the executor sleeps");
+        slowest = slowest.max(sent.elapsed());
+        rounds += 1;
+    }
+    to_executor.send(u64::MAX);
+    executor.join().expect("an executor that ends");
+    has_ended.store(true, Ordering::Relaxed);
+    listener.join().expect("a listener that ends");
+    println!("{rounds} round trips, the slowest {slowest:?}, {} beats", pacemaker.beats());
+    assert!(rounds > 10_000, "only {rounds} round trips: nothing was tried");
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 
 use tiny_http::{Header, Method, Response, Server};
@@ -58,11 +57,7 @@ fn metrics(pulses: &[Arc<Pulse>]) -> String {
         _ = write!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}\n", help.trim());
     }
     for (core, pulse) in pulses.iter().enumerate() {
-        _ = writeln!(
-            text,
-            "smppd_core_heartbeats_total{{core=\"{core}\"}} {}",
-            pulse.ticks.load(Ordering::Relaxed)
-        );
+        _ = writeln!(text, "smppd_core_heartbeats_total{{core=\"{core}\"}} {}", pulse.pacemaker.beats());
     }
     text
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::task::Waker;
 
 use crossbeam_channel::{Sender, TrySendError};
@@ -15,6 +15,7 @@ use crate::journal::SegmentNumber;
 use crate::metrics::Counters;
 use crate::server::clock::Clock;
 use crate::server::mesh::{Inbound, MailSender};
+use crate::server::pacemaker::Pacemaker;
 use crate::server::password::{Verifier, VerifyRequest};
 use crate::server::state::Order;
 use crate::shard::{ConnectionId, Shard};
@@ -23,8 +24,8 @@ use crate::time::Now;
 /// What a core shares with the threads that watch it.
 #[derive(Default)]
 pub(super) struct Pulse {
-    /// Grows with every heartbeat; one that stands still is an executor that does.
-    pub(super) ticks: AtomicU64,
+    /// The executor's heart; one that stands still is an executor that does.
+    pub(super) pacemaker: Arc<Pacemaker>,
     /// Whether the core has ended as it should.
     pub(super) has_ended: AtomicBool,
     /// Whether the disk has little room left.
@@ -217,12 +218,9 @@ impl Core {
         ConnectionId(number)
     }
 
-    /// Tells the watchers how the core does.
-    pub(super) fn beat(&self) {
-        let ticks = self.pulse.ticks.fetch_add(1, Ordering::Relaxed);
-        if ticks.is_multiple_of(64)
-            && let Ok(mut counters) = self.pulse.counters.try_lock()
-        {
+    /// Tells the watchers what was counted.
+    pub(super) fn publish_counters(&self) {
+        if let Ok(mut counters) = self.pulse.counters.try_lock() {
             *counters = self.shard.borrow().counters();
         }
     }

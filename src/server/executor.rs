@@ -22,15 +22,15 @@ use crate::server::connection::{self, ConnectionSettings};
 use crate::server::core::{Buffers, Core, JournalBell, Pulse, SharedCore};
 use crate::server::disk::{JournalFiles, JournalFolder};
 use crate::server::mesh::{Inbound, MailSender, Mailbox};
+use crate::server::pacemaker::HEARTBEAT;
 use crate::server::password::Verifier;
 use crate::server::state::Order;
 use crate::server::tls::Transport;
 use crate::shard::{Commit, Shard};
 use crate::store::StoreDone;
 
-/// The heartbeat. An executor of glommio can fall asleep with work in its queue; a timer that is always due
-/// soon makes that a short nap. It also drives every timer of the core.
-const HEARTBEAT: Duration = Duration::from_millis(4);
+/// Heartbeats between publications of the counters.
+const COUNT: u64 = 64;
 /// Heartbeats between looks of connections at the time.
 const IMPATIENCE: u64 = 32;
 /// Heartbeats between flushes of half-filled blocks.
@@ -153,14 +153,18 @@ pub(super) async fn run(parts: Parts) {
 }
 
 async fn beat(core: SharedCore) {
-    for beat in 0_u64.. {
-        sleep(HEARTBEAT).await;
-        core.beat();
+    let pacemaker = Arc::clone(&core.pulse.pacemaker);
+    pacemaker.attach();
+    loop {
+        let beat = pacemaker.beat().await;
         let is_disk_low = core.pulse.is_disk_low.load(Ordering::Relaxed);
         core.with(None, |shard, now| {
             shard.note_disk(is_disk_low);
             shard.tick(now);
         });
+        if beat.is_multiple_of(COUNT) {
+            core.publish_counters();
+        }
         if beat.is_multiple_of(IMPATIENCE) {
             core.wake_impatient();
         }

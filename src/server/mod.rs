@@ -10,6 +10,7 @@ mod core;
 mod disk;
 mod executor;
 mod mesh;
+pub mod pacemaker;
 mod password;
 mod recovery;
 mod run;

@@ -10,11 +10,12 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, bounded};
 
 use crate::server::core::Pulse;
+use crate::server::pacemaker::{LISTEN_INTERVAL, Listener};
 
-/// How often pulses are felt.
-const INTERVAL: Duration = Duration::from_millis(500);
-/// Intervals without a tick before an executor is said to stand still.
-const PATIENCE: u32 = 2;
+/// Silence of a heart after which it is said to stand still.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How often the disk is looked at.
+const DISK_INTERVAL: Duration = Duration::from_millis(500);
 /// Lines that may wait for a slow reader of the log; more are dropped rather than keep a core waiting.
 const LINES_MAX: usize = 8_192;
 
@@ -23,41 +24,33 @@ const LINES_MAX: usize = 8_192;
 pub(super) fn watch(pulses: Vec<Arc<Pulse>>, data_dir: PathBuf, low_water: u64) -> io::Result<()> {
     thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut was_low = false;
-        let mut seen: Vec<(u64, u32)> = vec![(0, 0); pulses.len()];
-        loop {
-            thread::sleep(INTERVAL);
-            let is_low = free_octets(&data_dir).is_some_and(|free| free < low_water);
-            if is_low != was_low {
+        let mut hearts = vec![(Listener::default(), false); pulses.len()];
+        for interval in 0_u32.. {
+            thread::sleep(LISTEN_INTERVAL);
+            let disk_is_due =
+                (LISTEN_INTERVAL * interval).as_millis().is_multiple_of(DISK_INTERVAL.as_millis());
+            let is_low = if disk_is_due { free_octets(&data_dir).map(|free| free < low_water) } else { None };
+            if let Some(is_low) = is_low.filter(|is_low| *is_low != was_low) {
                 was_low = is_low;
+                let shown = data_dir.display();
                 if is_low {
-                    log::error!(
-                        "{}: less than {low_water} octets are free; no message is accepted",
-                        data_dir.display()
-                    );
+                    log::error!("{shown}: less than {low_water} octets are free; no message is accepted");
                 } else {
-                    log::info!("{}: there is room again", data_dir.display());
+                    log::info!("{shown}: there is room again");
                 }
                 pulses.iter().for_each(|pulse| pulse.is_disk_low.store(is_low, Ordering::Relaxed));
             }
-            for (core, (pulse, (ticks, still))) in pulses.iter().zip(&mut seen).enumerate() {
-                let now = pulse.ticks.load(Ordering::Relaxed);
+            for (core, (pulse, (listener, was_still))) in pulses.iter().zip(&mut hearts).enumerate() {
                 if pulse.has_ended.load(Ordering::Relaxed) {
                     continue;
                 }
-                if now != *ticks {
-                    if *still >= PATIENCE {
-                        log::warn!("core {core} goes on after standing still");
-                    }
-                    (*ticks, *still) = (now, 0);
-                    continue;
+                let is_still = pulse.pacemaker.watch(listener) >= PATIENCE;
+                match (*was_still, is_still) {
+                    (false, true) => log::error!("core {core} stands still: no heartbeat for {PATIENCE:?}"),
+                    (true, false) => log::warn!("core {core} goes on after standing still"),
+                    (true, true) | (false, false) => {}
                 }
-                *still += 1;
-                if *still == PATIENCE {
-                    log::error!(
-                        "core {core} stands still: no heartbeat for {} ms",
-                        INTERVAL.as_millis() * u128::from(PATIENCE)
-                    );
-                }
+                *was_still = is_still;
             }
             if pulses.iter().all(|pulse| pulse.has_ended.load(Ordering::Relaxed)) {
                 return;
