@@ -1,0 +1,274 @@
+//! The one place where a partition changes: a record, applied.
+
+use super::{HeldParcel, Partition, TimerKey};
+use crate::account::{AccountIndex, Accounts};
+use crate::journal::{Record, Standing};
+use crate::message::{
+    Content, Event, Message, MessageId, Parcel, ParcelKey, Refused, State, next, receipt_for, wants_receipt,
+};
+use crate::pdu::receipt::MessageState;
+use crate::store::{FinalMessage, RestKey};
+use crate::time::Timestamp;
+
+impl Partition {
+    /// Changes the partition as `record` says; the parcel that came of it.
+    pub(super) fn apply(
+        &mut self,
+        record: &Record<'_>,
+        accounts: &Accounts,
+    ) -> Result<Option<ParcelKey>, ApplyError> {
+        match *record {
+            Record::Accepted(content) => {
+                let message = Message::accept(content.into()).map_err(|_| ApplyError::Unreadable)?;
+                let view = message.content();
+                let (id, segments) = (view.id, u64::from(view.segments));
+                let system_id = Box::from(view.system_id);
+                self.insert(id, message, accounts)?;
+                self.count_credits(system_id, segments);
+                Ok(None)
+            }
+            Record::MessageAtRest { standing, content } => {
+                let mut message = Message::accept(content.into()).map_err(|_| ApplyError::Unreadable)?;
+                let Standing { state, attempts, deferrals, error, deadline, notifications } = standing;
+                (message.state, message.attempts, message.deferrals) = (state, attempts, deferrals);
+                (message.error, message.deadline, message.notifications) = (error, deadline, notifications);
+                let id = message.content().id;
+                self.insert(id, message, accounts)?;
+                Ok(None)
+            }
+            Record::Attempt { id, carrier: _ } => self.change(id, Event::Attempt, accounts, |message| {
+                message.attempts = message.attempts.saturating_add(1);
+                message.deadline = Timestamp::MAX;
+            }),
+            Record::Forwarded { id, carrier_id: _ } => {
+                self.change(id, Event::Forwarded, accounts, |message| message.deferrals = 0)
+            }
+            Record::Deferred { id, until, error } => self.change(id, Event::Deferred, accounts, |message| {
+                message.deferrals = message.deferrals.saturating_add(1);
+                message.deadline = until;
+                message.error = error;
+            }),
+            Record::Interim { id, state, at } => self.interim(id, state, at, accounts),
+            Record::Final { id, state, error, at } => self.finish(id, state, error, at, accounts),
+            Record::Replaced(content) => {
+                let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
+                let event = Event::Replaced { scheduled: view.is_scheduled() };
+                let deadline = if view.is_scheduled() { view.deliver_at } else { view.accepted_at };
+                let mut old_segments = view.segments;
+                self.change(view.id, event, accounts, |message| {
+                    old_segments = message.content().segments;
+                    // The content was read a moment ago, so it can be read again.
+                    _ = message.replace_content(content.into());
+                    message.deadline = deadline;
+                })?;
+                let more = view.segments.saturating_sub(old_segments);
+                self.count_credits(view.system_id.into(), more.into());
+                Ok(None)
+            }
+            Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
+                let parcel = Parcel::read(octets).map_err(|_| ApplyError::Unreadable)?;
+                Ok(self.hold(parcel, accounts))
+            }
+            Record::Settled { id, part } => {
+                let key = ParcelKey { id, part };
+                let held = self.parcels.remove(&key).ok_or(ApplyError::Unknown)?;
+                self.timers.disarm(held.alarm, TimerKey::Parcel(key));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Adds to what an account has used, unless the checkpoint's sum holds it already.
+    pub(super) fn count_credits(&mut self, system_id: Box<[u8]>, segments: u64) {
+        if self.replaying.as_ref().is_none_or(|replaying| replaying.position > replaying.credits_as_of) {
+            *self.credits_used.entry(system_id).or_default() += segments;
+        }
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        id: MessageId,
+        message: Message,
+        accounts: &Accounts,
+    ) -> Result<(), ApplyError> {
+        if self.messages.contains_key(&id) {
+            return Err(ApplyError::Refused(Refused::InTransit));
+        }
+        self.ids.observe(id);
+        self.timers.arm(alarm(&message), TimerKey::Message(id));
+        if is_waiting(message.state)
+            && let Some(key) = waiting_key(&message, accounts)
+        {
+            self.waiting.entry(key).or_default().insert(id);
+        }
+        self.messages.insert(id, message);
+        Ok(())
+    }
+
+    pub(super) fn change(
+        &mut self,
+        id: MessageId,
+        event: Event,
+        accounts: &Accounts,
+        change: impl FnOnce(&mut Message),
+    ) -> Result<Option<ParcelKey>, ApplyError> {
+        let message = self.messages.get_mut(&id).ok_or(ApplyError::Unknown)?;
+        let state = next(message.state, event).map_err(ApplyError::Refused)?;
+        let was_waiting = is_waiting(message.state).then(|| waiting_key(message, accounts)).flatten();
+        self.timers.disarm(alarm(message), TimerKey::Message(id));
+        message.state = state;
+        change(message);
+        self.timers.arm(alarm(message), TimerKey::Message(id));
+        let waits = is_waiting(state).then(|| waiting_key(message, accounts)).flatten();
+        if let Some(key) = was_waiting {
+            self.waits_no_more(&key, id);
+        }
+        if let Some(key) = waits {
+            self.waiting.entry(key).or_default().insert(id);
+        }
+        Ok(None)
+    }
+
+    pub(super) fn waits_no_more(&mut self, key: &(AccountIndex, Box<[u8]>), id: MessageId) {
+        if let Some(ids) = self.waiting.get_mut(key) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.waiting.remove(key);
+            }
+        }
+    }
+
+    pub(super) fn interim(
+        &mut self,
+        id: MessageId,
+        state: MessageState,
+        at: Timestamp,
+        accounts: &Accounts,
+    ) -> Result<Option<ParcelKey>, ApplyError> {
+        let mut notification = None;
+        self.change(id, Event::Reported(state), accounts, |message| {
+            let content = message.content();
+            let account = accounts.index_of(content.system_id).map(|index| accounts.get(index));
+            let accepted_receipt = state == MessageState::ACCEPTED
+                && account.is_some_and(|account| account.settings.accepted_receipts)
+                && wants_receipt(&content, MessageState::DELIVERED);
+            let wanted = content.registered_delivery.intermediate() || accepted_receipt;
+            if !wanted || message.notifications >= ParcelKey::NOTIFICATIONS_MAX {
+                return;
+            }
+            let part = ParcelKey::NOTIFICATION_FIRST + message.notifications;
+            let alphabet = account.map_or_else(Default::default, |account| account.settings.default_alphabet);
+            let kind_state = if accepted_receipt { state } else { MessageState::ENROUTE };
+            notification = Some(receipt_for(&content, part, kind_state, 0, at, alphabet.into()));
+            message.notifications += 1;
+        })?;
+        Ok(notification.and_then(|parcel| self.hold(parcel, accounts)))
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        id: MessageId,
+        state: MessageState,
+        error: u16,
+        at: Timestamp,
+        accounts: &Accounts,
+    ) -> Result<Option<ParcelKey>, ApplyError> {
+        let message = self.messages.get(&id).ok_or(ApplyError::Unknown)?;
+        let event = match state {
+            MessageState::EXPIRED => Event::Expired,
+            MessageState::DELETED if is_waiting(message.state) => Event::Cancelled,
+            _ => Event::Reported(state),
+        };
+        next(message.state, event).map_err(ApplyError::Refused)?;
+        let Some(message) = self.messages.remove(&id) else { return Err(ApplyError::Unknown) };
+        self.timers.disarm(alarm(&message), TimerKey::Message(id));
+        if is_waiting(message.state)
+            && let Some(key) = waiting_key(&message, accounts)
+        {
+            self.waits_no_more(&key, id);
+        }
+        let content = message.content();
+        let ended = FinalMessage {
+            id,
+            batch_offset: content.batch_offset,
+            batch_count: content.batch_count,
+            state,
+            error,
+            final_date: at,
+            system_id: content.system_id.into(),
+            source_addr: content.source.digits.into(),
+        };
+        self.put_final(ended);
+        if !wants_receipt(&content, state) {
+            return Ok(None);
+        }
+        let alphabet = accounts
+            .index_of(content.system_id)
+            .map_or_else(Default::default, |index| accounts.get(index).settings.default_alphabet);
+        let parcel = receipt_for(&content, ParcelKey::FINAL_RECEIPT, state, error, at, alphabet.into());
+        Ok(self.hold(parcel, accounts))
+    }
+
+    /// Keeps a parcel until it is settled.
+    pub(super) fn hold(&mut self, parcel: Parcel, accounts: &Accounts) -> Option<ParcelKey> {
+        let view = parcel.view();
+        let key = view.key;
+        let account = accounts.index_of(view.system_id)?;
+        if key.part == ParcelKey::REPLY {
+            self.ids.observe(key.id);
+        }
+        let alarm = parcel.expires_at(self.settings.parcel_retention);
+        let held = HeldParcel { parcel, account, attempts: 0, alarm, in_flight: false };
+        if let Some(old) = self.parcels.insert(key, held) {
+            self.timers.disarm(old.alarm, TimerKey::Parcel(key));
+        }
+        self.timers.arm(alarm, TimerKey::Parcel(key));
+        Some(key)
+    }
+}
+
+/// Why a record changed nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ApplyError {
+    /// The life cycle does not allow it.
+    Refused(Refused),
+    /// What it is about is not here, or not any more.
+    Unknown,
+    /// It is not a record of this version.
+    Unreadable,
+}
+
+/// What a record is about, in the state at rest.
+pub(super) fn rest_key(record: &Record<'_>) -> Option<RestKey> {
+    match *record {
+        Record::Accepted(content) | Record::Replaced(content) | Record::MessageAtRest { content, .. } => {
+            Content::read(content).ok().map(|content| RestKey::Message(content.id))
+        }
+        Record::Attempt { id, .. }
+        | Record::Forwarded { id, .. }
+        | Record::Deferred { id, .. }
+        | Record::Interim { id, .. }
+        | Record::Final { id, .. } => Some(RestKey::Message(id)),
+        Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
+            Parcel::read(octets).ok().map(|parcel| RestKey::Parcel(parcel.view().key))
+        }
+        Record::Settled { id, part } => Some(RestKey::Parcel(ParcelKey { id, part })),
+    }
+}
+
+/// When a message is to be looked at: at its deadline, or when its validity ends.
+pub(super) fn alarm(message: &Message) -> Timestamp {
+    message.deadline.min(message.content().expires_at)
+}
+
+pub(super) fn is_waiting(state: State) -> bool {
+    match state {
+        State::Scheduled | State::Queued => true,
+        State::Attempting | State::Forwarded | State::Final(_) => false,
+    }
+}
+
+pub(super) fn waiting_key(message: &Message, accounts: &Accounts) -> Option<(AccountIndex, Box<[u8]>)> {
+    let content = message.content();
+    Some((accounts.index_of(content.system_id)?, content.destination.digits.into()))
+}
