@@ -4,12 +4,14 @@
 //! Every input ends in a *turn*: messages to ourselves are dealt with, carriers are heard, and what durable
 //! records have earned is paid out. The caller then takes the outputs before the next input.
 
+mod answer;
 mod bind;
 mod deliver;
 mod event;
 mod home;
 mod mesh;
 mod operation;
+mod outward;
 mod partition;
 mod submission;
 mod submit;
@@ -30,19 +32,14 @@ pub use partition::{ApplyError, Due, Earned, HeldParcel, Partition, PartitionSet
 pub use submission::{SubmitError, Validity};
 
 use crate::account::{Account, AccountIndex, Accounts};
-use crate::carrier::{Carrier, News, Report};
-use crate::journal::{Batch, Position, Record, SegmentNumber};
-use crate::message::{Backoff, MessageId, ParcelKey, PartitionNumber, Reply, reply_for};
+use crate::carrier::Carrier;
+use crate::journal::{Batch, Position, SegmentNumber};
+use crate::message::{Backoff, MessageId, ParcelKey, PartitionNumber};
 use crate::metrics::Counters;
-use crate::pdu::receipt::MessageState;
-use crate::pdu::{
-    CommandId, CommandStatus, Header, InterfaceVersion, MessageIdResp, Pdu, QuerySmResp, SubmitMultiResp,
-    Tlvs, UnsuccessSmes,
-};
-use crate::route::{CarrierIndex, Routes};
+use crate::pdu::{CommandStatus, Header, InterfaceVersion, Pdu};
+use crate::route::Routes;
 use crate::session::{CloseReason, Elapsed, Received, Session, SessionSettings, Side};
 use crate::store::{FinalMessage, StoreDone, StoreOp};
-use crate::time::smpp;
 use crate::time::timers::Timers;
 use crate::time::{Instant, Now};
 
@@ -388,16 +385,6 @@ impl Shard {
         self.turn(now);
     }
 
-    /// The state at rest cannot be asked now.
-    pub fn lookup_failed(&mut self, lookup: &Lookup) {
-        let status = match lookup.reply_to.command_id {
-            CommandId::CANCEL_SM => CommandStatus::ESME_RCANCELFAIL,
-            CommandId::REPLACE_SM => CommandStatus::ESME_RREPLACEFAIL,
-            _ => CommandStatus::ESME_RQUERYFAIL,
-        };
-        self.answer(lookup.reply_to, Answer::Status(status));
-    }
-
     /// Whether the disk has so little room left that no new message is taken.
     pub fn note_disk(&mut self, is_low: bool) {
         self.partitions.iter_mut().for_each(|partition| partition.note_disk(is_low));
@@ -596,211 +583,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    /// Gives a message, whose attempt is durable, to its carrier.
-    fn hand_over(&mut self, now: Now, id: MessageId, resumed: bool) {
-        let Some(place) = self.place_of(id.partition()) else { return };
-        let Some(message) = self.partitions[place].message(id) else { return };
-        let content = message.content();
-        let carrier = self.routes.find(content.destination.digits);
-        match carrier.and_then(|CarrierIndex(carrier)| self.carriers.get_mut(usize::from(carrier))) {
-            Some(carrier) => carrier.offer(now.wall, &content, resumed),
-            // The route went while the message waited; it may come back with the next reload.
-            None => self.defer(now, id, 0),
-        }
-    }
-
-    fn hear_carriers(&mut self, now: Now) {
-        for carrier in 0..self.carriers.len() {
-            while let Some(report) = self.carriers[carrier].poll(now.wall) {
-                self.reported(now, carrier as u8, report);
-            }
-        }
-    }
-
-    /// A carrier says something. What does not apply (any more) is acknowledged and forgotten.
-    fn reported(&mut self, now: Now, carrier: u8, report: Report) {
-        let acknowledge = Earned::Acknowledge { carrier, token: report.token };
-        match report.news {
-            News::Taken { id, carrier_id } => {
-                let record = Record::Forwarded { id, carrier_id: &carrier_id };
-                self.record(id, &record, Some(acknowledge));
-            }
-            News::Busy { id, error } => self.defer(now, id, error),
-            News::State { id, state, error } if state.is_final() => {
-                self.finish(now, id, state, error, Some(acknowledge));
-            }
-            News::State { id, state, .. } => {
-                let record = Record::Interim { id, state, at: now.wall };
-                self.record(id, &record, Some(acknowledge));
-            }
-            News::Reply(reply) => {
-                let reply = Reply {
-                    source: reply.source.as_address(),
-                    destination: reply.destination.as_address(),
-                    data_coding: reply.data_coding,
-                    user_data: &reply.user_data,
-                    has_udh: false,
-                };
-                self.accept_reply(now, &reply, acknowledge);
-            }
-        }
-    }
-
-    fn accept_reply(&mut self, now: Now, reply: &Reply<'_>, acknowledge: Earned) {
-        let accounts = Rc::clone(&self.accounts);
-        let parcel = accounts.owner_of(reply.destination.digits).and_then(|account| {
-            let id = self.partitions[0].next_id(now.wall, 1, false);
-            reply_for(id, account.settings.system_id.as_bytes(), reply, now.wall).ok()
-        });
-        let Some(parcel) = parcel else {
-            self.counters.replies_unroutable += 1;
-            let destination_addr = String::from_utf8_lossy(reply.destination.digits).into();
-            self.outputs.events.push(Event::ReplyUnroutable { destination_addr });
-            return;
-        };
-        // After a disk error the carrier is not told that we have it.
-        _ = self.partitions[0].record(&Record::Mo(parcel.as_octets()), &accounts, [acknowledge]);
-    }
-
-    /// The carrier did not take a message: try again later, unless one try was all it was given.
-    fn defer(&mut self, now: Now, id: MessageId, error: u16) {
-        let Some(place) = self.place_of(id.partition()) else { return };
-        let Some(message) = self.partitions[place].message(id) else { return };
-        if message.content().esm_class.mode() == crate::pdu::MessagingMode::Datagram {
-            self.finish(now, id, MessageState::UNDELIVERABLE, error, None);
-            return;
-        }
-        let until = now.wall + self.settings.retry.delay(message.deferrals.saturating_add(1));
-        self.record(id, &Record::Deferred { id, until, error }, None);
-    }
-
-    /// A message comes to its end, on record, with whoever waits for that.
-    fn finish(
-        &mut self,
-        now: Now,
-        id: MessageId,
-        state: MessageState,
-        error: u16,
-        earned: Option<Earned>,
-    ) -> bool {
-        let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, earned);
-        if done {
-            self.counters.finals += 1;
-            if let Some(reply_to) = self.transactions.remove(&id) {
-                let answer = match state {
-                    MessageState::DELIVERED => Answer::Submitted(id),
-                    _ => Answer::Status(CommandStatus::ESME_RDELIVERYFAILURE),
-                };
-                if let Some(place) = self.place_of(id.partition()) {
-                    self.partitions[place].earn(Earned::Answer(reply_to, answer));
-                }
-            }
-        }
-        done
-    }
-
-    /// Puts an event of one message on record; whether it applied.
-    fn record(&mut self, id: MessageId, record: &Record<'_>, earned: Option<Earned>) -> bool {
-        let Some(place) = self.place_of(id.partition()) else { return false };
-        self.partitions[place].record(record, &self.accounts, earned).is_ok()
-    }
-
-    /// Something of a partition is due.
-    fn due(&mut self, now: Now, place: usize, due: Due) {
-        match due {
-            Due::Attempt(id) => {
-                if self.is_draining {
-                    self.partitions[place].rearm(id, now.wall + self.settings.retry.delay_min);
-                    return;
-                }
-                let carrier = self.partitions[place]
-                    .message(id)
-                    .and_then(|message| self.routes.find(message.content().destination.digits));
-                let record = Record::Attempt { id, carrier: carrier.map_or(0, |carrier| carrier.0) };
-                self.record(id, &record, Some(Earned::HandOver(id)));
-            }
-            Due::Expired(id) => {
-                let error = self.partitions[place].message(id).map_or(0, |message| message.error);
-                self.finish(now, id, MessageState::EXPIRED, error, None);
-            }
-            Due::Deliver(key) => self.enqueue(key),
-            Due::GiveUp(key) => self.give_up(key, "retention is over"),
-        }
-    }
-
-    /// Sends an answer to wherever its session is.
-    fn answer(&mut self, reply_to: ReplyTo, answer: Answer) {
-        if reply_to.session.shard == self.settings.number && reply_to.gathering == 0 {
-            self.write_answer(reply_to, &answer);
-        } else {
-            self.send(reply_to.session.shard, MeshMessage::Answer { reply_to, answer });
-        }
-    }
-
-    fn handle_answer(&mut self, now: Now, reply_to: ReplyTo, answer: &Answer) {
-        if reply_to.gathering != 0 {
-            self.gathered(now, reply_to, answer);
-        } else {
-            self.write_answer(reply_to, answer);
-        }
-    }
-
-    /// Writes the response of a session of ours.
-    fn write_answer(&mut self, reply_to: ReplyTo, answer: &Answer) {
-        let Some(mut entry) = self.sessions.remove(&reply_to.session.connection) else { return };
-        let ReplyTo { command_id, sequence_number, .. } = reply_to;
-        let status = |status: CommandStatus| {
-            entry.account.map_or(status, |index| self.accounts.get(index).status(status))
-        };
-        let written = match *answer {
-            Answer::Submitted(id) => {
-                let text = id.text();
-                let body = MessageIdResp { message_id: text.as_octets(), tlvs: Tlvs::EMPTY };
-                let pdu = match command_id {
-                    CommandId::DATA_SM => Pdu::DataSmResp(body),
-                    _ => Pdu::SubmitSmResp(body),
-                };
-                entry.session.respond(&pdu, sequence_number)
-            }
-            Answer::SubmittedMulti { id, no_unsuccess, ref unsuccess_sme } => {
-                let unsuccess_sme =
-                    UnsuccessSmes::new(no_unsuccess, unsuccess_sme).unwrap_or(UnsuccessSmes::EMPTY);
-                let text = id.text();
-                let body = SubmitMultiResp { message_id: text.as_octets(), unsuccess_sme, tlvs: Tlvs::EMPTY };
-                entry.session.respond(&Pdu::SubmitMultiResp(body), sequence_number)
-            }
-            Answer::State { id, state, error, final_date } => {
-                let text = id.text();
-                let final_date = final_date.map(smpp::absolute);
-                let v5_only = state == MessageState::SCHEDULED || state == MessageState::SKIPPED;
-                let state = match state {
-                    _ if !v5_only || entry.session.version().has_v5() => state,
-                    MessageState::SCHEDULED => MessageState::ENROUTE,
-                    _ => MessageState::UNDELIVERABLE,
-                };
-                let body = QuerySmResp {
-                    message_id: text.as_octets(),
-                    final_date: final_date.as_ref().map_or(&[], |date| date.as_slice()),
-                    message_state: state.0,
-                    error_code: u8::try_from(error).unwrap_or(u8::MAX),
-                    tlvs: Tlvs::EMPTY,
-                };
-                entry.session.respond(&Pdu::QuerySmResp(body), sequence_number)
-            }
-            Answer::Status(told) => {
-                let told = status(told);
-                entry.session.respond_header(command_id, told, sequence_number);
-                Ok(())
-            }
-            // Parts of a gathering never come here.
-            Answer::Cancelled(_) | Answer::Replaced(_) => Ok(()),
-        };
-        if written.is_err() {
-            entry.session.respond_header(command_id, CommandStatus::ESME_RSYSERR, sequence_number);
-        }
-        self.put_back(entry);
     }
 
     fn handle_message(&mut self, now: Now, message: MeshMessage) {

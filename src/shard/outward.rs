@@ -1,0 +1,148 @@
+//! A message's way out: to its carrier, what the carrier says, and its end.
+
+use std::rc::Rc;
+
+use crate::carrier::{News, Report};
+use crate::journal::Record;
+use crate::message::{MessageId, Reply, reply_for};
+use crate::pdu::receipt::MessageState;
+use crate::pdu::{CommandStatus, MessagingMode};
+use crate::route::CarrierIndex;
+use crate::shard::mesh::Answer;
+use crate::shard::partition::{Due, Earned};
+use crate::shard::{Event, Shard};
+use crate::time::Now;
+
+impl Shard {
+    /// Gives a message, whose attempt is durable, to its carrier.
+    pub(super) fn hand_over(&mut self, now: Now, id: MessageId, resumed: bool) {
+        let Some(place) = self.place_of(id.partition()) else { return };
+        let Some(message) = self.partitions[place].message(id) else { return };
+        let content = message.content();
+        let carrier = self.routes.find(content.destination.digits);
+        match carrier.and_then(|CarrierIndex(carrier)| self.carriers.get_mut(usize::from(carrier))) {
+            Some(carrier) => carrier.offer(now.wall, &content, resumed),
+            // The route went while the message waited; it may come back with the next reload.
+            None => self.defer(now, id, 0),
+        }
+    }
+
+    pub(super) fn hear_carriers(&mut self, now: Now) {
+        for carrier in 0..self.carriers.len() {
+            while let Some(report) = self.carriers[carrier].poll(now.wall) {
+                self.reported(now, carrier as u8, report);
+            }
+        }
+    }
+
+    /// A carrier says something. What does not apply (any more) is acknowledged and forgotten.
+    pub(super) fn reported(&mut self, now: Now, carrier: u8, report: Report) {
+        let acknowledge = Earned::Acknowledge { carrier, token: report.token };
+        match report.news {
+            News::Taken { id, carrier_id } => {
+                let record = Record::Forwarded { id, carrier_id: &carrier_id };
+                self.record(id, &record, Some(acknowledge));
+            }
+            News::Busy { id, error } => self.defer(now, id, error),
+            News::State { id, state, error } if state.is_final() => {
+                self.finish(now, id, state, error, Some(acknowledge));
+            }
+            News::State { id, state, .. } => {
+                let record = Record::Interim { id, state, at: now.wall };
+                self.record(id, &record, Some(acknowledge));
+            }
+            News::Reply(reply) => {
+                let reply = Reply {
+                    source: reply.source.as_address(),
+                    destination: reply.destination.as_address(),
+                    data_coding: reply.data_coding,
+                    user_data: &reply.user_data,
+                    has_udh: false,
+                };
+                self.accept_reply(now, &reply, acknowledge);
+            }
+        }
+    }
+
+    pub(super) fn accept_reply(&mut self, now: Now, reply: &Reply<'_>, acknowledge: Earned) {
+        let accounts = Rc::clone(&self.accounts);
+        let parcel = accounts.owner_of(reply.destination.digits).and_then(|account| {
+            let id = self.partitions[0].next_id(now.wall, 1, false);
+            reply_for(id, account.settings.system_id.as_bytes(), reply, now.wall).ok()
+        });
+        let Some(parcel) = parcel else {
+            self.counters.replies_unroutable += 1;
+            let destination_addr = String::from_utf8_lossy(reply.destination.digits).into();
+            self.outputs.events.push(Event::ReplyUnroutable { destination_addr });
+            return;
+        };
+        // After a disk error the carrier is not told that we have it.
+        _ = self.partitions[0].record(&Record::Mo(parcel.as_octets()), &accounts, [acknowledge]);
+    }
+
+    /// The carrier did not take a message: try again later, unless one try was all it was given.
+    pub(super) fn defer(&mut self, now: Now, id: MessageId, error: u16) {
+        let Some(place) = self.place_of(id.partition()) else { return };
+        let Some(message) = self.partitions[place].message(id) else { return };
+        if message.content().esm_class.mode() == MessagingMode::Datagram {
+            self.finish(now, id, MessageState::UNDELIVERABLE, error, None);
+            return;
+        }
+        let until = now.wall + self.settings.retry.delay(message.deferrals.saturating_add(1));
+        self.record(id, &Record::Deferred { id, until, error }, None);
+    }
+
+    /// A message comes to its end, on record, with whoever waits for that.
+    pub(super) fn finish(
+        &mut self,
+        now: Now,
+        id: MessageId,
+        state: MessageState,
+        error: u16,
+        earned: Option<Earned>,
+    ) -> bool {
+        let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, earned);
+        if done {
+            self.counters.finals += 1;
+            if let Some(reply_to) = self.transactions.remove(&id) {
+                let answer = match state {
+                    MessageState::DELIVERED => Answer::Submitted(id),
+                    _ => Answer::Status(CommandStatus::ESME_RDELIVERYFAILURE),
+                };
+                if let Some(place) = self.place_of(id.partition()) {
+                    self.partitions[place].earn(Earned::Answer(reply_to, answer));
+                }
+            }
+        }
+        done
+    }
+
+    /// Puts an event of one message on record; whether it applied.
+    pub(super) fn record(&mut self, id: MessageId, record: &Record<'_>, earned: Option<Earned>) -> bool {
+        let Some(place) = self.place_of(id.partition()) else { return false };
+        self.partitions[place].record(record, &self.accounts, earned).is_ok()
+    }
+
+    /// Something of a partition is due.
+    pub(super) fn due(&mut self, now: Now, place: usize, due: Due) {
+        match due {
+            Due::Attempt(id) => {
+                if self.is_draining {
+                    self.partitions[place].rearm(id, now.wall + self.settings.retry.delay_min);
+                    return;
+                }
+                let carrier = self.partitions[place]
+                    .message(id)
+                    .and_then(|message| self.routes.find(message.content().destination.digits));
+                let record = Record::Attempt { id, carrier: carrier.map_or(0, |carrier| carrier.0) };
+                self.record(id, &record, Some(Earned::HandOver(id)));
+            }
+            Due::Expired(id) => {
+                let error = self.partitions[place].message(id).map_or(0, |message| message.error);
+                self.finish(now, id, MessageState::EXPIRED, error, None);
+            }
+            Due::Deliver(key) => self.enqueue(key),
+            Due::GiveUp(key) => self.give_up(key, "retention is over"),
+        }
+    }
+}
