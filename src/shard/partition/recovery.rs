@@ -53,7 +53,7 @@ impl Partition {
         }
     }
 
-    /// Recovery: something unfinished from the state at rest, as [`StoreOp::PutRest`] kept it.
+    /// Recovery: something unfinished from the state at rest, as [`StoreOp::PutRest`](crate::store::StoreOp::PutRest) kept it.
     ///
     /// # Errors
     /// It cannot be read.
