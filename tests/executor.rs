@@ -1,5 +1,4 @@
 //! The known faults of the executor, contained: each of these tests is about one of them.
-#![allow(clippy::wildcard_enum_match_arm, reason = "whatever else came is a failure of the test")]
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! What was promised is kept, however the server ended.
-#![allow(clippy::wildcard_enum_match_arm, reason = "whatever else came is a failure of the test")]
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! One session at a time: timers, limits, slow and silent peers, and the end.
-#![allow(clippy::wildcard_enum_match_arm, reason = "whatever else came is a failure of the test")]
 
 mod support;
 
