@@ -260,9 +260,14 @@ fn accounts_added_at_the_same_time_are_all_there() {
 fn a_running_server_is_told() {
     let place = Place::new("told");
     place.ok("account add demo");
-    // Somebody who would die of a SIGHUP stands in for the server.
-    let mut server = Command::new("sleep").arg("60").spawn().expect("sleep runs");
+    // Somebody who dies of a SIGHUP stands in for the server, even where whoever runs the tests ignores it.
+    let mut server = Command::new("env");
+    let mut server = server.args(["--default-signal=HUP", "sleep", "60"]).spawn().expect("env runs");
     let pid = server.id();
+    while fs::read_to_string(format!("/proc/{pid}/comm")).expect("a process") != "sleep\n" {
+        assert!(server.try_wait().expect("a child").is_none(), "env ended");
+        std::thread::yield_now();
+    }
     place.write("smppd-data/LOCK", &format!("{pid}\n"));
     let text = place.ok("account set demo --rate 1");
     assert!(text.ends_with("takes effect when smppd starts\n"), "nobody holds the lock: {text}");
