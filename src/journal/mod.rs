@@ -11,7 +11,7 @@ mod ring;
 use std::collections::VecDeque;
 
 pub use batch::{BATCH_ALIGN, Batch, BatchError, BatchHeader, Identity};
-pub use record::{Record, RecordError, Standing};
+pub use record::{Record, RecordError};
 pub use replay::{Replay, ReplayEnd, SegmentFault, find_batch, replay_segment};
 pub use ring::{Placement, Ring, SegmentNumber};
 

@@ -1,6 +1,6 @@
 //! Events of a partition in the form in which they are journaled, replayed and kept at rest.
 
-use crate::message::{MessageId, State};
+use crate::message::{MessageId, Standing, State};
 use crate::pdu::receipt::MessageState;
 use crate::time::Timestamp;
 
@@ -72,23 +72,6 @@ pub enum Record<'a> {
     },
     /// A receipt or reply that is not settled, whole: what a checkpoint keeps of it.
     DeliveryAtRest(&'a [u8]),
-}
-
-/// The part of a message that changes, in a checkpoint.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Standing {
-    /// Its state; never final.
-    pub state: State,
-    /// Attempts begun.
-    pub attempts: u16,
-    /// Refusals in a row.
-    pub deferrals: u16,
-    /// Last error.
-    pub error: u16,
-    /// Next deadline.
-    pub deadline: Timestamp,
-    /// Intermediate notifications made.
-    pub notifications: u8,
 }
 
 /// Octets that are not a record of this version.

@@ -82,6 +82,11 @@ impl<'a> Content<'a> {
         self.deliver_at > self.accepted_at
     }
 
+    /// When a carrier is to be offered it first.
+    pub fn due_at(&self) -> Timestamp {
+        if self.is_scheduled() { self.deliver_at } else { self.accepted_at }
+    }
+
     /// The id its sender was answered with.
     pub fn public_id(&self) -> MessageId {
         self.id.of_batch(self.batch_offset)

@@ -20,6 +20,13 @@ pub struct Message {
     /// What was submitted, in the form of its record.
     content: Box<[u8]>,
     /// Where it stands.
+    pub standing: Standing,
+}
+
+/// The part of a message that changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Its state; never final.
     pub state: State,
     /// Attempts begun, over its whole life.
     pub attempts: u16,
@@ -27,7 +34,7 @@ pub struct Message {
     pub deferrals: u16,
     /// The last error a carrier named; 0 = none.
     pub error: u16,
-    /// The next time something is due: schedule, retry or expiry.
+    /// The next time something is due: schedule or retry.
     pub deadline: Timestamp,
     /// How many intermediate notifications it has had.
     pub notifications: u8,
@@ -41,8 +48,9 @@ impl Message {
     pub fn accept(content: Box<[u8]>) -> Result<Self, ContentError> {
         let view = Content::read(&content)?;
         let state = if view.is_scheduled() { State::Scheduled } else { State::Queued };
-        let deadline = if view.is_scheduled() { view.deliver_at } else { view.accepted_at };
-        Ok(Self { state, attempts: 0, deferrals: 0, error: 0, deadline, notifications: 0, content })
+        let deadline = view.due_at();
+        let standing = Standing { state, attempts: 0, deferrals: 0, error: 0, deadline, notifications: 0 };
+        Ok(Self { content, standing })
     }
 
     /// The submitted fields.

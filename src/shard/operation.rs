@@ -229,8 +229,8 @@ impl Shard {
         if let Some(message) = partition.message(id) {
             let content = message.content();
             let answer = if is_theirs(&content, owner, source_addr) {
-                let state = message.state.message_state();
-                Answer::State { id, state, error: message.error, final_date: None }
+                let state = message.standing.state.message_state();
+                Answer::State { id, state, error: message.standing.error, final_date: None }
             } else {
                 Answer::Status(CommandStatus::ESME_RINVMSGID)
             };
@@ -374,7 +374,7 @@ impl Shard {
     /// Cancels one message, if no carrier has it.
     fn cancel_waiting(&mut self, now: Now, id: MessageId) -> bool {
         let waits = self.place_of(id.partition()).and_then(|place| self.partitions[place].message(id));
-        let waits = waits.is_some_and(|message| match message.state {
+        let waits = waits.is_some_and(|message| match message.standing.state {
             State::Scheduled | State::Queued => true,
             State::Attempting | State::Forwarded | State::Final(_) => false,
         });

@@ -88,7 +88,7 @@ impl Shard {
             self.finish(now, id, MessageState::UNDELIVERABLE, error, None);
             return;
         }
-        let until = now.wall + self.settings.retry.delay(message.deferrals.saturating_add(1));
+        let until = now.wall + self.settings.retry.delay(message.standing.deferrals.saturating_add(1));
         self.record(id, &Record::Deferred { id, until, error }, None);
     }
 
@@ -138,7 +138,7 @@ impl Shard {
                 self.record(id, &record, Some(Earned::HandOver(id)));
             }
             Due::Expired(id) => {
-                let error = self.partitions[place].message(id).map_or(0, |message| message.error);
+                let error = self.partitions[place].message(id).map_or(0, |message| message.standing.error);
                 self.finish(now, id, MessageState::EXPIRED, error, None);
             }
             Due::Deliver(key) => self.enqueue(key),

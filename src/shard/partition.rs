@@ -331,7 +331,7 @@ impl Partition {
                     if now >= message.content().expires_at {
                         return Some(Due::Expired(id));
                     }
-                    match message.state {
+                    match message.standing.state {
                         State::Scheduled | State::Queued => return Some(Due::Attempt(id)),
                         State::Attempting | State::Forwarded | State::Final(_) => {}
                     }
@@ -356,7 +356,7 @@ impl Partition {
     /// Puts a message back that was due for an attempt nobody could make.
     pub fn rearm(&mut self, id: MessageId, at: Timestamp) {
         if let Some(message) = self.messages.get_mut(&id) {
-            message.deadline = at;
+            message.standing.deadline = at;
             self.timers.arm(alarm(message), TimerKey::Message(id));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{HeldParcel, Partition, TimerKey};
 use crate::account::{AccountIndex, Accounts};
-use crate::journal::{Record, Standing};
+use crate::journal::Record;
 use crate::message::{
     Content, Event, Message, MessageId, Parcel, ParcelKey, Refused, State, next, receipt_for, wants_receipt,
 };
@@ -29,37 +29,34 @@ impl Partition {
             }
             Record::MessageAtRest { standing, content } => {
                 let mut message = Message::accept(content.into()).map_err(|_| ApplyError::Unreadable)?;
-                let Standing { state, attempts, deferrals, error, deadline, notifications } = standing;
-                (message.state, message.attempts, message.deferrals) = (state, attempts, deferrals);
-                (message.error, message.deadline, message.notifications) = (error, deadline, notifications);
+                message.standing = standing;
                 let id = message.content().id;
                 self.insert(id, message, accounts)?;
                 Ok(None)
             }
             Record::Attempt { id, carrier: _ } => self.change(id, Event::Attempt, accounts, |message| {
-                message.attempts = message.attempts.saturating_add(1);
-                message.deadline = Timestamp::MAX;
+                message.standing.attempts = message.standing.attempts.saturating_add(1);
+                message.standing.deadline = Timestamp::MAX;
             }),
             Record::Forwarded { id, carrier_id: _ } => {
-                self.change(id, Event::Forwarded, accounts, |message| message.deferrals = 0)
+                self.change(id, Event::Forwarded, accounts, |message| message.standing.deferrals = 0)
             }
             Record::Deferred { id, until, error } => self.change(id, Event::Deferred, accounts, |message| {
-                message.deferrals = message.deferrals.saturating_add(1);
-                message.deadline = until;
-                message.error = error;
+                message.standing.deferrals = message.standing.deferrals.saturating_add(1);
+                message.standing.deadline = until;
+                message.standing.error = error;
             }),
             Record::Interim { id, state, at } => self.interim(id, state, at, accounts),
             Record::Final { id, state, error, at } => self.finish(id, state, error, at, accounts),
             Record::Replaced(content) => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
                 let event = Event::Replaced { scheduled: view.is_scheduled() };
-                let deadline = if view.is_scheduled() { view.deliver_at } else { view.accepted_at };
                 let mut old_segments = view.segments;
                 self.change(view.id, event, accounts, |message| {
                     old_segments = message.content().segments;
                     // The content was read a moment ago, so it can be read again.
                     _ = message.replace_content(content.into());
-                    message.deadline = deadline;
+                    message.standing.deadline = view.due_at();
                 })?;
                 let more = view.segments.saturating_sub(old_segments);
                 self.count_credits(view.system_id.into(), more.into());
@@ -96,7 +93,7 @@ impl Partition {
         }
         self.ids.observe(id);
         self.timers.arm(alarm(&message), TimerKey::Message(id));
-        if is_waiting(message.state)
+        if is_waiting(message.standing.state)
             && let Some(key) = waiting_key(&message, accounts)
         {
             self.waiting.entry(key).or_default().insert(id);
@@ -113,10 +110,11 @@ impl Partition {
         change: impl FnOnce(&mut Message),
     ) -> Result<Option<ParcelKey>, ApplyError> {
         let message = self.messages.get_mut(&id).ok_or(ApplyError::Unknown)?;
-        let state = next(message.state, event).map_err(ApplyError::Refused)?;
-        let was_waiting = is_waiting(message.state).then(|| waiting_key(message, accounts)).flatten();
+        let state = next(message.standing.state, event).map_err(ApplyError::Refused)?;
+        let was_waiting =
+            is_waiting(message.standing.state).then(|| waiting_key(message, accounts)).flatten();
         self.timers.disarm(alarm(message), TimerKey::Message(id));
-        message.state = state;
+        message.standing.state = state;
         change(message);
         self.timers.arm(alarm(message), TimerKey::Message(id));
         let waits = is_waiting(state).then(|| waiting_key(message, accounts)).flatten();
@@ -153,14 +151,14 @@ impl Partition {
                 && account.is_some_and(|account| account.settings.accepted_receipts)
                 && wants_receipt(&content, MessageState::DELIVERED);
             let wanted = content.registered_delivery.intermediate() || accepted_receipt;
-            if !wanted || message.notifications >= ParcelKey::NOTIFICATIONS_MAX {
+            if !wanted || message.standing.notifications >= ParcelKey::NOTIFICATIONS_MAX {
                 return;
             }
-            let part = ParcelKey::NOTIFICATION_FIRST + message.notifications;
+            let part = ParcelKey::NOTIFICATION_FIRST + message.standing.notifications;
             let alphabet = account.map_or_else(Default::default, |account| account.settings.default_alphabet);
             let kind_state = if accepted_receipt { state } else { MessageState::ENROUTE };
             notification = Some(receipt_for(&content, part, kind_state, 0, at, alphabet.into()));
-            message.notifications += 1;
+            message.standing.notifications += 1;
         })?;
         Ok(notification.and_then(|parcel| self.hold(parcel, accounts)))
     }
@@ -176,13 +174,13 @@ impl Partition {
         let message = self.messages.get(&id).ok_or(ApplyError::Unknown)?;
         let event = match state {
             MessageState::EXPIRED => Event::Expired,
-            MessageState::DELETED if is_waiting(message.state) => Event::Cancelled,
+            MessageState::DELETED if is_waiting(message.standing.state) => Event::Cancelled,
             _ => Event::Reported(state),
         };
-        next(message.state, event).map_err(ApplyError::Refused)?;
+        next(message.standing.state, event).map_err(ApplyError::Refused)?;
         let Some(message) = self.messages.remove(&id) else { return Err(ApplyError::Unknown) };
         self.timers.disarm(alarm(&message), TimerKey::Message(id));
-        if is_waiting(message.state)
+        if is_waiting(message.standing.state)
             && let Some(key) = waiting_key(&message, accounts)
         {
             self.waits_no_more(&key, id);
@@ -258,7 +256,7 @@ pub(super) fn rest_key(record: &Record<'_>) -> Option<RestKey> {
 
 /// When a message is to be looked at: at its deadline, or when its validity ends.
 pub(super) fn alarm(message: &Message) -> Timestamp {
-    message.deadline.min(message.content().expires_at)
+    message.standing.deadline.min(message.content().expires_at)
 }
 
 pub(super) fn is_waiting(state: State) -> bool {

@@ -131,7 +131,7 @@ impl Partition {
 
     /// Every message that a carrier had or may have had, and every parcel: what goes on after a restart.
     pub fn resume(&self) -> (Vec<MessageId>, Vec<ParcelKey>) {
-        let with_carrier = |message: &Message| match message.state {
+        let with_carrier = |message: &Message| match message.standing.state {
             State::Attempting | State::Forwarded => true,
             State::Scheduled | State::Queued | State::Final(_) => false,
         };

@@ -1,7 +1,7 @@
 //! What leaves memory: blocks of final messages, and checkpoints that free the journal.
 
 use super::Partition;
-use crate::journal::{Position, Record, SegmentNumber, Standing};
+use crate::journal::{Position, Record, SegmentNumber};
 use crate::message::ParcelKey;
 use crate::store::{BlockBuilder, BlockKey, Checkpoint, FinalMessage, RestKey, StoreDone, StoreOp};
 
@@ -110,14 +110,7 @@ impl Partition {
         match key {
             RestKey::Message(id) => {
                 let Some(message) = self.messages.get(&id) else { return false };
-                let standing = Standing {
-                    state: message.state,
-                    attempts: message.attempts,
-                    deferrals: message.deferrals,
-                    error: message.error,
-                    deadline: message.deadline,
-                    notifications: message.notifications,
-                };
+                let standing = message.standing;
                 Record::MessageAtRest { standing, content: message.content_octets() }.put(&mut octets);
             }
             RestKey::Parcel(key) => {
