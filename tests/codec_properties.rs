@@ -15,9 +15,9 @@ use rusmpp_core::values::owned::DestAddress as TheirDestAddress;
 use smppd::pdu::{
     Address, AlertNotification, Bind, BindResp, BroadcastSm, CancelBroadcastSm, CancelSm, CommandId,
     CommandStatus, DataCoding, DataSm, DestAddress, DestAddresses, EsmClass, FieldTooLong, Frame, Framing,
-    InterfaceVersion, MessageIdResp, Npi, Outbind, Pdu, QueryBroadcastSm, QuerySm, QuerySmResp,
-    RegisteredDelivery, ReplaceSm, ShortMessage, SubmitMulti, SubmitMultiResp, Tag, Tlvs, Ton, UnsuccessSme,
-    UnsuccessSmes, next_frame, put_tlv,
+    InterfaceVersion, MessageIdResp, Npi, Outbind, Pdu, QuerySm, QuerySmResp, RegisteredDelivery, ReplaceSm,
+    ShortMessage, SubmitMulti, SubmitMultiResp, Tag, Tlvs, Ton, UnsuccessSme, UnsuccessSmes, next_frame,
+    put_tlv,
 };
 
 const PDU_OCTETS_MAX: usize = 1 << 20;
@@ -284,10 +284,14 @@ impl Values {
     }
 
     fn short_message(&self) -> ShortMessage<'_> {
+        self.message_to(self.destination())
+    }
+
+    fn message_to<D>(&self, destination: D) -> ShortMessage<'_, D> {
         ShortMessage {
             service_type: &self.text_5,
             source: self.source(),
-            destination: self.destination(),
+            destination,
             esm_class: EsmClass(self.numbers[7]),
             protocol_id: self.numbers[8],
             priority_flag: self.numbers[9],
@@ -303,38 +307,8 @@ impl Values {
     }
 
     fn submit_multi(&self) -> SubmitMulti<'_> {
-        let ShortMessage {
-            service_type,
-            source,
-            destination: _,
-            esm_class,
-            protocol_id,
-            priority_flag,
-            schedule_delivery_time,
-            validity_period,
-            registered_delivery,
-            replace_if_present_flag,
-            data_coding,
-            sm_default_msg_id,
-            short_message,
-            tlvs,
-        } = self.short_message();
-        SubmitMulti {
-            service_type,
-            source,
-            dest_address: DestAddresses::new(self.number_of_dests, &self.dest_address).expect("we wrote it"),
-            esm_class,
-            protocol_id,
-            priority_flag,
-            schedule_delivery_time,
-            validity_period,
-            registered_delivery,
-            replace_if_present_flag,
-            data_coding,
-            sm_default_msg_id,
-            short_message,
-            tlvs,
-        }
+        let destinations = DestAddresses::new(self.number_of_dests, &self.dest_address).expect("we wrote it");
+        self.message_to(destinations)
     }
 
     fn submit_multi_resp(&self) -> SubmitMultiResp<'_> {
@@ -428,7 +402,7 @@ impl Values {
                 tlvs,
             }),
             Pdu::BroadcastSmResp(self.message_id_resp()),
-            Pdu::QueryBroadcastSm(QueryBroadcastSm { message_id, source, tlvs }),
+            Pdu::QueryBroadcastSm(QuerySm { message_id, source, tlvs }),
             Pdu::QueryBroadcastSmResp(self.message_id_resp()),
             Pdu::CancelBroadcastSm(CancelBroadcastSm { service_type, message_id, source, tlvs }),
             Pdu::CancelBroadcastSmResp,
@@ -534,9 +508,9 @@ fn same_fields(ours: &Pdu<'_>, theirs: &theirs::Pdu) {
         }
         (Pdu::SubmitMulti(ours), theirs::Pdu::SubmitMulti(theirs)) => {
             same_message!(ours, theirs);
-            assert_eq!(ours.dest_address.number_of_dests(), theirs.number_of_dests());
-            assert_eq!(ours.dest_address.iter().count(), theirs.dest_address().len());
-            for (ours, theirs) in ours.dest_address.iter().zip(theirs.dest_address()) {
+            assert_eq!(ours.destination.number_of_dests(), theirs.number_of_dests());
+            assert_eq!(ours.destination.iter().count(), theirs.dest_address().len());
+            for (ours, theirs) in ours.destination.iter().zip(theirs.dest_address()) {
                 same_dest_address(ours, theirs);
             }
         }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use smppd::message::MessageId;
 use smppd::pdu::{
     Address, CancelSm, CommandId, CommandStatus, DestAddress, DestAddresses, EsmClass, Pdu,
-    RegisteredDelivery, ReplaceSm, ShortMessage, SubmitMulti, Tlvs,
+    RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs,
 };
 
-use support::esme::{ANYBODY, DELIVERED, Esme, NEVER_TAKEN, NUMBER, international, message};
+use support::esme::{ANYBODY, DELIVERED, Esme, NEVER_TAKEN, NUMBER, international, message, message_to};
 use support::{Place, Server, eventually};
 
 const OK: CommandStatus = CommandStatus::ESME_ROK;
@@ -214,23 +214,8 @@ fn submit_multi_has_one_id_and_a_receipt_for_each_destination() {
     for digits in ["15550001", "15550002", "not-a-number", "9995034", "15550003"] {
         DestAddress::Sme(international(digits)).put(&mut octets).expect("an address");
     }
-    let single = message(DELIVERED, "to many");
-    let multi = SubmitMulti {
-        service_type: b"",
-        source: single.source,
-        dest_address: DestAddresses::new(5, &octets).expect("destinations"),
-        esm_class: single.esm_class,
-        protocol_id: 0,
-        priority_flag: 0,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery::RECEIPT,
-        replace_if_present_flag: 0,
-        data_coding: single.data_coding,
-        sm_default_msg_id: 0,
-        short_message: single.short_message,
-        tlvs: Tlvs::EMPTY,
-    };
+    let destinations = DestAddresses::new(5, &octets).expect("destinations");
+    let multi = message_to(destinations, "to many");
     let response = esme.ask(&Pdu::SubmitMulti(multi));
     let id = response.message_id();
     response.with(|pdu| {

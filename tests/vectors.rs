@@ -6,8 +6,8 @@ use std::fs;
 
 use serde_json::{Map, Value, json};
 use smppd::pdu::{
-    Address, Answer, DestAddress, Frame, Framing, Header, MessageIdResp, Pdu, ShortMessage, SubmitMulti,
-    TlvBuf, Tlvs, next_frame,
+    Address, Answer, DestAddress, DestAddresses, Frame, Framing, Header, MessageIdResp, Pdu, ShortMessage,
+    SubmitMulti, TlvBuf, Tlvs, next_frame,
 };
 
 const PDU_OCTETS_MAX: usize = 81_920;
@@ -232,13 +232,12 @@ fn tlvs_of<'a>(pdu: &Pdu<'a>) -> Tlvs<'a> {
         Pdu::SubmitMulti(body) => body.tlvs,
         Pdu::SubmitMultiResp(body) => body.tlvs,
         Pdu::DataSm(body) => body.tlvs,
-        Pdu::QuerySm(body) => body.tlvs,
+        Pdu::QuerySm(body) | Pdu::QueryBroadcastSm(body) => body.tlvs,
         Pdu::QuerySmResp(body) => body.tlvs,
         Pdu::CancelSm(body) => body.tlvs,
         Pdu::ReplaceSm(body) => body.tlvs,
         Pdu::AlertNotification(body) => body.tlvs,
         Pdu::BroadcastSm(body) => body.tlvs,
-        Pdu::QueryBroadcastSm(body) => body.tlvs,
         Pdu::CancelBroadcastSm(body) => body.tlvs,
         Pdu::Unbind
         | Pdu::UnbindResp
@@ -262,12 +261,12 @@ fn rewritten(tlvs: Tlvs<'_>) -> TlvBuf {
 
 fn rewrite_lists(pdu: &Pdu<'_>) {
     let mut out = Vec::new();
-    if let Pdu::SubmitMulti(SubmitMulti { dest_address, .. }) = pdu {
-        for destination in dest_address.iter() {
+    if let Pdu::SubmitMulti(SubmitMulti { destination, .. }) = pdu {
+        for destination in destination.iter() {
             destination.put(&mut out).expect("it was in a PDU");
         }
-        let rewritten = smppd::pdu::DestAddresses::new(dest_address.number_of_dests(), &out);
-        assert_eq!(rewritten, Ok(*dest_address));
+        let rewritten = DestAddresses::new(destination.number_of_dests(), &out);
+        assert_eq!(rewritten, Ok(*destination));
     }
     if let Pdu::SubmitMultiResp(body) = pdu {
         for destination in body.unsuccess_sme.iter() {
@@ -328,7 +327,9 @@ fn fields_of(header: &Header, pdu: &Pdu<'_>) -> Value {
             fields.text("system_id", body.system_id)
         }
         Pdu::Outbind(body) => fields.text("system_id", body.system_id).text("password", body.password),
-        Pdu::SubmitSm(body) | Pdu::DeliverSm(body) => short_message_fields(body, &mut fields),
+        Pdu::SubmitSm(body) | Pdu::DeliverSm(body) => {
+            short_message_fields(body, |to, fields| fields.destination(to), &mut fields)
+        }
         Pdu::SubmitSmResp(MessageIdResp { message_id, .. })
         | Pdu::DeliverSmResp(MessageIdResp { message_id, .. })
         | Pdu::DataSmResp(MessageIdResp { message_id, .. })
@@ -336,7 +337,7 @@ fn fields_of(header: &Header, pdu: &Pdu<'_>) -> Value {
         | Pdu::QueryBroadcastSmResp(MessageIdResp { message_id, .. }) => {
             fields.text("message_id", message_id)
         }
-        Pdu::SubmitMulti(body) => submit_multi_fields(body, &mut fields),
+        Pdu::SubmitMulti(body) => short_message_fields(body, destinations, &mut fields),
         Pdu::SubmitMultiResp(body) => {
             let unsuccess_sme: Vec<Value> = body
                 .unsuccess_sme
@@ -409,11 +410,14 @@ fn fields_of(header: &Header, pdu: &Pdu<'_>) -> Value {
     Value::Object(fields.0)
 }
 
-fn short_message_fields<'f>(body: &ShortMessage<'_>, fields: &'f mut Fields) -> &'f mut Fields {
-    fields
-        .text("service_type", body.service_type)
-        .source(&body.source)
-        .destination(&body.destination)
+/// `destination` puts in what stands between the source and esm_class.
+fn short_message_fields<'f, D>(
+    body: &ShortMessage<'_, D>,
+    destination: impl FnOnce(&D, &'f mut Fields) -> &'f mut Fields,
+    fields: &'f mut Fields,
+) -> &'f mut Fields {
+    let fields = fields.text("service_type", body.service_type).source(&body.source);
+    destination(&body.destination, fields)
         .value("esm_class", body.esm_class.0)
         .value("protocol_id", body.protocol_id)
         .value("priority_flag", body.priority_flag)
@@ -426,9 +430,8 @@ fn short_message_fields<'f>(body: &ShortMessage<'_>, fields: &'f mut Fields) -> 
         .sm(body.short_message)
 }
 
-fn submit_multi_fields<'f>(body: &SubmitMulti<'_>, fields: &'f mut Fields) -> &'f mut Fields {
-    let dest_address: Vec<Value> = body
-        .dest_address
+fn destinations<'f>(destinations: &DestAddresses<'_>, fields: &'f mut Fields) -> &'f mut Fields {
+    let dest_address: Vec<Value> = destinations
         .iter()
         .map(|destination| {
             let mut fields = Fields(Map::new());
@@ -441,19 +444,5 @@ fn submit_multi_fields<'f>(body: &SubmitMulti<'_>, fields: &'f mut Fields) -> &'
             Value::Object(fields.0)
         })
         .collect();
-    fields
-        .text("service_type", body.service_type)
-        .source(&body.source)
-        .value("number_of_dests", body.dest_address.number_of_dests())
-        .value("dest_address", dest_address)
-        .value("esm_class", body.esm_class.0)
-        .value("protocol_id", body.protocol_id)
-        .value("priority_flag", body.priority_flag)
-        .text("schedule_delivery_time", body.schedule_delivery_time)
-        .text("validity_period", body.validity_period)
-        .value("registered_delivery", body.registered_delivery.0)
-        .value("replace_if_present_flag", body.replace_if_present_flag)
-        .value("data_coding", body.data_coding.0)
-        .value("sm_default_msg_id", body.sm_default_msg_id)
-        .sm(body.short_message)
+    fields.value("number_of_dests", destinations.number_of_dests()).value("dest_address", dest_address)
 }

@@ -1,4 +1,4 @@
-//! Cell broadcast, new in v5.0: broadcast_sm, query_broadcast_sm, cancel_broadcast_sm.
+//! Cell broadcast, new in v5.0: broadcast_sm and cancel_broadcast_sm. A query_broadcast_sm is laid out as a query_sm.
 
 use super::address::Address;
 use super::coding::DataCoding;
@@ -64,35 +64,6 @@ impl<'a> BroadcastSm<'a> {
         put_c_octets(&wire::SCHEDULE_DELIVERY_TIME, self.schedule_delivery_time, out)?;
         put_c_octets(&wire::VALIDITY_PERIOD, self.validity_period, out)?;
         out.extend_from_slice(&[self.replace_if_present_flag, self.data_coding.0, self.sm_default_msg_id]);
-        out.extend_from_slice(self.tlvs.as_octets());
-        Ok(())
-    }
-}
-
-/// The body of query_broadcast_sm (spec v5.0 §4.6.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct QueryBroadcastSm<'a> {
-    /// The broadcast; empty if user_message_reference names it.
-    pub message_id: &'a [u8],
-    /// Who sent it; must be as submitted.
-    pub source: Address<'a>,
-    /// user_message_reference.
-    pub tlvs: Tlvs<'a>,
-}
-
-impl<'a> QueryBroadcastSm<'a> {
-    pub(super) fn read(body: &'a [u8], command_id: CommandId) -> Result<Self, Unreadable> {
-        let mut reader = Reader::new(body);
-        Ok(Self {
-            message_id: reader.c_octets(&wire::MESSAGE_ID)?,
-            source: Address::read(&mut reader, &wire::SOURCE_ADDR)?,
-            tlvs: Tlvs::read(reader.rest(), command_id)?,
-        })
-    }
-
-    pub(super) fn put(&self, out: &mut Vec<u8>) -> Result<(), FieldTooLong> {
-        put_c_octets(&wire::MESSAGE_ID, self.message_id, out)?;
-        self.source.put(&wire::SOURCE_ADDR, out)?;
         out.extend_from_slice(self.tlvs.as_octets());
         Ok(())
     }

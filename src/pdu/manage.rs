@@ -7,14 +7,14 @@ use super::short_message::RegisteredDelivery;
 use super::tlv::Tlvs;
 use super::wire::{self, FieldTooLong, Reader, put_c_octets, put_short_message};
 
-/// The body of query_sm (spec v5.0 §4.5.2).
+/// The body of query_sm (spec v5.0 §4.5.2) and query_broadcast_sm (§4.6.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QuerySm<'a> {
-    /// The message, as submit_sm_resp named it.
+    /// The message, as the response to it named it; for a broadcast, empty if user_message_reference names it.
     pub message_id: &'a [u8],
     /// Who sent it; must be as submitted.
     pub source: Address<'a>,
-    /// None are defined.
+    /// For a message none are defined; for a broadcast, user_message_reference.
     pub tlvs: Tlvs<'a>,
 }
 

@@ -22,7 +22,7 @@ pub mod wire;
 
 pub use address::{Address, Npi, Ton};
 pub use bind::{Bind, BindResp, Outbind};
-pub use broadcast::{BroadcastSm, CancelBroadcastSm, QueryBroadcastSm};
+pub use broadcast::{BroadcastSm, CancelBroadcastSm};
 pub use coding::{Alphabet, DataCoding, Unmappable};
 pub use command::{CommandId, CommandStatus, InterfaceVersion};
 pub use data::DataSm;
@@ -70,7 +70,7 @@ pub enum Pdu<'a> {
     AlertNotification(AlertNotification<'a>),
     BroadcastSm(BroadcastSm<'a>),
     BroadcastSmResp(MessageIdResp<'a>),
-    QueryBroadcastSm(QueryBroadcastSm<'a>),
+    QueryBroadcastSm(QuerySm<'a>),
     QueryBroadcastSmResp(MessageIdResp<'a>),
     CancelBroadcastSm(CancelBroadcastSm<'a>),
     CancelBroadcastSmResp,
@@ -158,13 +158,12 @@ impl<'a> Pdu<'a> {
             Self::SubmitMulti(body) => body.put(out),
             Self::SubmitMultiResp(body) => body.put(out),
             Self::DataSm(body) => body.put(out),
-            Self::QuerySm(body) => body.put(out),
+            Self::QuerySm(body) | Self::QueryBroadcastSm(body) => body.put(out),
             Self::QuerySmResp(body) => body.put(out),
             Self::CancelSm(body) => body.put(out),
             Self::ReplaceSm(body) => body.put(out),
             Self::AlertNotification(body) => body.put(out),
             Self::BroadcastSm(body) => body.put(out),
-            Self::QueryBroadcastSm(body) => body.put(out),
             Self::CancelBroadcastSm(body) => body.put(out),
             Self::Unbind
             | Self::UnbindResp
@@ -196,7 +195,7 @@ impl<'a> Pdu<'a> {
             CommandId::REPLACE_SM => ReplaceSm::read(body, id).map(Self::ReplaceSm),
             CommandId::ALERT_NOTIFICATION => AlertNotification::read(body, id).map(Self::AlertNotification),
             CommandId::BROADCAST_SM => BroadcastSm::read(body, id).map(Self::BroadcastSm),
-            CommandId::QUERY_BROADCAST_SM => QueryBroadcastSm::read(body, id).map(Self::QueryBroadcastSm),
+            CommandId::QUERY_BROADCAST_SM => QuerySm::read(body, id).map(Self::QueryBroadcastSm),
             CommandId::CANCEL_BROADCAST_SM => CancelBroadcastSm::read(body, id).map(Self::CancelBroadcastSm),
             _ => Err(Unreadable::unknown_command()),
         }

@@ -1,95 +1,15 @@
 //! submit_multi: one short message to many destinations, and which of them failed.
 
 use super::address::Address;
-use super::coding::DataCoding;
 use super::command::{CommandId, CommandStatus};
 use super::frame::Unreadable;
-use super::short_message::{EsmClass, RegisteredDelivery};
+use super::short_message::{Destination, ShortMessage};
 use super::tlv::Tlvs;
-use super::wire::{self, FieldTooLong, Reader, put_c_octets, put_short_message};
+use super::wire::{self, FieldTooLong, Reader, put_c_octets};
 
-/// The body of submit_multi (spec v5.0 §4.2.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SubmitMulti<'a> {
-    /// The application the message belongs to, 5 characters at most; empty for the default.
-    pub service_type: &'a [u8],
-    /// Who sent it; empty for the account's default.
-    pub source: Address<'a>,
-    /// number_of_dests and the dest_address fields.
-    pub dest_address: DestAddresses<'a>,
-    /// Mode, type and GSM features.
-    pub esm_class: EsmClass,
-    /// GSM 03.40 TP-PID.
-    pub protocol_id: u8,
-    /// 0 the lowest, 3 the highest.
-    pub priority_flag: u8,
-    /// When to deliver, empty for now; the 16 characters are not checked yet.
-    pub schedule_delivery_time: &'a [u8],
-    /// Until when to try, empty for the MC's default; the 16 characters are not checked yet.
-    pub validity_period: &'a [u8],
-    /// Which receipts the sender wants.
-    pub registered_delivery: RegisteredDelivery,
-    /// 1 to replace a pending message between the same two addresses; v3.4 allows only 0.
-    pub replace_if_present_flag: u8,
-    /// The alphabet of short_message.
-    pub data_coding: DataCoding,
-    /// The canned message to send instead, 0 for none.
-    pub sm_default_msg_id: u8,
-    /// The text or data, 255 octets at most; empty if message_payload is used.
-    pub short_message: &'a [u8],
-    /// The optional parameters.
-    pub tlvs: Tlvs<'a>,
-}
-
-impl<'a> SubmitMulti<'a> {
-    pub(super) fn read(body: &'a [u8], command_id: CommandId) -> Result<Self, Unreadable> {
-        let mut reader = Reader::new(body);
-        let service_type = reader.c_octets(&wire::SERVICE_TYPE)?;
-        let source = Address::read(&mut reader, &wire::SOURCE_ADDR)?;
-        let dest_address = DestAddresses::read(&mut reader)?;
-        let [esm_class, protocol_id, priority_flag] = reader.array("priority_flag")?;
-        let schedule_delivery_time = reader.c_octets(&wire::SCHEDULE_DELIVERY_TIME)?;
-        let validity_period = reader.c_octets(&wire::VALIDITY_PERIOD)?;
-        let [registered_delivery, replace_if_present_flag, data_coding, sm_default_msg_id] =
-            reader.array("sm_default_msg_id")?;
-        let short_message = reader.short_message()?;
-        Ok(Self {
-            service_type,
-            source,
-            dest_address,
-            esm_class: EsmClass(esm_class),
-            protocol_id,
-            priority_flag,
-            schedule_delivery_time,
-            validity_period,
-            registered_delivery: RegisteredDelivery(registered_delivery),
-            replace_if_present_flag,
-            data_coding: DataCoding(data_coding),
-            sm_default_msg_id,
-            short_message,
-            tlvs: Tlvs::read(reader.rest(), command_id)?,
-        })
-    }
-
-    pub(super) fn put(&self, out: &mut Vec<u8>) -> Result<(), FieldTooLong> {
-        put_c_octets(&wire::SERVICE_TYPE, self.service_type, out)?;
-        self.source.put(&wire::SOURCE_ADDR, out)?;
-        out.push(self.dest_address.number_of_dests);
-        out.extend_from_slice(self.dest_address.octets);
-        out.extend_from_slice(&[self.esm_class.0, self.protocol_id, self.priority_flag]);
-        put_c_octets(&wire::SCHEDULE_DELIVERY_TIME, self.schedule_delivery_time, out)?;
-        put_c_octets(&wire::VALIDITY_PERIOD, self.validity_period, out)?;
-        out.extend_from_slice(&[
-            self.registered_delivery.0,
-            self.replace_if_present_flag,
-            self.data_coding.0,
-            self.sm_default_msg_id,
-        ]);
-        put_short_message(self.short_message, out)?;
-        out.extend_from_slice(self.tlvs.as_octets());
-        Ok(())
-    }
-}
+/// The body of submit_multi (spec v5.0 §4.2.3): a short message with number_of_dests and the dest_address
+/// fields for its destination. v3.4 allows only 0 for replace_if_present_flag.
+pub type SubmitMulti<'a> = ShortMessage<'a, DestAddresses<'a>>;
 
 /// One destination of a submit_multi.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +26,7 @@ impl<'a> DestAddress<'a> {
 
     fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
         match reader.u8("dest_flag")? {
-            Self::SME => Address::read(reader, &wire::DESTINATION_ADDR).map(Self::Sme),
+            Self::SME => Destination::read(reader).map(Self::Sme),
             Self::DISTRIBUTION_LIST => reader.c_octets(&wire::DL_NAME).map(Self::DistributionList),
             _ => Err(Unreadable::refused(CommandStatus::ESME_RINVDESTFLAG, "dest_flag")),
         }
@@ -117,7 +37,7 @@ impl<'a> DestAddress<'a> {
         match self {
             Self::Sme(address) => {
                 out.push(Self::SME);
-                address.put(&wire::DESTINATION_ADDR, out)
+                Destination::put(address, out)
             }
             Self::DistributionList(dl_name) => {
                 out.push(Self::DISTRIBUTION_LIST);
@@ -145,11 +65,6 @@ impl<'a> DestAddresses<'a> {
         Ok(destinations)
     }
 
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
-        let number_of_dests = reader.u8("number_of_dests")?;
-        Self::read_list(number_of_dests, reader)
-    }
-
     fn read_list(number_of_dests: u8, reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
         if number_of_dests == 0 {
             return Err(Unreadable::refused(CommandStatus::ESME_RINVNUMDESTS, "number_of_dests"));
@@ -170,6 +85,19 @@ impl<'a> DestAddresses<'a> {
     pub fn iter(self) -> impl Iterator<Item = DestAddress<'a>> + Clone {
         let mut reader = Reader::new(self.octets);
         std::iter::from_fn(move || DestAddress::read(&mut reader).ok())
+    }
+}
+
+impl<'a> Destination<'a> for DestAddresses<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
+        let number_of_dests = reader.u8("number_of_dests")?;
+        Self::read_list(number_of_dests, reader)
+    }
+
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), FieldTooLong> {
+        out.push(self.number_of_dests);
+        out.extend_from_slice(self.octets);
+        Ok(())
     }
 }
 

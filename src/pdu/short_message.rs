@@ -1,4 +1,4 @@
-//! submit_sm and deliver_sm, which share one layout, and the flags that go with a short message.
+//! submit_sm, deliver_sm and submit_multi, which share one layout, and the flags that go with a short message.
 
 use super::address::Address;
 use super::coding::DataCoding;
@@ -7,15 +7,16 @@ use super::frame::Unreadable;
 use super::tlv::Tlvs;
 use super::wire::{self, FieldTooLong, Reader, put_c_octets, put_short_message};
 
-/// The body of submit_sm (spec v5.0 §4.2.1) and deliver_sm (§4.3.1).
+/// The body of submit_sm (spec v5.0 §4.2.1) and deliver_sm (§4.3.1); that of submit_multi (§4.2.3) has many
+/// destinations in the place of one, and is the same in all else.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ShortMessage<'a> {
+pub struct ShortMessage<'a, D = Address<'a>> {
     /// The application the message belongs to, 5 characters at most; empty for the default.
     pub service_type: &'a [u8],
     /// Who sent it; empty in a submit_sm for the account's default.
     pub source: Address<'a>,
     /// Who shall get it.
-    pub destination: Address<'a>,
+    pub destination: D,
     /// Mode, type and GSM features.
     pub esm_class: EsmClass,
     /// GSM 03.40 TP-PID.
@@ -40,12 +41,39 @@ pub struct ShortMessage<'a> {
     pub tlvs: Tlvs<'a>,
 }
 
-impl<'a> ShortMessage<'a> {
+/// What a short message may have for a destination.
+pub trait Destination<'a>: Sized {
+    /// Takes it off a body.
+    ///
+    /// # Errors
+    /// It ends too early or breaks a limit of its fields.
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable>;
+
+    /// Appends it as it stands on the wire.
+    ///
+    /// # Errors
+    /// A value does not fit its field.
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), FieldTooLong>;
+}
+
+impl<'a> Destination<'a> for Address<'a> {
+    #[inline]
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
+        Address::read(reader, &wire::DESTINATION_ADDR)
+    }
+
+    #[inline]
+    fn put(&self, out: &mut Vec<u8>) -> Result<(), FieldTooLong> {
+        Address::put(self, &wire::DESTINATION_ADDR, out)
+    }
+}
+
+impl<'a, D: Destination<'a>> ShortMessage<'a, D> {
     pub(super) fn read(body: &'a [u8], command_id: CommandId) -> Result<Self, Unreadable> {
         let mut reader = Reader::new(body);
         let service_type = reader.c_octets(&wire::SERVICE_TYPE)?;
         let source = Address::read(&mut reader, &wire::SOURCE_ADDR)?;
-        let destination = Address::read(&mut reader, &wire::DESTINATION_ADDR)?;
+        let destination = D::read(&mut reader)?;
         let [esm_class, protocol_id, priority_flag] = reader.array("priority_flag")?;
         let schedule_delivery_time = reader.c_octets(&wire::SCHEDULE_DELIVERY_TIME)?;
         let validity_period = reader.c_octets(&wire::VALIDITY_PERIOD)?;
@@ -74,7 +102,7 @@ impl<'a> ShortMessage<'a> {
     pub fn put(&self, out: &mut Vec<u8>) -> Result<(), FieldTooLong> {
         put_c_octets(&wire::SERVICE_TYPE, self.service_type, out)?;
         self.source.put(&wire::SOURCE_ADDR, out)?;
-        self.destination.put(&wire::DESTINATION_ADDR, out)?;
+        self.destination.put(out)?;
         out.extend_from_slice(&[self.esm_class.0, self.protocol_id, self.priority_flag]);
         put_c_octets(&wire::SCHEDULE_DELIVERY_TIME, self.schedule_delivery_time, out)?;
         put_c_octets(&wire::VALIDITY_PERIOD, self.validity_period, out)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::account::Account;
 use crate::pdu::{
     Address, Alphabet, CommandStatus, DataCoding, DataSm, EsmClass, MessagingMode, Npi, Reference,
-    RegisteredDelivery, ShortMessage, SubmitMulti, Tag, Tlvs, Ton, Udh, put_tlv, segment,
+    ShortMessage, Tag, Tlvs, Ton, Udh, put_tlv, segment,
 };
 use crate::time::Timestamp;
 use crate::time::smpp::SmppTime;
@@ -49,100 +49,28 @@ impl From<SubmitError> for CommandStatus {
     }
 }
 
-/// The fields that submit_sm, data_sm and submit_multi have in common.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a> {
-    /// As submitted.
-    pub service_type: &'a [u8],
-    /// As submitted.
-    pub source: Address<'a>,
-    /// As submitted.
-    pub esm_class: EsmClass,
-    /// As submitted.
-    pub protocol_id: u8,
-    /// As submitted.
-    pub priority_flag: u8,
-    /// As submitted.
-    pub schedule_delivery_time: &'a [u8],
-    /// As submitted.
-    pub validity_period: &'a [u8],
-    /// As submitted.
-    pub registered_delivery: RegisteredDelivery,
-    /// As submitted.
-    pub replace_if_present_flag: u8,
-    /// As submitted.
-    pub data_coding: DataCoding,
-    /// As submitted.
-    pub sm_default_msg_id: u8,
-    /// As submitted.
-    pub short_message: &'a [u8],
-    /// As submitted.
-    pub tlvs: Tlvs<'a>,
-    /// Whether message_payload must be there: data_sm.
-    pub needs_payload: bool,
-}
-
-impl<'a> From<&ShortMessage<'a>> for Fields<'a> {
-    fn from(pdu: &ShortMessage<'a>) -> Self {
-        Self {
-            service_type: pdu.service_type,
-            source: pdu.source,
-            esm_class: pdu.esm_class,
-            protocol_id: pdu.protocol_id,
-            priority_flag: pdu.priority_flag,
-            schedule_delivery_time: pdu.schedule_delivery_time,
-            validity_period: pdu.validity_period,
-            registered_delivery: pdu.registered_delivery,
-            replace_if_present_flag: pdu.replace_if_present_flag,
-            data_coding: pdu.data_coding,
-            sm_default_msg_id: pdu.sm_default_msg_id,
-            short_message: pdu.short_message,
-            tlvs: pdu.tlvs,
-            needs_payload: false,
-        }
-    }
-}
-
-impl<'a> From<&SubmitMulti<'a>> for Fields<'a> {
-    fn from(pdu: &SubmitMulti<'a>) -> Self {
-        Self {
-            service_type: pdu.service_type,
-            source: pdu.source,
-            esm_class: pdu.esm_class,
-            protocol_id: pdu.protocol_id,
-            priority_flag: pdu.priority_flag,
-            schedule_delivery_time: pdu.schedule_delivery_time,
-            validity_period: pdu.validity_period,
-            registered_delivery: pdu.registered_delivery,
-            replace_if_present_flag: pdu.replace_if_present_flag,
-            data_coding: pdu.data_coding,
-            sm_default_msg_id: pdu.sm_default_msg_id,
-            short_message: pdu.short_message,
-            tlvs: pdu.tlvs,
-            needs_payload: false,
-        }
-    }
-}
-
-impl<'a> From<&DataSm<'a>> for Fields<'a> {
-    fn from(pdu: &DataSm<'a>) -> Self {
-        Self {
-            service_type: pdu.service_type,
-            source: pdu.source,
-            esm_class: pdu.esm_class,
-            protocol_id: 0,
-            priority_flag: 0,
-            schedule_delivery_time: b"",
-            validity_period: b"",
-            registered_delivery: pdu.registered_delivery,
-            replace_if_present_flag: 0,
-            data_coding: pdu.data_coding,
-            sm_default_msg_id: 0,
-            short_message: b"",
-            tlvs: pdu.tlvs,
-            needs_payload: true,
-        }
-    }
+/// A data_sm as the submit_sm that says the same (§4.2.2 has fewer fields).
+///
+/// # Errors
+/// ESME_RMISSINGTLV: its message_payload is not there.
+pub(super) fn from_data_sm<'a>(data: &DataSm<'a>) -> Result<ShortMessage<'a>, SubmitError> {
+    require(data.tlvs.get(Tag::MESSAGE_PAYLOAD).is_some(), CommandStatus::ESME_RMISSINGTLV)?;
+    Ok(ShortMessage {
+        service_type: data.service_type,
+        source: data.source,
+        destination: data.destination,
+        esm_class: data.esm_class,
+        protocol_id: 0,
+        priority_flag: 0,
+        schedule_delivery_time: b"",
+        validity_period: b"",
+        registered_delivery: data.registered_delivery,
+        replace_if_present_flag: 0,
+        data_coding: data.data_coding,
+        sm_default_msg_id: 0,
+        short_message: b"",
+        tlvs: data.tlvs,
+    })
 }
 
 /// A submission that passed every check of its fields, but has no destination yet.
@@ -165,9 +93,9 @@ pub(super) struct Checked<'a> {
 /// Checks everything that does not depend on the destination. Nothing is changed by a check.
 ///
 /// # Errors
-/// The first thing that is wrong, in the order of the fields.
-pub(super) fn check<'a>(
-    fields: &Fields<'a>,
+/// The first thing that is wrong, in the order of the submitted.
+pub(super) fn check<'a, D>(
+    submitted: &ShortMessage<'a, D>,
     account: &'a Account,
     validity: Validity,
     now: Timestamp,
@@ -175,26 +103,25 @@ pub(super) fn check<'a>(
     use CommandStatus as Status;
     const SERVICE_TYPES: [&[u8]; 9] = [b"", b"CMT", b"CPT", b"VMN", b"VMA", b"WAP", b"USSD", b"CBS", b"GUTS"];
 
-    require(SERVICE_TYPES.contains(&fields.service_type), Status::ESME_RINVSERTYP)?;
-    let source = source(fields.source, account)?;
-    require(is_submittable(fields.esm_class), Status::ESME_RINVESMCLASS)?;
-    require(fields.priority_flag <= 3, Status::ESME_RINVPRTFLG)?;
-    let deliver_at = parse_time(fields.schedule_delivery_time, now, Status::ESME_RINVSCHED)?;
+    require(SERVICE_TYPES.contains(&submitted.service_type), Status::ESME_RINVSERTYP)?;
+    let source = source(submitted.source, account)?;
+    require(is_submittable(submitted.esm_class), Status::ESME_RINVESMCLASS)?;
+    require(submitted.priority_flag <= 3, Status::ESME_RINVPRTFLG)?;
+    let deliver_at = parse_time(submitted.schedule_delivery_time, now, Status::ESME_RINVSCHED)?;
     let deliver_at = deliver_at.filter(|at| *at > now);
-    let expires_at = expires_at(fields, deliver_at.unwrap_or(now), validity, now)?;
-    match fields.replace_if_present_flag {
+    let expires_at = expires_at(submitted, deliver_at.unwrap_or(now), validity, now)?;
+    match submitted.replace_if_present_flag {
         0 => {}
         1 => require(account.settings.replace_if_present, Status::ESME_RINVSUBREP)?,
         _ => return Err(SubmitError::Field(Status::ESME_RINVREPFLAG)),
     }
-    let alphabet = alphabet(fields.data_coding, account)?;
-    require(fields.sm_default_msg_id == 0, Status::ESME_RINVDFTMSGID)?;
+    let alphabet = alphabet(submitted.data_coding, account)?;
+    require(submitted.sm_default_msg_id == 0, Status::ESME_RINVDFTMSGID)?;
 
-    let payload = fields.tlvs.get(Tag::MESSAGE_PAYLOAD);
-    require(!fields.needs_payload || payload.is_some(), Status::ESME_RMISSINGTLV)?;
-    let user_data = payload.unwrap_or(fields.short_message);
-    let segments = segments(fields.esm_class, alphabet, user_data, payload.is_some(), account)?;
-    let tlvs = kept_tlvs(fields.tlvs, payload.is_some());
+    let payload = submitted.tlvs.get(Tag::MESSAGE_PAYLOAD);
+    let user_data = payload.unwrap_or(submitted.short_message);
+    let segments = segments(submitted.esm_class, alphabet, user_data, payload.is_some(), account)?;
+    let tlvs = kept_tlvs(submitted.tlvs, payload.is_some());
     // A record has two octets for each length; a PDU may be longer than both together.
     require(user_data.len() <= 65_535 && tlvs.len() <= 65_535, Status::ESME_RINVMSGLEN)?;
     Ok(Checked {
@@ -289,16 +216,16 @@ fn source<'a>(address: Address<'a>, account: &'a Account) -> Result<Address<'a>,
     Ok(address)
 }
 
-fn expires_at(
-    fields: &Fields<'_>,
+fn expires_at<D>(
+    submitted: &ShortMessage<'_, D>,
     deliver_at: Timestamp,
     validity: Validity,
     now: Timestamp,
 ) -> Result<Timestamp, SubmitError> {
     // qos_time_to_live wins over validity_period.
-    let asked = match fields.tlvs.u32(Tag::QOS_TIME_TO_LIVE) {
+    let asked = match submitted.tlvs.u32(Tag::QOS_TIME_TO_LIVE) {
         Some(seconds) => Some(now + Duration::from_secs(seconds.into())),
-        None => parse_time(fields.validity_period, now, CommandStatus::ESME_RINVEXPIRY)?,
+        None => parse_time(submitted.validity_period, now, CommandStatus::ESME_RINVEXPIRY)?,
     };
     match asked {
         Some(at) if at <= deliver_at => Err(SubmitError::Field(CommandStatus::ESME_RINVEXPIRY)),

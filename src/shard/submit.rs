@@ -6,14 +6,14 @@ use crate::account::Account;
 use crate::journal::Record;
 use crate::message::{Content, MessageId};
 use crate::pdu::{
-    Address, CommandId, CommandStatus, DestAddress, EsmClass, Header, MessagingMode, Pdu, SubmitMulti,
-    UnsuccessSme,
+    Address, CommandId, CommandStatus, DestAddress, EsmClass, Header, MessagingMode, Pdu, ShortMessage,
+    SubmitMulti, UnsuccessSme,
 };
 use crate::route::CarrierIndex;
 use crate::shard::mesh::{Answer, Matching, Operation, Replacement, ReplyTo};
 use crate::shard::operation::AfterGathering;
 use crate::shard::partition::Earned;
-use crate::shard::submission::{self, Checked, Fields, SubmitError};
+use crate::shard::submission::{self, Checked, SubmitError};
 use crate::shard::{Entry, Shard};
 use crate::time::Now;
 
@@ -50,25 +50,25 @@ impl Shard {
         may_replace: bool,
     ) -> Result<(), SubmitError> {
         #[expect(clippy::wildcard_enum_match_arm, reason = "only these two are submitted so")]
-        let (fields, destination) = match pdu {
-            Pdu::SubmitSm(submit) => (&Fields::from(submit), submit.destination),
-            Pdu::DataSm(data) => (&Fields::from(data), data.destination),
+        let submitted = match pdu {
+            Pdu::SubmitSm(submit) => *submit,
+            Pdu::DataSm(data) => submission::from_data_sm(data)?,
             _ => return Err(SubmitError::Field(CommandStatus::ESME_RINVCMDID)),
         };
         let accounts = Rc::clone(&self.accounts);
         let index = entry.account.ok_or(SubmitError::Field(CommandStatus::ESME_RINVBNDSTS))?;
         let account = accounts.get(index);
-        let checked = submission::check(fields, account, self.settings.validity, now.wall)?;
-        let destination = self.destination(destination)?;
-        if fields.replace_if_present_flag == 1 && may_replace {
-            self.replace_or_submit(entry, reply_to, fields, &checked, destination.address, pdu);
+        let checked = submission::check(&submitted, account, self.settings.validity, now.wall)?;
+        let destination = self.destination(submitted.destination)?;
+        if submitted.replace_if_present_flag == 1 && may_replace {
+            self.replace_or_submit(entry, reply_to, &submitted, &checked, destination.address, pdu);
             return Ok(());
         }
         self.admit_submission(now, account, u32::from(checked.segments))?;
 
         let short = Self::needs_short_id(entry.session.version());
         let id = self.partitions[0].next_id(now.wall, 1, short);
-        let is_transaction = submission::is_transaction(fields.esm_class)
+        let is_transaction = submission::is_transaction(submitted.esm_class)
             && (entry.session.version().has_v5() || reply_to.command_id == CommandId::DATA_SM)
             && checked.deliver_at <= now.wall;
         let earned = if is_transaction {
@@ -77,7 +77,7 @@ impl Shard {
         } else {
             Some(Earned::Answer(reply_to, Answer::Submitted(id)))
         };
-        self.accept(now, account, fields, &checked, destination, id, (0, 1), earned);
+        self.accept(now, account, &submitted, &checked, destination, id, (0, 1), earned);
         Ok(())
     }
 
@@ -106,16 +106,15 @@ impl Shard {
         let accounts = Rc::clone(&self.accounts);
         let index = entry.account.ok_or(SubmitError::Field(CommandStatus::ESME_RINVBNDSTS))?;
         let account = accounts.get(index);
-        let fields = Fields::from(pdu);
         // A batch replaces nothing (§4.2.3 leaves it to the MC).
-        if fields.replace_if_present_flag == 1 {
+        if pdu.replace_if_present_flag == 1 {
             return Err(SubmitError::Field(CommandStatus::ESME_RINVSUBREP));
         }
-        let checked = submission::check(&fields, account, self.settings.validity, now.wall)?;
-        let mut destinations = Vec::with_capacity(pdu.dest_address.number_of_dests().into());
+        let checked = submission::check(pdu, account, self.settings.validity, now.wall)?;
+        let mut destinations = Vec::with_capacity(pdu.destination.number_of_dests().into());
         let mut unsuccess_sme = Vec::new();
         let mut no_unsuccess = 0_u8;
-        for dest_address in pdu.dest_address.iter() {
+        for dest_address in pdu.destination.iter() {
             let address = match dest_address {
                 DestAddress::Sme(address) => address,
                 DestAddress::DistributionList(_) => {
@@ -155,7 +154,7 @@ impl Shard {
                 let unsuccess_sme = unsuccess_sme.as_slice().into();
                 Earned::Answer(reply_to, Answer::SubmittedMulti { id, no_unsuccess, unsuccess_sme })
             });
-            self.accept(now, account, &fields, &checked, destination, own, place, earned);
+            self.accept(now, account, pdu, &checked, destination, own, place, earned);
         }
         Ok(())
     }
@@ -179,11 +178,11 @@ impl Shard {
 
     /// Puts a message on record, and its first attempt with it unless it waits for a time.
     #[expect(clippy::too_many_arguments, reason = "one call for each of the three ways to submit")]
-    fn accept(
+    fn accept<D>(
         &mut self,
         now: Now,
         account: &Account,
-        fields: &Fields<'_>,
+        submitted: &ShortMessage<'_, D>,
         checked: &Checked<'_>,
         destination: Destination<'_>,
         id: MessageId,
@@ -200,13 +199,13 @@ impl Shard {
             deliver_at: checked.deliver_at,
             expires_at: checked.expires_at,
             segments: checked.segments,
-            registered_delivery: fields.registered_delivery,
-            esm_class: kept_esm_class(fields.esm_class),
-            protocol_id: fields.protocol_id,
-            priority_flag: fields.priority_flag,
-            data_coding: fields.data_coding,
+            registered_delivery: submitted.registered_delivery,
+            esm_class: kept_esm_class(submitted.esm_class),
+            protocol_id: submitted.protocol_id,
+            priority_flag: submitted.priority_flag,
+            data_coding: submitted.data_coding,
             system_id: account.settings.system_id.as_bytes(),
-            service_type: fields.service_type,
+            service_type: submitted.service_type,
             source: checked.source,
             destination: destination.address,
             user_data: checked.user_data,
@@ -235,7 +234,7 @@ impl Shard {
         &mut self,
         entry: &Entry,
         reply_to: ReplyTo,
-        fields: &Fields<'_>,
+        submitted: &ShortMessage<'_>,
         checked: &Checked<'_>,
         destination: Address<'_>,
         pdu: &Pdu<'_>,
@@ -246,16 +245,16 @@ impl Shard {
         _ = pdu.encode(CommandStatus::ESME_ROK, reply_to.sequence_number, &mut octets);
         let operation = Operation::ReplaceMatching {
             matching: Matching {
-                service_type: Some(fields.service_type.into()),
+                service_type: Some(submitted.service_type.into()),
                 source: checked.source.into(),
                 destination: destination.into(),
             },
             replacement: Replacement {
                 deliver_at: Some(checked.deliver_at),
                 expires_at: Some(checked.expires_at),
-                registered_delivery: fields.registered_delivery.0,
+                registered_delivery: submitted.registered_delivery.0,
                 user_data: checked.user_data.into(),
-                data_coding: Some(fields.data_coding.0),
+                data_coding: Some(submitted.data_coding.0),
             },
         };
         self.gather(reply_to, account, &operation, AfterGathering::SubmitUnlessReplaced(octets.into()));

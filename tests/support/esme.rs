@@ -33,10 +33,15 @@ pub fn international(digits: &str) -> Address<'_> {
 
 /// A message that asks for a receipt.
 pub fn message<'a>(destination: &'a str, text: &'a str) -> ShortMessage<'a> {
+    message_to(international(destination), text)
+}
+
+/// The same to whatever may stand for a destination.
+pub fn message_to<D>(destination: D, text: &str) -> ShortMessage<'_, D> {
     ShortMessage {
         service_type: b"",
         source: international(NUMBER),
-        destination: international(destination),
+        destination,
         esm_class: EsmClass::DEFAULT,
         protocol_id: 0,
         priority_flag: 0,
