@@ -52,7 +52,7 @@ pub struct AccountSettings {
     pub accepted_receipts: bool,
     /// deliver_sm that may wait for their response on one session; 0 = the server's setting.
     #[serde(default)]
-    pub deliver_window: usize,
+    pub deliver_window: u32,
     /// What a bind over `bind_limit` is told.
     #[serde(default = "default_bind_limit_status")]
     pub bind_limit_status: StatusName,
@@ -63,6 +63,9 @@ pub struct AccountSettings {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub status_map: BTreeMap<StatusName, StatusName>,
 }
+
+/// The largest `deliver_window`; that of the server's setting too.
+const DELIVER_WINDOW_MAX: u32 = 1_000_000;
 
 fn default_bind_limit() -> u32 {
     10
@@ -107,21 +110,29 @@ impl AccountSettings {
     /// Checks what the types do not: the key at fault and the reason.
     ///
     /// # Errors
-    /// A system_id that no bind request can carry, or a number that is none.
+    /// A system_id that no bind request can carry, a number that is none, a window that is too large, or a
+    /// refusal that would say ESME_ROK.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let length = self.system_id.len();
-        if !(1..=15).contains(&length) || !self.system_id.bytes().all(|octet| octet.is_ascii_graphic()) {
-            return Err((
-                "system_id",
-                format!("\"{}\" is not 1 to 15 printable ASCII characters", self.system_id),
-            ));
+        check_system_id(&self.system_id).map_err(|reason| ("system_id", reason))?;
+        if self.deliver_window > DELIVER_WINDOW_MAX {
+            let reason = format!("{} is more than {DELIVER_WINDOW_MAX}", self.deliver_window);
+            return Err(("deliver_window", reason));
+        }
+        let is_ok = |status: &StatusName| status.0 == CommandStatus::ESME_ROK;
+        let own_words = [
+            ("bind_limit_status", is_ok(&self.bind_limit_status)),
+            ("no_credit_status", is_ok(&self.no_credit_status)),
+            ("status_map", self.status_map.iter().any(|(ours, own)| is_ok(ours) || is_ok(own))),
+        ];
+        if let Some((key, _)) = own_words.into_iter().find(|(_, says_ok)| *says_ok) {
+            return Err((key, "ESME_ROK is no refusal, and no refusal is ESME_ROK".to_owned()));
         }
         for number in &self.numbers {
-            let digits = number.strip_prefix('+').unwrap_or(number);
+            let digits = without_plus(number);
             let is_number =
                 (1..=20).contains(&digits.len()) && digits.bytes().all(|octet| octet.is_ascii_digit());
             let is_name =
-                (1..=11).contains(&number.len()) && number.bytes().all(|octet| octet.is_ascii_graphic());
+                (1..=11).contains(&digits.len()) && digits.bytes().all(|octet| octet.is_ascii_graphic());
             if !is_number && !is_name {
                 return Err((
                     "numbers",
@@ -131,6 +142,22 @@ impl AccountSettings {
         }
         Ok(())
     }
+}
+
+/// Checks that a bind request, or the response to one, can carry a system_id.
+///
+/// # Errors
+/// Why it cannot.
+pub fn check_system_id(system_id: &str) -> Result<(), String> {
+    if (1..=15).contains(&system_id.len()) && system_id.bytes().all(|octet| octet.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(format!("\"{system_id}\" is not 1 to 15 printable ASCII characters"))
+}
+
+/// A number as it stands in a PDU: TON 1 says what a `+` would.
+pub fn without_plus(number: &str) -> &str {
+    number.strip_prefix('+').unwrap_or(number)
 }
 
 /// What data_coding 0 can mean.
@@ -233,20 +260,17 @@ impl Account {
 
     /// The number that stands in for an empty source_addr.
     pub fn default_number(&self) -> Option<&str> {
-        self.settings.numbers.first().map(|number| number.strip_prefix('+').unwrap_or(number))
+        self.settings.numbers.first().map(|number| without_plus(number))
     }
 
     /// Whether it may send from this source_addr, given without a leading `+`.
     pub fn owns_number(&self, digits: &[u8]) -> bool {
-        self.settings
-            .numbers
-            .iter()
-            .any(|number| number.strip_prefix('+').unwrap_or(number).as_bytes() == digits)
+        self.settings.numbers.iter().any(|number| without_plus(number).as_bytes() == digits)
     }
 
-    /// What the account is told instead of `status`.
-    pub fn status(&self, status: CommandStatus) -> CommandStatus {
-        self.settings.status_map.get(&StatusName(status)).map_or(status, |mapped| mapped.0)
+    /// What the account is told instead of `status`, if the operator has said so.
+    pub fn own_status(&self, status: CommandStatus) -> Option<CommandStatus> {
+        self.settings.status_map.get(&StatusName(status)).map(|own| own.0)
     }
 }
 
@@ -284,7 +308,7 @@ impl Accounts {
         for settings in settings {
             let index = next.index_or_new(settings.system_id.as_bytes());
             for number in &settings.numbers {
-                let digits = number.strip_prefix('+').unwrap_or(number);
+                let digits = without_plus(number);
                 next.by_number.entry(digits.as_bytes().into()).or_insert(index);
             }
             let limits = match next.accounts.get(index.0 as usize) {

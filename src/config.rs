@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::account::check_system_id;
 use crate::carrier::SimulatorSettings;
 use crate::message::Backoff;
 use crate::route::CarrierIndex;
@@ -227,10 +228,7 @@ impl Config {
         require(!self.data_dir.as_os_str().is_empty(), "data_dir", "must name a directory")?;
         let reason = format!("\"{}\" is none of {}", self.log_level, LEVELS.join(", "));
         require(LEVELS.contains(&&*self.log_level), "log_level", &reason)?;
-        let is_name =
-            (1..=15).contains(&self.system_id.len()) && self.system_id.bytes().all(|o| o.is_ascii_graphic());
-        let reason = format!("\"{}\" is not 1 to 15 printable ASCII characters", self.system_id);
-        require(is_name, "system_id", &reason)
+        check_system_id(&self.system_id).map_err(|reason| ConfigError::new("system_id", reason))
     }
 
     fn check_routes(&self) -> Result<(), ConfigError> {

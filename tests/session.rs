@@ -164,6 +164,101 @@ fn a_full_window_leaves_the_rest_of_the_stream_alone() {
     assert!(matches!(mc.receive(at(1), &mut rest), Some(Received::Request(..))));
 }
 
+/// An MC whose window is full of two requests, and the sequence_number of the first.
+fn full() -> (Session<u32>, Session<u32>, u32) {
+    let settings = SessionSettings { window_in_max: 2, ..SessionSettings::default() };
+    let (mut esme, mut mc) = bound(InterfaceVersion::V5_0, &settings);
+    for token in 0..2 {
+        let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+        esme.request(at(1), &Pdu::QuerySm(query), token).expect("fits");
+    }
+    let octets = take_output(&mut esme);
+    let mut rest = &octets[..];
+    let Some(Received::Request(first, _)) = mc.receive(at(1), &mut rest) else { panic!("no request") };
+    let Some(Received::Request(..)) = mc.receive(at(1), &mut rest) else { panic!("no request") };
+    (esme, mc, first.sequence_number)
+}
+
+#[test]
+fn silence_of_our_own_making_is_not_held_against_the_peer() {
+    let (_, mut mc, first) = full();
+    mc.request_with(at(4), CommandId::DELIVER_SM, 7, |_| {});
+    take_output(&mut mc);
+    assert!(mc.is_window_full());
+    for seconds in [10, 31, 100, 200, 1_000] {
+        assert_eq!((mc.next_timeout(), mc.handle_timeout(at(seconds))), (None, None));
+    }
+    assert!(take_output(&mut mc).is_empty(), "nobody could read the answer to an enquire_link");
+    mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, first);
+    // All clocks stood from second 1 on and go on from second 1,000 on: the delivery was sent in between.
+    assert_eq!(mc.handle_timeout(at(1_000)), None);
+    assert_eq!(mc.handle_timeout(at(1_009)), None);
+    assert_eq!(mc.handle_timeout(at(1_030)), Some(Elapsed::Unanswered(7)));
+}
+
+#[test]
+fn a_peer_that_takes_octets_slowly_has_not_stopped_in_the_middle_of_a_pdu() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let mut part = &[0, 0, 0, 16, 0, 0][..];
+    assert!(mc.receive(at(1), &mut part).is_none());
+    mc.pause(at(2), true);
+    assert_eq!(mc.handle_timeout(at(500)), None);
+    mc.pause(at(500), false);
+    assert_eq!(mc.next_timeout(), Some(at(28 + 500)));
+    assert_eq!(mc.handle_timeout(at(528)), None, "enquire_link");
+    assert_eq!(mc.handle_timeout(at(529)), Some(Elapsed::Close(CloseReason::PduTimeout)));
+}
+
+#[test]
+fn our_unbind_waits_for_the_answers_we_owe_but_not_for_long() {
+    let (_, mut mc, first) = full();
+    mc.unbind(at(2));
+    assert!(take_output(&mut mc).is_empty());
+    mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, first);
+    assert_eq!(commands(&take_output(&mut mc)).len(), 1);
+    // The window was full for two seconds, in which no clock ran.
+    assert_eq!(mc.handle_timeout(at(3)), None);
+    assert_eq!(mc.next_timeout(), Some(at(5)));
+    assert_eq!(mc.handle_timeout(at(5)), None);
+    assert_eq!(commands(&take_output(&mut mc)), [(CommandId::UNBIND, CommandStatus::ESME_ROK)]);
+    let mut octets = Vec::new();
+    Pdu::UnbindResp.encode(CommandStatus::ESME_ROK, 1, &mut octets).expect("fits");
+    assert!(mc.receive(at(5), &mut &octets[..]).is_none());
+    assert_eq!(mc.close_reason(), None, "an answer is still owed");
+    mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, first + 1);
+    assert_eq!(commands(&take_output(&mut mc)), [(CommandId::QUERY_SM_RESP, CommandStatus::ESME_RQUERYFAIL)]);
+    assert_eq!(mc.close_reason(), Some(CloseReason::Unbound));
+}
+
+#[test]
+fn our_unbind_goes_out_behind_the_last_answer() {
+    let (_, mut mc, first) = full();
+    mc.unbind(at(2));
+    for number in [first, first + 1] {
+        mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, number);
+    }
+    let sent: Vec<CommandId> = commands(&take_output(&mut mc)).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(sent, [CommandId::QUERY_SM_RESP, CommandId::QUERY_SM_RESP, CommandId::UNBIND]);
+}
+
+#[test]
+fn every_unbind_is_answered() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let mut octets = Vec::new();
+    let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+    Pdu::QuerySm(query).encode(CommandStatus::ESME_ROK, 2, &mut octets).expect("fits");
+    for sequence_number in [3, 4] {
+        Pdu::Unbind.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("fits");
+    }
+    let mut rest = &octets[..];
+    assert!(matches!(mc.receive(at(1), &mut rest), Some(Received::Request(..))));
+    assert!(matches!(mc.receive(at(1), &mut rest), Some(Received::Unbind)));
+    assert!(mc.receive(at(1), &mut rest).is_none());
+    mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, 2);
+    let sent: Vec<CommandId> = commands(&take_output(&mut mc)).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(sent, [CommandId::UNBIND_RESP, CommandId::QUERY_SM_RESP, CommandId::UNBIND_RESP]);
+}
+
 #[test]
 fn unbind_is_answered_behind_everything_else() {
     let (mut esme, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());

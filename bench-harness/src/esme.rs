@@ -237,6 +237,9 @@ impl Esme {
                         header.sequence_number,
                     );
                 }
+                Received::Refused(header, status) => {
+                    self.session.respond_header(header.command_id, status, header.sequence_number);
+                }
                 Received::Notice(_) => {}
                 Received::Unbind => return Err("the server unbound".to_owned()),
             }

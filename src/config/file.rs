@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::account::without_plus;
 use crate::carrier::{Behaviour, SimulatorRule, SimulatorSettings};
 use crate::config::{CarrierSettings, Config, ConfigError, DEFAULT_CARRIER, HOUR, MIB};
 use crate::pdu::receipt::MessageState;
@@ -352,7 +353,7 @@ fn put_routes(routes: Vec<Route>, config: &mut Config) -> Result<(), ConfigError
         };
         let carrier = place(&carrier).ok_or_else(missing)?;
         // Destinations are compared without their `+`.
-        Ok((prefix.strip_prefix('+').unwrap_or(&prefix).to_owned(), index(carrier)))
+        Ok((without_plus(&prefix).to_owned(), index(carrier)))
     };
     config.routes = routes.into_iter().enumerate().map(route).collect::<Result<_, ConfigError>>()?;
     Ok(())

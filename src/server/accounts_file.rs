@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::account::AccountSettings;
+use crate::account::{AccountSettings, without_plus};
 use crate::config::{Config, ConfigError};
 use crate::server::password;
 
@@ -127,7 +127,7 @@ fn check(accounts: &[AccountSettings]) -> Result<(), Fault> {
             return Err(fault("password_hash", "is no argon2id hash".to_owned()));
         }
         for number in &account.numbers {
-            let digits = number.strip_prefix('+').unwrap_or(number);
+            let digits = without_plus(number);
             if let Some(owner) = numbers.insert(digits, &account.system_id) {
                 return Err(fault("numbers", format!("\"{number}\" belongs to account \"{owner}\" already")));
             }

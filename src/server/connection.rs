@@ -50,6 +50,8 @@ struct Connection {
     sent: usize,
     /// Since when the peer has taken nothing.
     blocked_since: Option<Instant>,
+    /// Whether the session knows that nothing is read.
+    is_paused: bool,
     accepted_at: Instant,
     peer_has_closed: bool,
     closed_since: Option<Instant>,
@@ -85,6 +87,7 @@ pub(super) async fn run(
         pending: Vec::new(),
         sent: 0,
         blocked_since: None,
+        is_paused: false,
         accepted_at,
         peer_has_closed: false,
         closed_since: None,
@@ -139,8 +142,11 @@ impl Connection {
             }
             self.give_plain(core);
             match self.send(core, cx, now) {
-                Ok(true) => {}
-                Ok(false) => return Poll::Pending,
+                Ok(true) => self.pause(core, false),
+                Ok(false) => {
+                    self.pause(core, true);
+                    return Poll::Pending;
+                }
                 Err(_) => return Poll::Ready(CloseReason::PeerClosed),
             }
             if self.is_closing {
@@ -209,6 +215,14 @@ impl Connection {
         }
         let peer = self.peer.to_string();
         core.with(Some(self.id), |shard, now| shard.connected(now, self.id, &peer));
+    }
+
+    /// A peer that takes no octets is not read from either; its session need not wonder why.
+    fn pause(&mut self, core: &Core, is_paused: bool) {
+        if self.is_open && self.is_paused != is_paused {
+            self.is_paused = is_paused;
+            core.with(Some(self.id), |shard, now| shard.pause(now, self.id, is_paused));
+        }
     }
 
     fn has_unanswered(&self, core: &Core) -> bool {

@@ -66,7 +66,7 @@ pub const fn verdict(receiver: Side, state: State, command: CommandId) -> Verdic
                 Verdict::Allowed
             }
             State::Unbinding => Verdict::Allowed,
-            State::Unbound | State::Closed => Verdict::Ignored,
+            State::Closed => Verdict::Ignored,
         },
         Kind::Bind => match (receiver, state) {
             (Side::Mc, State::Open | State::Outbound) => Verdict::Allowed,
@@ -78,14 +78,14 @@ pub const fn verdict(receiver: Side, state: State, command: CommandId) -> Verdic
                 State::Open | State::Outbound | State::BoundTx | State::BoundRx | State::BoundTrx,
             ) => BAD_STATE,
             (_, State::Unbinding) => BAD_STATE,
-            (_, State::Unbound | State::Closed) => Verdict::Ignored,
+            (_, State::Closed) => Verdict::Ignored,
         },
         Kind::Submission => match (receiver, state) {
             (Side::Mc, State::BoundTx | State::BoundTrx) => Verdict::Allowed,
             (Side::Mc, State::Open | State::Outbound | State::BoundRx | State::Unbinding) => BAD_STATE,
             (Side::Esme, State::Open | State::Outbound | State::BoundTx | State::BoundRx) => BAD_STATE,
             (Side::Esme, State::BoundTrx | State::Unbinding) => BAD_STATE,
-            (_, State::Unbound | State::Closed) => Verdict::Ignored,
+            (_, State::Closed) => Verdict::Ignored,
         },
         Kind::Delivery => match (receiver, state) {
             // While the ESME unbinds it may still be sent what was under way.
@@ -93,18 +93,18 @@ pub const fn verdict(receiver: Side, state: State, command: CommandId) -> Verdic
             (Side::Esme, State::Open | State::Outbound | State::BoundTx) => BAD_STATE,
             (Side::Mc, State::Open | State::Outbound | State::BoundTx | State::BoundRx) => BAD_STATE,
             (Side::Mc, State::BoundTrx | State::Unbinding) => BAD_STATE,
-            (_, State::Unbound | State::Closed) => Verdict::Ignored,
+            (_, State::Closed) => Verdict::Ignored,
         },
         Kind::Data => match (receiver, state) {
             (Side::Mc, State::BoundTx | State::BoundTrx) => Verdict::Allowed,
             (Side::Esme, State::BoundRx | State::BoundTrx | State::Unbinding) => Verdict::Allowed,
             (Side::Mc, State::Open | State::Outbound | State::BoundRx | State::Unbinding) => BAD_STATE,
             (Side::Esme, State::Open | State::Outbound | State::BoundTx) => BAD_STATE,
-            (_, State::Unbound | State::Closed) => Verdict::Ignored,
+            (_, State::Closed) => Verdict::Ignored,
         },
         Kind::Outbind => match (receiver, state) {
             (Side::Esme, State::Open) => Verdict::Allowed,
-            (_, State::Unbound | State::Closed) => Verdict::Ignored,
+            (_, State::Closed) => Verdict::Ignored,
             (Side::Mc, State::Open)
             | (
                 Side::Mc | Side::Esme,
@@ -113,7 +113,7 @@ pub const fn verdict(receiver: Side, state: State, command: CommandId) -> Verdic
         },
         Kind::Alert => match (receiver, state) {
             (Side::Esme, State::BoundRx | State::BoundTrx | State::Unbinding) => Verdict::Allowed,
-            (_, State::Unbound | State::Closed) => Verdict::Ignored,
+            (_, State::Closed) => Verdict::Ignored,
             (Side::Esme, State::Open | State::Outbound | State::BoundTx)
             | (
                 Side::Mc,
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     const STATES: [State; 6] =
-        [State::Open, State::BoundTx, State::BoundRx, State::BoundTrx, State::Unbinding, State::Unbound];
+        [State::Open, State::BoundTx, State::BoundRx, State::BoundTrx, State::Unbinding, State::Closed];
 
     /// One letter a state: a allowed, s RINVBNDSTS, b RALYBND, n nacked, i ignored.
     fn row(side: Side, command: CommandId) -> String {

@@ -38,8 +38,6 @@ pub enum State {
     BoundTrx,
     /// unbind was sent or received, and something is still to be answered.
     Unbinding,
-    /// unbind was answered; what is in the output is the last.
-    Unbound,
     /// Over.
     Closed,
 }
@@ -49,7 +47,7 @@ impl State {
     pub const fn is_bound(self) -> bool {
         match self {
             Self::BoundTx | Self::BoundRx | Self::BoundTrx => true,
-            Self::Open | Self::Outbound | Self::Unbinding | Self::Unbound | Self::Closed => false,
+            Self::Open | Self::Outbound | Self::Unbinding | Self::Closed => false,
         }
     }
 
@@ -57,9 +55,7 @@ impl State {
     pub const fn receives(self) -> bool {
         match self {
             Self::BoundRx | Self::BoundTrx => true,
-            Self::Open | Self::Outbound | Self::BoundTx | Self::Unbinding | Self::Unbound | Self::Closed => {
-                false
-            }
+            Self::Open | Self::Outbound | Self::BoundTx | Self::Unbinding | Self::Closed => false,
         }
     }
 }
@@ -141,6 +137,10 @@ impl Default for SessionSettings {
     }
 }
 
+/// How long our unbind waits for the answers we owe. A commit takes milliseconds; the outcome of a message
+/// (transaction mode) may take days.
+const UNBIND_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why a session ends, for the log and the counters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CloseReason {
@@ -172,6 +172,9 @@ pub enum Received<'a, T> {
     /// A request that is in its place. The owner answers it, once, with [`Session::respond`] or
     /// [`Session::respond_header`].
     Request(Header, Pdu<'a>),
+    /// A request that is out of its place, or whose fields cannot be read: the owner answers it with
+    /// [`Session::respond_header`] and this status, or with what the account is told in its stead.
+    Refused(Header, CommandStatus),
     /// A request without a response: outbind, alert_notification.
     Notice(Pdu<'a>),
     /// The peer's answer to [`Session::request`]. With a status other than ESME_ROK the body means nothing.
@@ -214,6 +217,14 @@ pub struct Session<T> {
     enquire_link_unanswered: u8,
     /// The peer's unbind, when it has to wait for other answers.
     unbind_to_answer: Option<u32>,
+    /// Our own unbind waits for the answers we owe, until then at the latest.
+    unbind_by: Option<Instant>,
+    /// The peer has answered our unbind.
+    is_unbind_answered: bool,
+    /// The owner reads nothing, because the peer takes nothing.
+    is_paused: bool,
+    /// Since when we have not read: what the peer said since then is not known.
+    deaf_since: Option<Instant>,
     failed_binds: u8,
     close: Option<CloseReason>,
     output: Vec<u8>,
@@ -236,6 +247,10 @@ impl<T: Copy> Session<T> {
             partial_since: None,
             enquire_link_unanswered: 0,
             unbind_to_answer: None,
+            unbind_by: None,
+            is_unbind_answered: false,
+            is_paused: false,
+            deaf_since: None,
             failed_binds: 0,
             close: None,
             output: Vec::new(),
@@ -273,6 +288,12 @@ impl<T: Copy> Session<T> {
         self.requests_waiting
     }
 
+    /// Whether an answer that may take days (transaction mode) can be owed too: those take half of the peer's
+    /// requests at most, so that the others never wait for them.
+    pub const fn has_room_for_outcome(&self) -> bool {
+        self.requests_waiting <= self.settings.window_in_max.div_ceil(2)
+    }
+
     /// Requests of ours that may still be sent.
     pub const fn window_room(&self) -> usize {
         self.settings.window_out_max.saturating_sub(self.window.tokens())
@@ -283,9 +304,11 @@ impl<T: Copy> Session<T> {
         &self.settings
     }
 
-    /// Other limits, from now on: an account may have its own.
-    pub fn set_settings(&mut self, settings: SessionSettings) {
-        self.settings = settings;
+    /// The owner stops reading (the peer takes no octets) or goes on. Silence that we cause ourselves is not
+    /// held against the peer: while nothing is read no timer runs.
+    pub fn pause(&mut self, now: Instant, is_paused: bool) {
+        self.is_paused = is_paused;
+        self.note_deafness(now);
     }
 
     /// Responses that answered nothing and other PDUs that were passed over, since the last call.
@@ -298,6 +321,13 @@ impl<T: Copy> Session<T> {
     ///
     /// Order of checks: length, known id, state, body (section 17 of our protocol reference).
     pub fn receive<'a>(&mut self, now: Instant, octets: &mut &'a [u8]) -> Option<Received<'a, T>> {
+        self.note_deafness(now);
+        let received = self.receive_next(now, octets);
+        self.note_deafness(now);
+        received
+    }
+
+    fn receive_next<'a>(&mut self, now: Instant, octets: &mut &'a [u8]) -> Option<Received<'a, T>> {
         while self.close.is_none() && !self.is_window_full() {
             let pdu_octets_max = if self.state.is_bound() || self.state == State::Unbinding {
                 self.settings.pdu_octets_max
@@ -337,8 +367,8 @@ impl<T: Copy> Session<T> {
             match verdict(self.side, self.state, header.command_id) {
                 Verdict::Allowed => {}
                 Verdict::Refused(status) => {
-                    self.put_refusal(header.command_id, status, header.sequence_number);
-                    continue;
+                    self.requests_waiting += 1;
+                    return Some(Received::Refused(header, status));
                 }
                 Verdict::Nacked(status) => {
                     self.nack(status, header.sequence_number);
@@ -376,7 +406,8 @@ impl<T: Copy> Session<T> {
                 Err(unreadable) => match unreadable.answer {
                     Answer::GenericNack => self.nack(unreadable.status, header.sequence_number),
                     Answer::OwnResponse => {
-                        self.put_refusal(header.command_id, unreadable.status, header.sequence_number);
+                        self.requests_waiting += 1;
+                        return Some(Received::Refused(header, unreadable.status));
                     }
                 },
             }
@@ -399,7 +430,7 @@ impl<T: Copy> Session<T> {
     /// Answers a request with a status alone: what an error always is, and some successes.
     pub fn respond_header(&mut self, request: CommandId, status: CommandStatus, sequence_number: u32) {
         if self.close.is_none() {
-            self.put_refusal(request, status, sequence_number);
+            put_header_only(request.response(), status, sequence_number, &mut self.output);
         }
         self.answered();
     }
@@ -425,7 +456,7 @@ impl<T: Copy> Session<T> {
     ) -> Result<(), FieldTooLong> {
         self.version = asked.negotiate();
         self.respond(response, sequence_number)?;
-        if self.close.is_none() && self.state != State::Unbinding {
+        if self.close.is_none() {
             self.state = mode.state();
         }
         Ok(())
@@ -473,21 +504,17 @@ impl<T: Copy> Session<T> {
         Ok(())
     }
 
-    /// Unbinds from our side: the peer's answers are still taken, its requests are not.
+    /// Unbinds from our side: the peer's answers are still taken, its requests are not. Many peers close as
+    /// soon as they have answered, so unbind goes out behind the answers we owe, if they do not take long.
     pub fn unbind(&mut self, now: Instant) {
         match self.state {
             State::BoundTx | State::BoundRx | State::BoundTrx => {
-                let sequence_number = self.open(now, CommandId::UNBIND, None);
-                put_header_only(
-                    CommandId::UNBIND,
-                    CommandStatus::ESME_ROK,
-                    sequence_number,
-                    &mut self.output,
-                );
                 self.state = State::Unbinding;
+                self.unbind_by = Some(now + UNBIND_PATIENCE);
+                self.settle_unbind();
             }
             State::Open | State::Outbound => self.end(CloseReason::Ours),
-            State::Unbinding | State::Unbound | State::Closed => {}
+            State::Unbinding | State::Closed => {}
         }
     }
 
@@ -499,23 +526,29 @@ impl<T: Copy> Session<T> {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn next_timeout(&self) -> Option<Instant> {
-        if self.close.is_some() {
+        if self.close.is_some() || self.is_deaf() {
             return None;
         }
-        let init = (!self.state.is_bound()).then(|| self.opened_at + self.settings.session_init_timeout);
-        let bound = self.state.is_bound();
-        let inactivity = (bound || self.state == State::Unbinding)
-            .then(|| self.last_received + self.settings.inactivity_timeout);
-        let enquire_link = bound.then_some(self.enquire_link_at);
+        let inactive_at = self.last_received + self.settings.inactivity_timeout;
+        let of_state = match self.state {
+            State::Open | State::Outbound => self.opened_at + self.settings.session_init_timeout,
+            State::BoundTx | State::BoundRx | State::BoundTrx => inactive_at.min(self.enquire_link_at),
+            State::Unbinding => inactive_at,
+            State::Closed => return None,
+        };
         let partial = self.partial_since.map(|since| since + self.settings.pdu_timeout);
-        let init = init.filter(|_| matches!(self.state, State::Open | State::Outbound));
-        [init, inactivity, enquire_link, partial, self.window.next_deadline()].into_iter().flatten().min()
+        let others = [partial, self.unbind_by, self.window.next_deadline()];
+        others.into_iter().flatten().chain([of_state]).min()
     }
 
     /// What time has brought by `now`; call until `None`.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Elapsed<T>> {
-        if self.close.is_some() {
+        self.note_deafness(now);
+        if self.close.is_some() || self.is_deaf() {
             return None;
+        }
+        if self.unbind_by.is_some_and(|by| now >= by) {
+            self.send_unbind();
         }
         while let Some(request) = self.window.expire(now) {
             match (request.token, request.command_id) {
@@ -561,7 +594,7 @@ impl<T: Copy> Session<T> {
                     return Some(self.ended(CloseReason::Inactivity));
                 }
             }
-            State::Unbound | State::Closed => {}
+            State::Closed => {}
         }
         None
     }
@@ -608,8 +641,8 @@ impl<T: Copy> Session<T> {
         match request.command_id {
             CommandId::ENQUIRE_LINK => None,
             CommandId::UNBIND => {
-                self.state = State::Unbound;
-                self.end(CloseReason::Unbound);
+                self.is_unbind_answered = true;
+                self.settle_unbind();
                 None
             }
             _ => {
@@ -631,40 +664,68 @@ impl<T: Copy> Session<T> {
     fn peer_unbinds(&mut self, sequence_number: u32) -> bool {
         let was_bound = self.state.is_bound();
         if !was_bound && self.state != State::Unbinding {
-            self.put_refusal(CommandId::UNBIND, CommandStatus::ESME_RINVBNDSTS, sequence_number);
+            self.put_unbind_resp(CommandStatus::ESME_RINVBNDSTS, sequence_number);
             self.end(CloseReason::Unbound);
             return false;
         }
         self.state = State::Unbinding;
-        self.unbind_to_answer = Some(sequence_number);
-        self.answer_unbind();
+        self.unbind_by = None;
+        if let Some(earlier) = self.unbind_to_answer.replace(sequence_number) {
+            self.put_unbind_resp(CommandStatus::ESME_ROK, earlier);
+        }
+        self.settle_unbind();
         was_bound
     }
 
     fn answered(&mut self) {
         self.requests_waiting -= 1;
-        self.answer_unbind();
+        self.settle_unbind();
     }
 
-    fn answer_unbind(&mut self) {
-        if self.requests_waiting > 0 {
+    /// When no answer is owed any more, the unbind that waited for that goes on, whoever's it is.
+    fn settle_unbind(&mut self) {
+        if self.state != State::Unbinding || self.requests_waiting > 0 {
             return;
         }
         if let Some(sequence_number) = self.unbind_to_answer.take() {
-            put_header_only(
-                CommandId::UNBIND_RESP,
-                CommandStatus::ESME_ROK,
-                sequence_number,
-                &mut self.output,
-            );
-            self.state = State::Unbound;
+            self.put_unbind_resp(CommandStatus::ESME_ROK, sequence_number);
             self.end(CloseReason::Unbound);
+        } else if self.is_unbind_answered {
+            self.end(CloseReason::Unbound);
+        } else {
+            self.send_unbind();
         }
     }
 
-    fn put_refusal(&mut self, request: CommandId, status: CommandStatus, sequence_number: u32) {
-        let status = status.toward(self.version, request);
-        put_header_only(request.response(), status, sequence_number, &mut self.output);
+    fn send_unbind(&mut self) {
+        let Some(by) = self.unbind_by.take() else { return };
+        let sequence_number = self.open(by, CommandId::UNBIND, None);
+        put_header_only(CommandId::UNBIND, CommandStatus::ESME_ROK, sequence_number, &mut self.output);
+    }
+
+    fn put_unbind_resp(&mut self, status: CommandStatus, sequence_number: u32) {
+        put_header_only(CommandId::UNBIND_RESP, status, sequence_number, &mut self.output);
+    }
+
+    /// Whether octets of the peer may wait unread.
+    const fn is_deaf(&self) -> bool {
+        self.is_paused || self.is_window_full()
+    }
+
+    /// Notes when we stop listening; when we listen again, all that waits for the peer has as much time left
+    /// as it had then.
+    fn note_deafness(&mut self, now: Instant) {
+        if self.is_deaf() {
+            self.deaf_since.get_or_insert(now);
+        } else if let Some(since) = self.deaf_since.take() {
+            let pause = now.saturating_duration_since(since);
+            self.opened_at = self.opened_at + pause;
+            self.last_received = self.last_received + pause;
+            self.enquire_link_at = self.enquire_link_at + pause;
+            self.partial_since = self.partial_since.map(|since| since + pause);
+            self.unbind_by = self.unbind_by.map(|by| by + pause);
+            self.window.postpone(pause);
+        }
     }
 
     fn nack(&mut self, status: CommandStatus, sequence_number: u32) {

@@ -1,12 +1,16 @@
 //! Our own requests that wait for their responses.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::pdu::CommandId;
 use crate::time::Instant;
 
 /// The last sequence_number; the next is 1 again.
 const SEQUENCE_MAX: u32 = 0x7FFF_FFFF;
+
+/// Slots whose memory an empty window keeps.
+const SLOTS_KEPT: usize = 1_024;
 
 /// A request in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +29,6 @@ pub struct InFlight<T> {
 pub struct Window<T> {
     slots: VecDeque<Option<InFlight<T>>>,
     first: u32,
-    in_flight: usize,
     tokens: usize,
 }
 
@@ -38,7 +41,7 @@ impl<T: Copy> Default for Window<T> {
 impl<T: Copy> Window<T> {
     /// An empty window whose first sequence_number is 1.
     pub const fn new() -> Self {
-        Self { slots: VecDeque::new(), first: 1, in_flight: 0, tokens: 0 }
+        Self { slots: VecDeque::new(), first: 1, tokens: 0 }
     }
 
     /// Requests with a token, unanswered.
@@ -46,15 +49,9 @@ impl<T: Copy> Window<T> {
         self.tokens
     }
 
-    /// Requests of any sort, unanswered.
-    pub const fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
     /// Notes a request and gives its sequence_number.
     pub fn open(&mut self, request: InFlight<T>) -> u32 {
         let number = advance(self.first, self.slots.len());
-        self.in_flight += 1;
         self.tokens += usize::from(request.token.is_some());
         self.slots.push_back(Some(request));
         number
@@ -82,6 +79,13 @@ impl<T: Copy> Window<T> {
         }
     }
 
+    /// Gives every request this much more time.
+    pub fn postpone(&mut self, pause: Duration) {
+        for request in self.slots.iter_mut().flatten() {
+            request.deadline = request.deadline + pause;
+        }
+    }
+
     /// The oldest request, whatever its time.
     pub fn take_oldest(&mut self) -> Option<InFlight<T>> {
         let request = self.slots.front_mut()?.take()?;
@@ -103,12 +107,15 @@ impl<T: Copy> Window<T> {
     }
 
     fn answered(&mut self, request: &InFlight<T>) {
-        self.in_flight -= 1;
         self.tokens -= usize::from(request.token.is_some());
         // The front is always a request that still waits.
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
             self.first = advance(self.first, 1);
+        }
+        // One that is slow to be answered holds up the slots of all behind it; that is not kept for ever.
+        if self.slots.is_empty() && self.slots.capacity() > SLOTS_KEPT {
+            self.slots = VecDeque::new();
         }
     }
 }
@@ -140,7 +147,7 @@ mod tests {
             assert_eq!(window.close(number).and_then(|request| request.token), Some(token));
             assert_eq!(window.close(number), None);
         }
-        assert_eq!((window.in_flight(), window.open(request(9))), (0, 6));
+        assert_eq!((window.tokens(), window.open(request(9))), (0, 6));
     }
 
     #[test]

@@ -40,9 +40,6 @@ impl Shard {
     pub(super) fn write_answer(&mut self, reply_to: ReplyTo, answer: &Answer) {
         let Some(mut entry) = self.sessions.remove(&reply_to.session.connection) else { return };
         let ReplyTo { command_id, sequence_number, .. } = reply_to;
-        let status = |status: CommandStatus| {
-            entry.account.map_or(status, |index| self.accounts.get(index).status(status))
-        };
         let written = match *answer {
             Answer::Submitted(id) => {
                 let text = id.text();
@@ -79,7 +76,7 @@ impl Shard {
                 entry.session.respond(&Pdu::QuerySmResp(body), sequence_number)
             }
             Answer::Status(told) => {
-                let told = status(told);
+                let told = self.told(&entry, command_id, told);
                 entry.session.respond_header(command_id, told, sequence_number);
                 Ok(())
             }

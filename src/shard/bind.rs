@@ -59,17 +59,13 @@ impl Shard {
                 self.refuse_bind(&mut entry, CommandStatus::ESME_RBINDFAIL, "the server is stopping");
             }
             (Some(account), Some(binding)) => {
-                let settings = &self.accounts.get(account).settings;
-                if settings.deliver_window != 0 {
-                    let mut session = entry.session.settings().clone();
-                    session.window_out_max = settings.deliver_window;
-                    entry.session.set_settings(session);
-                }
-                let window = match binding.mode {
-                    BindMode::Transmitter => 0,
-                    BindMode::Receiver | BindMode::Transceiver => {
-                        entry.session.settings().window_out_max as u32
+                let window = match (binding.mode, self.accounts.get(account).settings.deliver_window) {
+                    (BindMode::Transmitter, _) => 0,
+                    // Its setting is a million at most.
+                    (BindMode::Receiver | BindMode::Transceiver, 0) => {
+                        self.settings.session.window_out_max as u32
                     }
+                    (BindMode::Receiver | BindMode::Transceiver, own) => own,
                 };
                 self.admitted.insert(connection, account);
                 let session = self.address(connection);

@@ -65,8 +65,8 @@ impl Home {
     /// How many parcels each of `owners` shards may have here at once: enough to fill every window while
     /// the next ones are on their way; none when nobody receives.
     pub fn room(&self, owners: usize) -> u32 {
-        let window: u32 = self.receivers().map(|session| session.window).sum();
-        if window == 0 { 0 } else { (2 * window).div_ceil(owners.max(1) as u32) }
+        let window: u64 = self.receivers().map(|session| u64::from(session.window)).sum();
+        u32::try_from((2 * window).div_ceil(owners.max(1) as u64)).unwrap_or(u32::MAX)
     }
 
     /// Takes a parcel in.

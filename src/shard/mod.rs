@@ -36,7 +36,7 @@ use crate::carrier::Carrier;
 use crate::journal::{Batch, Position, SegmentNumber};
 use crate::message::{Backoff, MessageId, ParcelKey, PartitionNumber};
 use crate::metrics::Counters;
-use crate::pdu::{CommandStatus, Header, InterfaceVersion, Pdu};
+use crate::pdu::{CommandId, CommandStatus, Header, InterfaceVersion, Pdu};
 use crate::route::Routes;
 use crate::session::{CloseReason, Elapsed, Received, Session, SessionSettings, Side};
 use crate::store::{FinalMessage, StoreDone, StoreOp};
@@ -299,6 +299,7 @@ impl Shard {
         while let Some(received) = entry.session.receive(now.instant, &mut rest) {
             match received {
                 Received::Request(header, pdu) => self.request(now, &mut entry, &header, &pdu),
+                Received::Refused(header, status) => self.refuse(&mut entry, &header, status),
                 Received::Response { request, status, .. } => {
                     if let Some(sent) = request.token {
                         self.responded(&entry, sent, status);
@@ -313,6 +314,14 @@ impl Shard {
         self.put_back(entry);
         self.turn(now);
         octets.len() - rest.len()
+    }
+
+    /// The peer takes no octets, so nothing is read from it; or it does again.
+    pub fn pause(&mut self, now: Now, connection: ConnectionId, is_paused: bool) {
+        if let Some(mut entry) = self.sessions.remove(&connection) {
+            entry.session.pause(now.instant, is_paused);
+            self.put_back(entry);
+        }
     }
 
     /// Whether octets that were left over should be given again: the window has room and the session lives.
@@ -514,11 +523,16 @@ impl Shard {
         }
     }
 
-    /// Answers a request with a status, in the account's own words.
+    /// Answers a request with a status.
     fn refuse(&mut self, entry: &mut Entry, header: &Header, error: impl Into<CommandStatus>) {
-        let status = error.into();
-        let status = entry.account.map_or(status, |index| self.accounts.get(index).status(status));
+        let status = self.told(entry, header.command_id, error.into());
         entry.session.respond_header(header.command_id, status, header.sequence_number);
+    }
+
+    /// What a session is told: the account's own word for it, as it is, or one that its version knows.
+    fn told(&self, entry: &Entry, command_id: CommandId, status: CommandStatus) -> CommandStatus {
+        let own_word = entry.account.and_then(|index| self.accounts.get(index).own_status(status));
+        own_word.unwrap_or_else(|| status.toward(entry.session.version(), command_id))
     }
 
     /// A session goes back to its place, its output and timer noted.

@@ -64,13 +64,16 @@ impl Shard {
             self.replace_or_submit(entry, reply_to, &submitted, &checked, destination.address, pdu);
             return Ok(());
         }
+        let is_transaction = submission::is_transaction(submitted.esm_class)
+            && (entry.session.version().has_v5() || reply_to.command_id == CommandId::DATA_SM)
+            && checked.deliver_at <= now.wall;
+        if is_transaction && !entry.session.has_room_for_outcome() {
+            return Err(SubmitError::Throttled);
+        }
         self.admit_submission(now, account, u32::from(checked.segments))?;
 
         let short = Self::needs_short_id(entry.session.version());
         let id = self.partitions[0].next_id(now.wall, 1, short);
-        let is_transaction = submission::is_transaction(submitted.esm_class)
-            && (entry.session.version().has_v5() || reply_to.command_id == CommandId::DATA_SM)
-            && checked.deliver_at <= now.wall;
         let earned = if is_transaction {
             self.transactions.insert(id, reply_to);
             None
@@ -125,8 +128,7 @@ impl Shard {
                 Ok(destination) => destinations.push(destination),
                 Err(error) => {
                     no_unsuccess += 1;
-                    let status =
-                        account.status(error.into()).toward(entry.session.version(), reply_to.command_id);
+                    let status = self.told(entry, reply_to.command_id, error.into());
                     let failed = UnsuccessSme { destination: address, error_status_code: status };
                     // An address that was decoded can be encoded.
                     _ = failed.put(&mut unsuccess_sme);
@@ -168,12 +170,13 @@ impl Shard {
         if !partition.has_room() {
             return Err(SubmitError::Full);
         }
+        let no_credit = |_| SubmitError::NoCredit(account.settings.no_credit_status.0);
+        account.take_credits(segments.into()).map_err(no_credit)?;
         if !account.limits.throttle.admit(now.instant, segments) {
+            account.return_credits(segments.into());
             return Err(SubmitError::Throttled);
         }
-        account
-            .take_credits(segments.into())
-            .map_err(|_| SubmitError::NoCredit(account.settings.no_credit_status.0))
+        Ok(())
     }
 
     /// Puts a message on record, and its first attempt with it unless it waits for a time.
