@@ -6,14 +6,14 @@ mod common;
 use common::{ACCEPTED_BIND, Esme, Net};
 use smppd::account::{AccountSettings, Accounts};
 use smppd::journal::{Position, Record, SegmentNumber};
-use smppd::message::{Content, PartitionNumber};
+use smppd::message::{Content, MessageId, PartitionNumber};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
     Address, CommandId, CommandStatus, DataCoding, EsmClass, Npi, Pdu, RegisteredDelivery, ShortMessage,
     Tlvs, Ton,
 };
 use smppd::shard::{Partition, PartitionSettings};
-use smppd::store::{Checkpoint, StoreOp};
+use smppd::store::{Checkpoint, StoreDone, StoreOp};
 use smppd::time::Timestamp;
 
 const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
@@ -126,14 +126,19 @@ fn partition(settings: PartitionSettings) -> Partition {
     Partition::recover(PartitionNumber(0), 0, settings, &Checkpoint::initial())
 }
 
-fn accept(partition: &mut Partition, accounts: &Accounts) -> (smppd::message::MessageId, Vec<u8>) {
-    let now = Timestamp::from_millis(1_790_000_000_000);
-    let id = partition.next_id(now, 1, false);
+const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+
+fn accept(partition: &mut Partition, accounts: &Accounts) -> (MessageId, Vec<u8>) {
+    let id = partition.next_id(NOW, 1, false);
+    (id, accept_as(partition, accounts, id))
+}
+
+fn accept_as(partition: &mut Partition, accounts: &Accounts, id: MessageId) -> Vec<u8> {
     let content = Content {
         id,
         batch_offset: 0,
         batch_count: 1,
-        accepted_at: now,
+        accepted_at: NOW,
         deliver_at: Timestamp::ZERO,
         expires_at: Timestamp::MAX,
         segments: 5,
@@ -152,7 +157,39 @@ fn accept(partition: &mut Partition, accounts: &Accounts) -> (smppd::message::Me
     let mut octets = Vec::new();
     content.put(&mut octets);
     partition.record(&Record::Accepted(&octets), accounts, None).expect("accepted");
-    (id, octets)
+    octets
+}
+
+/// Everything recorded becomes durable, and everything that is over goes to rest.
+fn settle(partition: &mut Partition) {
+    while let Some((position, batch)) = partition.take_batch() {
+        partition.commit(position, SegmentNumber(1), batch, 1);
+    }
+    partition.flush_blocks();
+    while let Some(op) = partition.take_store_op() {
+        if let StoreOp::PutBlock(key, _) = op {
+            partition.store_done(StoreDone::Block(key));
+        }
+    }
+}
+
+#[test]
+fn a_short_id_does_not_come_again_while_a_receipt_about_it_waits() {
+    let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
+    let mut partition = partition(PartitionSettings::default());
+    partition.finish_recovery(Position(0));
+    let first = partition.next_id(NOW, 1, true);
+    accept_as(&mut partition, &accounts, first);
+    let ended = Record::Final { id: first, state: MessageState::EXPIRED, error: 0, at: NOW };
+    partition.record(&ended, &accounts, None).expect("applies");
+    settle(&mut partition);
+    assert!(partition.final_message(first).is_none(), "only its receipt is left in memory");
+    // Eight million messages later the numbers come round.
+    for sequence in [0x002A_0000_u64, 0x0054_0000, 0x007F_FFFF] {
+        accept_as(&mut partition, &accounts, MessageId::from_u64(first.as_u64() + (sequence << 8)));
+    }
+    let next = partition.next_id(NOW, 1, true);
+    assert_eq!(next.as_u64(), first.as_u64() + (1 << 8));
 }
 
 #[test]
@@ -192,8 +229,7 @@ fn receipts_that_nobody_takes_count_against_the_memory_limit() {
     partition.finish_recovery(Position(0));
     let (id, _) = accept(&mut partition, &accounts);
     assert!(partition.has_room());
-    let at = Timestamp::from_millis(1_790_000_000_500);
-    let ended = Record::Final { id, state: MessageState::DELIVERED, error: 0, at };
+    let ended = Record::Final { id, state: MessageState::DELIVERED, error: 0, at: NOW };
     partition.record(&ended, &accounts, None).expect("applies");
     assert_eq!(partition.unfinished(), (0, 1));
     assert!(!partition.has_room());

@@ -24,6 +24,10 @@ const SEQUENCE_MAX: u64 = (1 << SEQUENCE_BITS) - 1;
 /// Short ids live in the upper half of the 32-bit numbers, so that their text has always eight digits.
 const SHORT_FIRST: u64 = 1 << 31;
 const SHORT_LAST: u64 = u32::MAX as u64;
+const SHORT_SEQUENCE_MAX: u64 = 0x007F_FFFF;
+/// Ids of the first day would be as small as short ones, or have too few digits.
+const MILLIS_MIN: u64 = 86_400_000;
+const MILLIS_MAX: u64 = (1 << 41) - 1;
 
 /// A message_id: 63 bits of time (milliseconds), node, partition and sequence, written in decimal.
 ///
@@ -147,10 +151,15 @@ impl IdSource {
         Self { partition, node: node & 0x0F, last: 0, last_short: SHORT_FIRST - 1 }
     }
 
-    /// Never gives out `id` or a smaller one again.
+    /// Never gives out `id` or an older one again. Short ids go round: the older of two is the one that has the
+    /// other within half a round in front of it.
     pub fn observe(&mut self, id: MessageId) {
         if id.is_short() {
-            self.last_short = self.last_short.max(id.0);
+            let ahead = (id.0 >> PARTITION_BITS).wrapping_sub(self.last_short >> PARTITION_BITS);
+            let is_younger = (1..=SHORT_SEQUENCE_MAX / 2).contains(&(ahead & SHORT_SEQUENCE_MAX));
+            if id.0 >= SHORT_FIRST && (is_younger || self.last_short < SHORT_FIRST) {
+                self.last_short = id.0;
+            }
         } else {
             self.last = self.last.max(id.0);
         }
@@ -162,10 +171,11 @@ impl IdSource {
     }
 
     /// The first of `count` consecutive ids. When more than 1,024 are wanted in one millisecond the ids
-    /// run ahead of the clock; when the clock goes back they stay where they are.
+    /// run ahead of the clock; when the clock goes back they stay where they are. A clock that was never set,
+    /// or is set beyond the last year, gives ids like the first day's or the last millisecond's.
     pub fn next(&mut self, now: Timestamp, count: u8) -> MessageId {
         let count = u64::from(count.max(1));
-        let millis = now.as_millis().saturating_sub(EPOCH_MILLIS);
+        let millis = now.as_millis().saturating_sub(EPOCH_MILLIS).clamp(MILLIS_MIN, MILLIS_MAX);
         let prefix = |millis: u64| {
             (millis << TIME_SHIFT)
                 | (u64::from(self.node) << (SEQUENCE_BITS + PARTITION_BITS))
@@ -186,7 +196,7 @@ impl IdSource {
 
     /// The next short id; after 8,388,608 of them the oldest come again.
     pub fn next_short(&mut self) -> MessageId {
-        let sequence = ((self.last_short >> PARTITION_BITS) + 1) & 0x007F_FFFF;
+        let sequence = ((self.last_short >> PARTITION_BITS) + 1) & SHORT_SEQUENCE_MAX;
         self.last_short = SHORT_FIRST | (sequence << PARTITION_BITS) | u64::from(self.partition.0);
         MessageId(self.last_short)
     }
@@ -228,8 +238,39 @@ mod tests {
         assert_eq!(first.to_string(), "80000003");
         assert_eq!(first.partition(), PartitionNumber(3));
         assert_eq!(MessageId::parse(b"80000003"), Some(first));
+        let mut source = IdSource::new(0, PartitionNumber(3));
         source.observe(MessageId(SHORT_LAST));
-        assert_eq!(source.next_short().to_string(), "80000003");
+        assert_eq!(source.next_short(), first, "after the last comes the first");
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_makes_ids_like_all_others() {
+        let wanted = PartitionNumber(7);
+        for millis in
+            [0, EPOCH_MILLIS, EPOCH_MILLIS + 1_500, EPOCH_MILLIS + (1 << 41), Timestamp::MAX.as_millis()]
+        {
+            let mut source = IdSource::new(3, wanted);
+            let id = source.next(Timestamp::from_millis(millis), 1);
+            assert_eq!(MessageId::parse(id.text().as_octets()), Some(id), "{millis}");
+            assert_eq!((id.partition(), id.is_short()), (wanted, false), "{millis}");
+            assert!(id.period() > 0 && source.next(Timestamp::from_millis(millis), 1) > id);
+        }
+    }
+
+    #[test]
+    fn short_ids_go_on_behind_the_youngest_wherever_the_round_stands() {
+        let id = |sequence: u64| MessageId(SHORT_FIRST | (sequence << PARTITION_BITS) | 3);
+        for (seen, next) in [
+            (&[5, 6, 7][..], 8),
+            (&[7, 5, 6], 8),
+            (&[SHORT_SEQUENCE_MAX - 1, SHORT_SEQUENCE_MAX, 0, 1], 2),
+            (&[0, 1, SHORT_SEQUENCE_MAX], 2),
+            (&[SHORT_SEQUENCE_MAX], 0),
+        ] {
+            let mut source = IdSource::new(0, PartitionNumber(3));
+            seen.iter().for_each(|&sequence| source.observe(id(sequence)));
+            assert_eq!(source.next_short(), id(next), "{seen:?}");
+        }
     }
 
     #[test]

@@ -234,8 +234,10 @@ impl Partition {
         }
         loop {
             let id = self.ids.next_short();
-            // After eight million the numbers come round: those still in use are passed over.
-            if !self.messages.contains_key(&id) && !self.finals.contains_key(&id) {
+            // After eight million the numbers come round: those still in use are passed over. One that is only
+            // known to the state at rest is not: query_sm then tells of the younger message.
+            let has_parcel = ParcelKey::about(id).any(|key| self.parcels.contains_key(&key));
+            if !has_parcel && !self.messages.contains_key(&id) && !self.finals.contains_key(&id) {
                 return id;
             }
         }
