@@ -56,6 +56,26 @@ fn receipts_cross_cores_to_whoever_receives() {
 }
 
 #[test]
+fn a_shard_that_hears_of_an_account_last_loses_nothing_of_it() {
+    for last in 0..4 {
+        let mut net = Net::new(4);
+        let (first, others) = ((last + 1) % 4, (0..4).filter(|shard| *shard != last));
+        net.hear_of_late(others);
+        let (early, esme) = (net.connect(last), net.connect(first));
+        assert_eq!(net.bind(early, "late"), CommandStatus::ESME_RBINDFAIL, "nobody knows that account there");
+        net.begin_bind(esme, "late");
+        net.hear_of_late([last]);
+        let answers: Vec<_> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();
+        assert_eq!(answers, [ACCEPTED_BIND], "home or not, {last} was last");
+        let submitter = net.connect(last);
+        assert_eq!(net.bind_as(submitter, "late", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
+        net.submit(submitter, 2, "12125559999");
+        net.pass_millis(2_000);
+        assert_eq!(net.received(esme).len(), 1, "the receipt");
+    }
+}
+
+#[test]
 fn what_nobody_confirmed_is_there_after_a_restart() {
     // Crashes at every stage of the messages' lives, with checkpoints in between.
     for crash_after in (0..620).step_by(20) {

@@ -78,12 +78,7 @@ impl Shard {
 
     /// At the home: may one more session bind?
     pub(super) fn admit(&mut self, account: AccountIndex, session: SessionAddress, window: u32) {
-        // The core that asks may have heard of a new account before we do.
-        let Some(settings) = self.accounts.try_get(account).map(|account| &account.settings) else {
-            let outcome = Err(CommandStatus::ESME_RBINDFAIL);
-            self.send(session.shard, MeshMessage::Admitted { session, outcome });
-            return;
-        };
+        let settings = &self.accounts.get(account).settings;
         let admitted = self.homes.entry(account).or_default().admit(session, window, settings.bind_limit);
         let outcome = if admitted { Ok(()) } else { Err(settings.bind_limit_status.0) };
         self.send(session.shard, MeshMessage::Admitted { session, outcome });

@@ -136,6 +136,24 @@ pub enum MeshMessage {
     },
 }
 
+impl MeshMessage {
+    /// The account it is about, in the numbers of whoever sent it.
+    pub const fn account(&self) -> Option<AccountIndex> {
+        match self {
+            Self::Admit { account, .. }
+            | Self::Ready { account, .. }
+            | Self::Released { account, .. }
+            | Self::Grant { account, .. }
+            | Self::Offer { account, .. }
+            | Self::Deliver { account, .. }
+            | Self::Delivered { account, .. }
+            | Self::Settle { account, .. }
+            | Self::Ask { account, .. } => Some(*account),
+            Self::Admitted { .. } | Self::Answer { .. } => None,
+        }
+    }
+}
+
 /// What came of one delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Delivery {

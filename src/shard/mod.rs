@@ -192,6 +192,8 @@ pub struct Shard {
     /// Senders that wait for the outcome of their message (transaction mode).
     transactions: FastMap<MessageId, ReplyTo>,
     local: VecDeque<MeshMessage>,
+    /// About accounts that another core has heard of before us: they wait for our own reload.
+    early: VecDeque<MeshMessage>,
     is_draining: bool,
     scratch: Vec<u8>,
     outputs: Outputs,
@@ -227,6 +229,7 @@ impl Shard {
             next_gathering: 1,
             transactions: FastMap::default(),
             local: VecDeque::new(),
+            early: VecDeque::new(),
             is_draining: false,
             scratch: Vec::new(),
             outputs,
@@ -481,6 +484,9 @@ impl Shard {
     pub fn reload(&mut self, now: Now, accounts: Rc<Accounts>, routes: Routes) {
         self.accounts = accounts;
         self.routes = routes;
+        // In their order, and before what came since.
+        self.early.append(&mut self.local);
+        std::mem::swap(&mut self.early, &mut self.local);
         let is_removed = |entry: &Entry| entry.account.is_some_and(|index| self.accounts.get(index).removed);
         let removed: Vec<ConnectionId> =
             self.sessions.values().filter(|entry| is_removed(entry)).map(|entry| entry.connection).collect();
@@ -600,6 +606,10 @@ impl Shard {
     }
 
     fn handle_message(&mut self, now: Now, message: MeshMessage) {
+        if message.account().is_some_and(|account| self.accounts.try_get(account).is_none()) {
+            self.early.push_back(message);
+            return;
+        }
         match message {
             MeshMessage::Admit { account, session, window } => self.admit(account, session, window),
             MeshMessage::Admitted { session, outcome } => self.admitted(session, outcome),

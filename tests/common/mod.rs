@@ -79,19 +79,21 @@ pub struct Net {
     next_connection: u64,
     is_disk_held: bool,
     closed: Vec<Esme>,
+    accounts: Accounts,
     /// Whether the ESMEs confirm what they get by themselves.
     pub confirms: bool,
 }
 
-fn settings() -> Vec<AccountSettings> {
-    ["demo", "other"]
+fn settings(names: &[&str]) -> Vec<AccountSettings> {
+    names
+        .iter()
         .map(|name| AccountSettings {
             any_source: true,
             bind_limit: 2,
             numbers: vec!["12125550100".into()],
             ..AccountSettings::new(name, "secret")
         })
-        .into()
+        .collect()
 }
 
 impl Net {
@@ -109,6 +111,7 @@ impl Net {
             next_connection: 1,
             is_disk_held: false,
             closed: Vec::new(),
+            accounts: Accounts::default(),
             confirms: true,
         };
         net.start();
@@ -117,7 +120,8 @@ impl Net {
 
     fn start(&mut self) {
         let count = self.disks.len();
-        let accounts = Accounts::default().reload(settings());
+        let accounts = Accounts::default().reload(settings(&["demo", "other"]));
+        self.accounts = accounts.clone();
         let map = PartitionMap::new((0..count).map(|n| (PartitionNumber(n as u8), ShardNumber(n as u8))));
         self.shards = (0..count)
             .map(|number| {
@@ -168,6 +172,16 @@ impl Net {
     pub fn crash_and_restart(&mut self) {
         self.inboxes.clear();
         self.start();
+    }
+
+    /// The account `late` is added, of which one shard hears before the next.
+    pub fn hear_of_late(&mut self, shards: impl IntoIterator<Item = usize>) {
+        let accounts = Rc::new(self.accounts.reload(settings(&["demo", "other", "late"])));
+        for shard in shards {
+            let routes = Routes::new([(String::new(), CarrierIndex(0))]);
+            self.shards[shard].reload(self.now, Rc::clone(&accounts), routes);
+        }
+        self.turn();
     }
 
     pub fn hold_disk(&mut self, is_held: bool) {
@@ -224,6 +238,17 @@ impl Net {
     }
 
     pub fn bind_as(&mut self, esme: Esme, system_id: &str, command_id: CommandId) -> CommandStatus {
+        self.send_bind(esme, system_id, command_id);
+        // What follows the response at once stays to be looked at.
+        self.inboxes.get_mut(&esme).expect("an answer to the bind").remove(0).command_status
+    }
+
+    /// Asks for a bind that may have to wait for its answer.
+    pub fn begin_bind(&mut self, esme: Esme, system_id: &str) {
+        self.send_bind(esme, system_id, CommandId::BIND_TRANSCEIVER);
+    }
+
+    fn send_bind(&mut self, esme: Esme, system_id: &str, command_id: CommandId) {
         let bind = Bind {
             system_id: system_id.as_bytes(),
             password: b"secret",
@@ -238,8 +263,6 @@ impl Net {
             _ => Pdu::BindTransceiver(bind),
         };
         self.send(esme, &pdu, 1);
-        // What follows the response at once stays to be looked at.
-        self.inboxes.get_mut(&esme).expect("an answer to the bind").remove(0).command_status
     }
 
     pub fn submit(&mut self, esme: Esme, sequence_number: u32, destination: &str) {
