@@ -5,8 +5,8 @@ mod simulator;
 pub use simulator::{Behaviour, Simulator, SimulatorRule, SimulatorSettings};
 
 use crate::message::{Content, MessageId};
+use crate::pdu::DataCoding;
 use crate::pdu::receipt::MessageState;
-use crate::pdu::{Address, DataCoding};
 use crate::time::Timestamp;
 
 /// Takes messages and reports what became of them, all through [`poll`](Carrier::poll).
@@ -17,9 +17,6 @@ pub trait Carrier {
 
     /// The next thing there is to say by `now`.
     fn poll(&mut self, now: Timestamp) -> Option<Report>;
-
-    /// When there will be something to say.
-    fn next_due(&self) -> Option<Timestamp>;
 
     /// What a report led to is durable: the carrier need not say it again.
     fn acknowledge(&mut self, token: u64);
@@ -75,11 +72,4 @@ pub struct ReplyNews {
     pub data_coding: DataCoding,
     /// The text: one segment, at most 140 octets of it on air.
     pub user_data: Box<[u8]>,
-}
-
-impl ReplyNews {
-    /// The sender.
-    pub fn source(&self) -> Address<'_> {
-        self.source.as_address()
-    }
 }

@@ -7,9 +7,8 @@ use foldhash::fast::RandomState;
 
 use crate::carrier::{Carrier, News, ReplyNews, Report};
 use crate::message::{Content, MessageId};
-use crate::pdu::coding::GSM7_ESCAPE;
 use crate::pdu::receipt::MessageState;
-use crate::pdu::{Alphabet, Udh};
+use crate::pdu::{Alphabet, Udh, segment};
 use crate::time::Timestamp;
 use crate::time::timers::Timers;
 
@@ -231,10 +230,6 @@ impl Carrier for Simulator {
         Some(Report { token: self.reports, news })
     }
 
-    fn next_due(&self) -> Option<Timestamp> {
-        self.timers.next_due()
-    }
-
     /// Nothing that was said is kept.
     fn acknowledge(&mut self, _token: u64) {}
 }
@@ -273,7 +268,7 @@ fn reply(message: &Content<'_>, keyword: &str) -> Option<ReplyNews> {
         source: message.destination.into(),
         destination: message.source.into(),
         data_coding: message.data_coding,
-        user_data: one_segment(alphabet, user_data).into(),
+        user_data: segment::first(alphabet, user_data).into(),
     })
 }
 
@@ -286,33 +281,6 @@ fn behind_keyword<'a>(alphabet: Alphabet, text: &'a [u8], keyword: &str) -> Opti
     let head = alphabet.decode(head);
     let is_keyword = head.strip_suffix(' ').is_some_and(|word| word.eq_ignore_ascii_case(keyword));
     is_keyword.then_some(rest)
-}
-
-/// As much of a text as one segment holds, with every pair whole.
-fn one_segment(alphabet: Alphabet, text: &[u8]) -> &[u8] {
-    let units_max = alphabet.single_units_max();
-    if alphabet.units(text) <= units_max {
-        return text;
-    }
-    match alphabet {
-        Alphabet::Gsm7 => {
-            let mut end = 0;
-            while let Some(&septet) = text.get(end) {
-                let next = end + if septet == GSM7_ESCAPE { 2 } else { 1 };
-                if next > units_max {
-                    break;
-                }
-                end = next;
-            }
-            &text[..end]
-        }
-        Alphabet::Ucs2 => {
-            let cut = &text[..units_max * 2];
-            let ends_high = matches!(cut.last_chunk(), Some(&[0xD8..=0xDB, _]));
-            if ends_high { &cut[..cut.len() - 2] } else { cut }
-        }
-        Alphabet::Ascii | Alphabet::Latin1 | Alphabet::Binary => &text[..units_max],
-    }
 }
 
 #[cfg(test)]
@@ -349,7 +317,7 @@ mod tests {
     /// Everything it has to say, with how many milliseconds after [`NOW`]; nothing must be left.
     fn story(simulator: &mut Simulator) -> Vec<(u64, News)> {
         let mut story = Vec::new();
-        while let Some(due) = simulator.next_due() {
+        while let Some(due) = simulator.timers.next_due() {
             if due > NOW {
                 assert_eq!(
                     simulator.poll(Timestamp::from_millis(due.as_millis() - 1)),
@@ -543,7 +511,7 @@ mod tests {
             (Alphabet::Ucs2, [b"\0a".repeat(68), b"\xD8\x3D\xDE\x00\0a".to_vec()].concat(), 140),
         ];
         for (alphabet, text, octets) in table {
-            assert_eq!(one_segment(alphabet, &text).len(), octets, "{alphabet:?} {}", text.len());
+            assert_eq!(segment::first(alphabet, &text).len(), octets, "{alphabet:?} {}", text.len());
         }
     }
 
@@ -557,7 +525,7 @@ mod tests {
         for told in 0..whole.len() {
             simulator.offer(NOW, &message, false);
             for _ in 0..told {
-                let due = simulator.next_due().expect("there is more");
+                let due = simulator.timers.next_due().expect("there is more");
                 simulator.poll(due);
             }
             simulator.offer(NOW, &message, true);

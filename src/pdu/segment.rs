@@ -65,6 +65,11 @@ fn texts(alphabet: Alphabet, octets: &[u8], reference: Reference) -> impl Iterat
     })
 }
 
+/// As much of a text as one message holds without a header.
+pub fn first(alphabet: Alphabet, octets: &[u8]) -> &[u8] {
+    &octets[..cut(alphabet, octets, alphabet.single_units_max() * alphabet.unit_octets())]
+}
+
 /// The last place at `octets_max` or before where `rest` may be cut; `rest` begins with a whole character.
 fn cut(alphabet: Alphabet, rest: &[u8], octets_max: usize) -> usize {
     if rest.len() <= octets_max {

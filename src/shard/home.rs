@@ -23,11 +23,6 @@ struct HomeSession {
 }
 
 impl Home {
-    /// Sessions bound or about to be.
-    pub fn bound(&self) -> usize {
-        self.sessions.len()
-    }
-
     /// Whether nothing is left to remember.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.queue.is_empty()
