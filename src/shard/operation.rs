@@ -378,7 +378,7 @@ impl Shard {
             State::Scheduled | State::Queued => true,
             State::Attempting | State::Forwarded | State::Final(_) => false,
         });
-        waits && self.finish(now, id, MessageState::DELETED, 0, None)
+        waits && self.finish(now, id, MessageState::DELETED, 0)
     }
 
     fn cancel_matching(&mut self, now: Now, reply_to: ReplyTo, account: AccountIndex, matching: &Matching) {

@@ -40,16 +40,20 @@ impl Shard {
         let acknowledge = Earned::Acknowledge { carrier, token: report.token };
         match report.news {
             News::Taken { id, carrier_id } => {
-                let record = Record::Forwarded { id, carrier_id: &carrier_id };
-                self.record(id, &record, Some(acknowledge));
+                self.record(id, &Record::Forwarded { id, carrier_id: &carrier_id }, None);
+                self.acknowledge(id, acknowledge);
             }
-            News::Busy { id, error } => self.defer(now, id, error),
-            News::State { id, state, error } if state.is_final() => {
-                self.finish(now, id, state, error, Some(acknowledge));
+            News::Busy { id, error } => {
+                self.defer(now, id, error);
+                self.acknowledge(id, acknowledge);
             }
-            News::State { id, state, .. } => {
-                let record = Record::Interim { id, state, at: now.wall };
-                self.record(id, &record, Some(acknowledge));
+            News::State { id, state, error } => {
+                if state.is_final() {
+                    self.finish(now, id, state, error);
+                } else {
+                    self.record(id, &Record::Interim { id, state, at: now.wall }, None);
+                }
+                self.acknowledge(id, acknowledge);
             }
             News::Reply(reply) => {
                 let reply = Reply {
@@ -64,13 +68,23 @@ impl Shard {
         }
     }
 
-    pub(super) fn accept_reply(&mut self, now: Now, reply: &Reply<'_>, acknowledge: Earned) {
+    /// The report need not be said again once all that it led to is durable; after a disk error it must be.
+    fn acknowledge(&mut self, id: MessageId, acknowledge: Earned) {
+        // A partition that is not here any more has no use for the report, ever.
+        let place = self.place_of(id.partition()).unwrap_or(0);
+        if !self.partitions[place].has_failed() {
+            self.partitions[place].earn(acknowledge);
+        }
+    }
+
+    fn accept_reply(&mut self, now: Now, reply: &Reply<'_>, acknowledge: Earned) {
         let accounts = Rc::clone(&self.accounts);
         let parcel = accounts.owner_of(reply.destination.digits).and_then(|account| {
             let id = self.partitions[0].next_id(now.wall, 1, false);
             reply_for(id, account.settings.system_id.as_bytes(), reply, now.wall).ok()
         });
         let Some(parcel) = parcel else {
+            self.partitions[0].earn(acknowledge);
             self.counters.replies_unroutable += 1;
             let destination_addr = String::from_utf8_lossy(reply.destination.digits).into();
             self.outputs.events.push(Event::ReplyUnroutable { destination_addr });
@@ -85,7 +99,7 @@ impl Shard {
         let Some(place) = self.place_of(id.partition()) else { return };
         let Some(message) = self.partitions[place].message(id) else { return };
         if message.content().esm_class.mode() == MessagingMode::Datagram {
-            self.finish(now, id, MessageState::UNDELIVERABLE, error, None);
+            self.finish(now, id, MessageState::UNDELIVERABLE, error);
             return;
         }
         let until = now.wall + self.settings.retry.delay(message.standing.deferrals.saturating_add(1));
@@ -93,15 +107,8 @@ impl Shard {
     }
 
     /// A message comes to its end, on record, with whoever waits for that.
-    pub(super) fn finish(
-        &mut self,
-        now: Now,
-        id: MessageId,
-        state: MessageState,
-        error: u16,
-        earned: Option<Earned>,
-    ) -> bool {
-        let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, earned);
+    pub(super) fn finish(&mut self, now: Now, id: MessageId, state: MessageState, error: u16) -> bool {
+        let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, None);
         if done {
             self.counters.finals += 1;
             if let Some(reply_to) = self.transactions.remove(&id) {
@@ -139,7 +146,7 @@ impl Shard {
             }
             Due::Expired(id) => {
                 let error = self.partitions[place].message(id).map_or(0, |message| message.standing.error);
-                self.finish(now, id, MessageState::EXPIRED, error, None);
+                self.finish(now, id, MessageState::EXPIRED, error);
             }
             Due::Deliver(key) => self.enqueue(key),
             Due::GiveUp(key) => self.give_up(key, "retention is over"),
