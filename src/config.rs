@@ -136,6 +136,8 @@ impl Config {
         let Self { session, partition, .. } = self;
         let count = |value: usize| value as u64;
         let segment_mib = self.journal_segment_octets / MIB;
+        // A checkpoint must be over before the journal is full.
+        let checkpoint_segments_max = count(partition.segments_max / 2);
         for (key, value, least, most) in [
             ("cores",                              count(self.cores),                  0, 128),
             ("node",                               self.node.into(),                   0, 15),
@@ -148,9 +150,10 @@ impl Config {
             ("limits.handshakes_max",              count(self.handshakes_max),         1, 1_000_000),
             ("limits.output_octets_max",           count(self.output_octets_max),      4_096, 1 << 30),
             ("limits.messages_max",                count(partition.messages_max),      1, u64::MAX),
+            ("limits.messages_mib_max",            count(partition.messages_octets_max) / MIB, 1, u64::MAX / MIB),
             ("limits.store_waiting_max",           count(partition.store_waiting_max), 1, u64::MAX),
             ("journal.segment_mib",                segment_mib,                        8, 65_536),
-            ("journal.checkpoint_segments",        count(partition.checkpoint_segments), 1, 65_536),
+            ("journal.checkpoint_segments",        count(partition.checkpoint_segments), 1, checkpoint_segments_max),
             ("journal.waiting_mib_max",            count(partition.journal_waiting_octets_max) / MIB, 1, 65_536),
         ] {
             if !(least..=most).contains(&value) {
@@ -443,7 +446,7 @@ mod tests {
                 known += 1;
             }
         }
-        assert_eq!(known, 67);
+        assert_eq!(known, 68);
     }
 
     #[test]
@@ -612,6 +615,7 @@ mod tests {
                 "messages.parcel_retention_hours",
                 "no length of time",
             ),
+            ("[journal]\ncheckpoint_segments = 33", "journal.checkpoint_segments", "1 to 32"),
             ("[journal]\nsegment_mib = 7", "journal.segment_mib", "7 is not within 8"),
             ("[journal]\nsegment_mib = 9223372036854775807", "journal.segment_mib", "too much"),
             ("[[route]]\nprefix = \"1\"", "route", "missing field `carrier`"),

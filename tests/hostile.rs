@@ -5,15 +5,16 @@ mod common;
 
 use common::{ACCEPTED_BIND, Esme, Net};
 use smppd::account::{AccountSettings, Accounts};
+use smppd::carrier::{News, ReplyNews};
 use smppd::journal::{Position, Record, SegmentNumber};
-use smppd::message::{Content, MessageId, PartitionNumber};
+use smppd::message::{Content, MessageId, OwnedAddress, ParcelKey, PartitionNumber};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
     Address, CommandId, CommandStatus, DataCoding, EsmClass, Npi, Pdu, RegisteredDelivery, ShortMessage,
     Tlvs, Ton,
 };
 use smppd::shard::{Partition, PartitionSettings};
-use smppd::store::{Checkpoint, StoreDone, StoreOp};
+use smppd::store::{Checkpoint, RestKey, StoreDone, StoreOp};
 use smppd::time::Timestamp;
 
 const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
@@ -121,6 +122,36 @@ fn a_failed_disk_ends_the_wait_for_an_outcome() {
     assert_eq!(answers, [CommandStatus::ESME_RSYSERR]);
 }
 
+#[test]
+fn every_report_is_acknowledged_once_whether_it_applies_or_not() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.submit(esme, 2, "12125559999");
+    net.pass_millis(2_000);
+    let id = MessageId::parse(net.received(esme)[0].message_id().as_bytes()).expect("an id");
+    let elsewhere = MessageId::from_u64(id.as_u64() | (0xFF << 10));
+    let number = |digits: &[u8]| OwnedAddress { ton: Ton(1), npi: Npi(1), digits: digits.into() };
+    net.witnessed[0].borrow_mut().news.extend([
+        News::State { id, state: MessageState::EXPIRED, error: 1 },
+        News::State { id, state: MessageState::ACCEPTED, error: 0 },
+        News::Taken { id, carrier_id: Box::from(*b"again") },
+        News::Busy { id, error: 1 },
+        News::State { id: elsewhere, state: MessageState::DELIVERED, error: 0 },
+        News::Reply(ReplyNews {
+            source: number(b"12125559999"),
+            destination: number(b"15550000000"),
+            data_coding: DataCoding::DEFAULT,
+            user_data: Box::from(*b"whoever owns this number"),
+        }),
+    ]);
+    net.pass_millis(2_000);
+    assert!(net.received(esme).is_empty(), "there is one final state, and the reply is nobody's");
+    let witnessed = net.witnessed[0].borrow();
+    assert!(witnessed.said >= 8);
+    assert_eq!(witnessed.acknowledged.len() as u64, witnessed.said);
+}
+
 /// A partition, and what accepts a message of five segments into it.
 fn partition(settings: PartitionSettings) -> Partition {
     Partition::recover(PartitionNumber(0), 0, settings, &Checkpoint::initial())
@@ -160,11 +191,16 @@ fn accept_as(partition: &mut Partition, accounts: &Accounts, id: MessageId) -> V
     octets
 }
 
-/// Everything recorded becomes durable, and everything that is over goes to rest.
-fn settle(partition: &mut Partition) {
+/// Everything recorded becomes durable.
+fn settle_journal(partition: &mut Partition) {
     while let Some((position, batch)) = partition.take_batch() {
         partition.commit(position, SegmentNumber(1), batch, 1);
     }
+}
+
+/// The same, and everything that is over goes to rest.
+fn settle(partition: &mut Partition) {
+    settle_journal(partition);
     partition.flush_blocks();
     while let Some(op) = partition.take_store_op() {
         if let StoreOp::PutBlock(key, _) = op {
@@ -233,6 +269,69 @@ fn receipts_that_nobody_takes_count_against_the_memory_limit() {
     partition.record(&ended, &accounts, None).expect("applies");
     assert_eq!(partition.unfinished(), (0, 1));
     assert!(!partition.has_room());
+}
+
+#[test]
+fn large_messages_count_by_their_size() {
+    let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
+    let settings = PartitionSettings { messages_octets_max: 600, ..PartitionSettings::default() };
+    let mut partition = partition(settings);
+    partition.finish_recovery(Position(0));
+    let (first, content) = accept(&mut partition, &accounts);
+    assert!(partition.has_room());
+    let (second, _) = accept(&mut partition, &accounts);
+    assert!(!partition.has_room(), "two of {} octets and what is beside them", content.len());
+    for id in [first, second] {
+        let ended = Record::Final { id, state: MessageState::DELIVERED, error: 0, at: NOW };
+        partition.record(&ended, &accounts, None).expect("applies");
+        let settled = Record::Settled { id, part: ParcelKey::FINAL_RECEIPT };
+        partition.record(&settled, &accounts, None).expect("applies");
+        assert!(partition.has_room(), "what is over takes nothing");
+    }
+}
+
+#[test]
+fn a_full_journal_takes_messages_again_when_segments_are_freed() {
+    let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
+    let settings = PartitionSettings::default();
+    let mut partition = partition(settings);
+    partition.finish_recovery(Position(0));
+    accept(&mut partition, &accounts);
+    let (position, batch) = partition.take_batch().expect("a batch");
+    partition.commit(position, SegmentNumber(64), batch, settings.segments_max);
+    assert!(!partition.has_room());
+    // Nothing more is written: the checkpoint alone must do it.
+    partition.segments_released(2);
+    assert!(partition.has_room());
+}
+
+#[test]
+fn a_checkpoint_keeps_everything_once() {
+    let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
+    let mut partition = partition(PartitionSettings::default());
+    partition.finish_recovery(Position(0));
+    let (id, _) = accept(&mut partition, &accounts);
+    for record in [
+        Record::Attempt { id, carrier: 0 },
+        Record::Forwarded { id, carrier_id: b"1" },
+        Record::Interim { id, state: MessageState::ACCEPTED, at: NOW },
+    ] {
+        partition.record(&record, &accounts, None).expect("applies");
+    }
+    for segment in 1..=2 {
+        let (position, batch) = partition.take_batch().expect("a batch");
+        partition.commit(position, SegmentNumber(segment), batch, 2);
+        accept(&mut partition, &accounts);
+    }
+    partition.checkpoint(SegmentNumber(2));
+    settle_journal(&mut partition);
+    let mut kept = Vec::new();
+    while let Some(op) = partition.take_store_op() {
+        if let StoreOp::PutRest(key, _) = op {
+            kept.push(key);
+        }
+    }
+    assert_eq!(kept, [RestKey::Message(id)]);
 }
 
 #[test]

@@ -98,6 +98,7 @@ struct Limits {
     handshakes_max: Option<usize>,
     output_octets_max: Option<usize>,
     messages_max: Option<usize>,
+    messages_mib_max: Option<u64>,
     store_waiting_max: Option<usize>,
 }
 
@@ -179,6 +180,9 @@ impl File {
         set(&mut config.handshakes_max, self.limits.handshakes_max);
         set(&mut config.output_octets_max, self.limits.output_octets_max);
         set(&mut config.partition.messages_max, self.limits.messages_max);
+        if let Some(mib) = self.limits.messages_mib_max {
+            config.partition.messages_octets_max = octets("limits.messages_mib_max", mib)? as usize;
+        }
         set(&mut config.partition.store_waiting_max, self.limits.store_waiting_max);
         self.messages.put(config)?;
         self.journal.put(config)?;
@@ -255,9 +259,6 @@ impl Messages {
 
 impl JournalSection {
     fn put(self, config: &mut Config) -> Result<(), ConfigError> {
-        let octets = |key: &str, mib: u64| {
-            mib.checked_mul(MIB).ok_or_else(|| ConfigError::new(key, format!("{mib} MiB is too much")))
-        };
         if let Some(mib) = self.segment_mib {
             config.journal_segment_octets = octets("journal.segment_mib", mib)?;
         }
@@ -357,6 +358,10 @@ fn put_routes(routes: Vec<Route>, config: &mut Config) -> Result<(), ConfigError
     };
     config.routes = routes.into_iter().enumerate().map(route).collect::<Result<_, ConfigError>>()?;
     Ok(())
+}
+
+fn octets(key: &str, mib: u64) -> Result<u64, ConfigError> {
+    mib.checked_mul(MIB).ok_or_else(|| ConfigError::new(key, format!("{mib} MiB is too much")))
 }
 
 fn set<T>(target: &mut T, value: Option<T>) {

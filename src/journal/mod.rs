@@ -145,11 +145,13 @@ impl<E> Journal<E> {
         Position(self.position.0 - 1)
     }
 
-    /// Gives up on everything not durable yet; what it would have earned goes to `each`.
-    pub fn abandon(&mut self, mut each: impl FnMut(E)) {
-        let committed = self.committed;
+    /// Gives up on everything not durable yet, but for the batch taken last when it may still be (`in_flight`);
+    /// what the rest would have earned goes to `each`.
+    pub fn abandon(&mut self, in_flight: bool, mut each: impl FnMut(E)) {
+        let taken = Position(self.position.0 - self.full.len() as u64 - 1);
+        let last = if in_flight { taken } else { self.committed };
         let (stored, lost): (VecDeque<_>, VecDeque<_>) =
-            self.earned.drain(..).partition(|(position, _)| *position <= committed);
+            self.earned.drain(..).partition(|(position, _)| *position <= last);
         self.earned = stored;
         lost.into_iter().for_each(|(_, earned)| each(earned));
     }
@@ -188,6 +190,32 @@ mod tests {
         journal.commit(second, batch);
         assert_eq!(journal.take_earned().map(Stored::into_inner), Some('b'));
         assert_eq!((journal.waiting_octets(), journal.has_batch()), (0, false));
+    }
+
+    #[test]
+    fn what_is_given_up_may_or_may_not_spare_the_batch_in_flight() {
+        for (in_flight, given_up) in [(false, &['b', 'c'][..]), (true, &['c'])] {
+            let mut journal = Journal::resume(Position(0));
+            let mut batches = Vec::new();
+            for (number, earned) in (1..).zip(['a', 'b', 'c']) {
+                journal.append(&settled(number));
+                journal.earn(earned);
+                if earned != 'c' {
+                    batches.push(journal.take_batch().expect("a batch"));
+                }
+            }
+            let mut batches = batches.into_iter();
+            let (position, batch) = batches.next().expect("the first");
+            journal.commit(position, batch);
+            let mut lost = Vec::new();
+            journal.abandon(in_flight, |earned| lost.push(earned));
+            assert_eq!(lost, given_up);
+            let (position, batch) = batches.next().expect("the second");
+            journal.commit(position, batch);
+            let paid: Vec<char> =
+                std::iter::from_fn(|| journal.take_earned().map(Stored::into_inner)).collect();
+            assert_eq!(paid.len() + lost.len(), 3);
+        }
     }
 
     #[test]

@@ -214,21 +214,26 @@ async fn accept(
 /// Writes the batches of one partition, one at a time: the next grows while this one is on its way.
 async fn write_journal(core: SharedCore, place: usize, mut files: JournalFiles) {
     loop {
-        let (position, mut batch) =
-            futures_lite::future::poll_fn(|cx| match core.shard.borrow_mut().take_batch(place) {
-                Some(taken) => {
-                    core.is_writing[place].set(true);
-                    Poll::Ready(taken)
-                }
-                None => {
-                    core.journal_bells[place].arm(cx.waker());
-                    Poll::Pending
-                }
-            })
-            .await;
-        if let Some(keep) = core.released[place].take() {
-            files.release_below(keep);
-        }
+        let next = futures_lite::future::poll_fn(|cx| {
+            // Freed segments come first, batch or no batch: a full journal takes no more records until it knows.
+            if let Some(keep) = core.released[place].take() {
+                return Poll::Ready(Err(keep));
+            }
+            let Some(taken) = core.shard.borrow_mut().take_batch(place) else {
+                core.journal_bells[place].arm(cx.waker());
+                return Poll::Pending;
+            };
+            core.is_writing[place].set(true);
+            Poll::Ready(Ok(taken))
+        });
+        let (position, mut batch) = match next.await {
+            Ok(taken) => taken,
+            Err(keep) => {
+                files.release_below(keep);
+                core.with(None, |shard, _| shard.segments_released(place, files.segments_in_use()));
+                continue;
+            }
+        };
         let start = StdInstant::now();
         match files.write(position, &mut batch).await {
             Ok(segment) => {
@@ -285,12 +290,13 @@ fn take_mail(core: &SharedCore, mailbox: &Mailbox) -> bool {
                     && let Some(place) = shard.partitions().iter().position(|ours| ours.number == partition)
                 {
                     core.released[place].set(Some(keep));
+                    core.journal_bells[place].ring();
                 }
                 shard.handle_store(partition, done);
             }
             Inbound::StoreFailed(partition, reason) => {
                 if let Some(place) = shard.partitions().iter().position(|ours| ours.number == partition) {
-                    shard.failed(now, place, &reason);
+                    shard.store_failed(now, place, &reason);
                 }
             }
             Inbound::Reload(accounts, routes) => {

@@ -423,13 +423,28 @@ impl Shard {
         self.turn(now);
     }
 
+    /// A checkpoint has freed segments of a partition; so many are still held.
+    pub fn segments_released(&mut self, place: usize, segments_in_use: usize) {
+        self.partitions[place].segments_released(segments_in_use);
+    }
+
     /// A batch could not be made durable: the partition stops, and everybody who waits for it is told.
     pub fn failed(&mut self, now: Now, place: usize, reason: &str) {
+        self.stop_partition(now, place, reason, false);
+    }
+
+    /// The state at rest failed: the partition stops. What is on its way to the journal may still arrive, and is
+    /// answered then: a refusal leaves no trace.
+    pub fn store_failed(&mut self, now: Now, place: usize, reason: &str) {
+        self.stop_partition(now, place, reason, true);
+    }
+
+    fn stop_partition(&mut self, now: Now, place: usize, reason: &str, in_flight: bool) {
         let partition = &mut self.partitions[place];
         let event = Event::PartitionFailed { partition: partition.number, reason: reason.into() };
         self.outputs.events.push(event);
         let number = partition.number;
-        let mut waiting = partition.fail();
+        let mut waiting = partition.fail(in_flight);
         // No final state can be recorded any more, so nobody need wait for one.
         self.transactions.retain(|id, reply_to| {
             let goes_on = id.partition() != number;

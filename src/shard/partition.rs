@@ -35,6 +35,8 @@ type FastMap<K, V> = HashMap<K, V, RandomState>;
 pub struct PartitionSettings {
     /// Messages, receipts and replies in memory; above it submissions are refused.
     pub messages_max: usize,
+    /// Octets that they take in memory, roughly; above it submissions are refused.
+    pub messages_octets_max: usize,
     /// Segments of the journal; above it submissions are refused until the state at rest has caught up.
     pub segments_max: usize,
     /// Octets of records waiting for a commit; above it submissions are refused.
@@ -51,6 +53,7 @@ impl Default for PartitionSettings {
     fn default() -> Self {
         Self {
             messages_max: 5_000_000,
+            messages_octets_max: 2 << 30,
             segments_max: 64,
             journal_waiting_octets_max: 64 << 20,
             store_waiting_max: 100_000,
@@ -141,6 +144,8 @@ pub struct Partition {
     checkpoint_pending: bool,
     replaying: Option<Replaying>,
     segments_in_use: usize,
+    /// What messages and parcels take in memory, roughly.
+    octets: usize,
     is_disk_low: bool,
     failed: bool,
 }
@@ -198,6 +203,7 @@ impl Partition {
     pub fn has_room(&self) -> bool {
         let kept = self.messages.len() + self.parcels.len() + self.finals.len();
         kept < self.settings.messages_max
+            && self.octets < self.settings.messages_octets_max
             && !self.is_disk_low
             && self.segments_in_use < self.settings.segments_max
             && self.journal.waiting_octets() < self.settings.journal_waiting_octets_max
@@ -214,12 +220,13 @@ impl Partition {
         self.failed
     }
 
-    /// A write or sync failed: nothing is accepted any more, nothing that waits is ever earned.
-    /// Gives back who waits for an answer, to be told so.
-    pub fn fail(&mut self) -> Vec<ReplyTo> {
+    /// A write or sync failed: nothing is accepted any more, and what was recorded behind the last durable batch
+    /// is never earned. Gives back who waits for an answer, to be told so. `in_flight`: the batch that is being
+    /// written now may still become durable, because it was not the journal that failed.
+    pub fn fail(&mut self, in_flight: bool) -> Vec<ReplyTo> {
         self.failed = true;
         let mut waiting = Vec::new();
-        self.journal.abandon(|earned| {
+        self.journal.abandon(in_flight, |earned| {
             if let Earned::Answer(reply_to, _) = earned {
                 waiting.push(reply_to);
             }
@@ -287,6 +294,11 @@ impl Partition {
     /// The next batch to write.
     pub fn take_batch(&mut self) -> Option<(Position, Batch)> {
         if self.failed { None } else { self.journal.take_batch() }
+    }
+
+    /// Segments were freed; so many are still held.
+    pub const fn segments_released(&mut self, segments_in_use: usize) {
+        self.segments_in_use = segments_in_use;
     }
 
     /// The batch is durable, in this segment, of which `segments_in_use` are held.

@@ -1,13 +1,14 @@
 //! Shards joined by memory instead of sockets, threads and disks.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use smppd::account::{AccountSettings, Accounts};
-use smppd::carrier::{Carrier, Simulator, SimulatorSettings};
+use smppd::carrier::{Carrier, News, Report, Simulator, SimulatorSettings};
 use smppd::journal::{Position, SegmentNumber};
-use smppd::message::{Backoff, PartitionNumber};
+use smppd::message::{Backoff, Content, PartitionNumber};
 use smppd::pdu::{
     Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi,
     Pdu, QuerySm, RegisteredDelivery, ShortMessage, Tlvs, Ton, next_frame,
@@ -57,6 +58,40 @@ impl ReceivedPdu {
     }
 }
 
+/// A carrier, and what passes between it and its shard.
+struct Witness {
+    carrier: Simulator,
+    seen: Rc<RefCell<Witnessed>>,
+}
+
+/// What a [`Witness`] has seen.
+#[derive(Default)]
+pub struct Witnessed {
+    /// To be said, before what the carrier itself has to say.
+    pub news: VecDeque<News>,
+    /// Reports made.
+    pub said: u64,
+    /// Reports acknowledged.
+    pub acknowledged: BTreeSet<u64>,
+}
+
+impl Carrier for Witness {
+    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) {
+        self.carrier.offer(now, message, resumed);
+    }
+
+    fn poll(&mut self, now: Timestamp) -> Option<Report> {
+        let seen = &mut *self.seen.borrow_mut();
+        let news = seen.news.pop_front().or_else(|| self.carrier.poll(now).map(|report| report.news))?;
+        seen.said += 1;
+        Some(Report { token: seen.said, news })
+    }
+
+    fn acknowledge(&mut self, token: u64) {
+        assert!(self.seen.borrow_mut().acknowledged.insert(token), "acknowledged once");
+    }
+}
+
 /// An ESME's end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Esme(usize, ConnectionId);
@@ -80,6 +115,8 @@ pub struct Net {
     is_disk_held: bool,
     closed: Vec<Esme>,
     accounts: Accounts,
+    /// Of each shard's carrier.
+    pub witnessed: Vec<Rc<RefCell<Witnessed>>>,
     /// Whether the ESMEs confirm what they get by themselves.
     pub confirms: bool,
 }
@@ -112,6 +149,7 @@ impl Net {
             is_disk_held: false,
             closed: Vec::new(),
             accounts: Accounts::default(),
+            witnessed: Vec::new(),
             confirms: true,
         };
         net.start();
@@ -123,6 +161,7 @@ impl Net {
         let accounts = Accounts::default().reload(settings(&["demo", "other"]));
         self.accounts = accounts.clone();
         let map = PartitionMap::new((0..count).map(|n| (PartitionNumber(n as u8), ShardNumber(n as u8))));
+        self.witnessed = (0..count).map(|_| Rc::default()).collect();
         self.shards = (0..count)
             .map(|number| {
                 let disk = &self.disks[number];
@@ -157,10 +196,13 @@ impl Net {
                     },
                     is_durable: true,
                 };
-                let simulator: Box<dyn Carrier> = Box::new(Simulator::new(SimulatorSettings::default()));
+                let carrier: Box<dyn Carrier> = Box::new(Witness {
+                    carrier: Simulator::new(SimulatorSettings::default()),
+                    seen: Rc::clone(&self.witnessed[number]),
+                });
                 let routes = Routes::new([(String::new(), CarrierIndex(0))]);
                 let accounts = Rc::new(accounts.clone());
-                Shard::new(settings, accounts, routes, vec![simulator], vec![partition], map.clone())
+                Shard::new(settings, accounts, routes, vec![carrier], vec![partition], map.clone())
             })
             .collect();
         let now = self.now;

@@ -10,6 +10,9 @@ use crate::pdu::receipt::MessageState;
 use crate::store::{FinalMessage, RestKey};
 use crate::time::Timestamp;
 
+/// What a message or parcel takes in memory beside its octets: its fields, its places in the tables, its timer.
+const BESIDE_OCTETS: usize = 256;
+
 impl Partition {
     /// Changes the partition as `record` says; the parcel that came of it.
     pub(super) fn apply(
@@ -51,13 +54,15 @@ impl Partition {
             Record::Replaced(content) => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
                 let event = Event::Replaced { scheduled: view.is_scheduled() };
-                let mut old_segments = view.segments;
+                let (mut old_segments, mut old_octets) = (view.segments, content.len());
                 self.change(view.id, event, accounts, |message| {
                     old_segments = message.content().segments;
+                    old_octets = message.content_octets().len();
                     // The content was read a moment ago, so it can be read again.
                     _ = message.replace_content(content.into());
                     message.standing.deadline = view.due_at();
                 })?;
+                self.octets = self.octets + content.len() - old_octets;
                 let more = view.segments.saturating_sub(old_segments);
                 self.count_credits(view.system_id.into(), more.into());
                 Ok(None)
@@ -69,6 +74,7 @@ impl Partition {
             Record::Settled { id, part } => {
                 let key = ParcelKey { id, part };
                 let held = self.parcels.remove(&key).ok_or(ApplyError::Unknown)?;
+                self.octets -= BESIDE_OCTETS + held.parcel.as_octets().len();
                 self.timers.disarm(held.alarm, TimerKey::Parcel(key));
                 Ok(None)
             }
@@ -98,6 +104,7 @@ impl Partition {
         {
             self.waiting.entry(key).or_default().insert(id);
         }
+        self.octets += BESIDE_OCTETS + message.content_octets().len();
         self.messages.insert(id, message);
         Ok(())
     }
@@ -179,6 +186,7 @@ impl Partition {
         };
         next(message.standing.state, event).map_err(ApplyError::Refused)?;
         let Some(message) = self.messages.remove(&id) else { return Err(ApplyError::Unknown) };
+        self.octets -= BESIDE_OCTETS + message.content_octets().len();
         self.timers.disarm(alarm(&message), TimerKey::Message(id));
         if is_waiting(message.standing.state)
             && let Some(key) = waiting_key(&message, accounts)
@@ -217,7 +225,9 @@ impl Partition {
         }
         let alarm = parcel.expires_at(self.settings.parcel_retention);
         let held = HeldParcel { parcel, account, attempts: 0, alarm, in_flight: false };
+        self.octets += BESIDE_OCTETS + held.parcel.as_octets().len();
         if let Some(old) = self.parcels.insert(key, held) {
+            self.octets -= BESIDE_OCTETS + old.parcel.as_octets().len();
             self.timers.disarm(old.alarm, TimerKey::Parcel(key));
         }
         self.timers.arm(alarm, TimerKey::Parcel(key));

@@ -48,6 +48,7 @@ impl Partition {
                 skipped_segments: FastMap::default(),
             }),
             segments_in_use: 0,
+            octets: 0,
             is_disk_low: false,
             failed: false,
         }

@@ -1,5 +1,9 @@
 //! What leaves memory: blocks of final messages, and checkpoints that free the journal.
 
+use std::collections::{BTreeSet, HashSet};
+
+use foldhash::fast::RandomState;
+
 use super::Partition;
 use crate::journal::{Position, Record, SegmentNumber};
 use crate::message::ParcelKey;
@@ -60,20 +64,26 @@ impl Partition {
         self.flush_blocks();
         // What ended in these segments is taken from rest together with the checkpoint, not before: as long
         // as the old checkpoint holds, the records that ended it must find it.
-        let mut gone = Vec::new();
+        let (mut parcels, mut messages) = (BTreeSet::new(), BTreeSet::new());
         while self.touched.front().is_some_and(|oldest| oldest.segment < keep_from) {
-            let keys = self.touched.pop_front().map(|oldest| oldest.keys).unwrap_or_default();
-            for key in keys {
-                // The record that made a parcel may stay while the message it is about goes, or is put to
-                // rest: replay could not make the parcel again. So parcels go first.
-                if let RestKey::Message(id) = key {
-                    for parcel in ParcelKey::about(id) {
-                        self.put_to_rest(as_of, RestKey::Parcel(parcel));
+            let Some(oldest) = self.touched.pop_front() else { break };
+            for key in oldest.keys {
+                match key {
+                    RestKey::Message(id) => {
+                        messages.insert(id);
+                        parcels.extend(ParcelKey::about(id).filter(|key| self.parcels.contains_key(key)));
                     }
+                    RestKey::Parcel(key) => _ = parcels.insert(key),
                 }
-                if !self.put_to_rest(as_of, key) && self.at_rest.remove(&key) {
-                    gone.push(key);
-                }
+            }
+        }
+        // The record that made a parcel may stay while the message it is about goes, or is put to rest: replay
+        // could not make the parcel again. So parcels go first.
+        let parcels = parcels.into_iter().map(RestKey::Parcel);
+        let mut gone = Vec::new();
+        for key in parcels.chain(messages.into_iter().map(RestKey::Message)) {
+            if !self.put_to_rest(as_of, key) && self.at_rest.remove(&key) {
+                gone.push(key);
             }
         }
         let checkpoint = Checkpoint {
@@ -133,9 +143,10 @@ impl Partition {
 
     pub(super) fn touch_segment(&mut self, segment: SegmentNumber, position: Position, key: RestKey) {
         match self.touched.back_mut() {
-            Some(touched) if touched.segment == segment => touched.keys.push(key),
+            Some(touched) if touched.segment == segment => _ = touched.keys.insert(key),
             Some(_) | None => {
-                self.touched.push_back(Touched { segment, first: position, keys: vec![key] });
+                let keys = [key].into_iter().collect();
+                self.touched.push_back(Touched { segment, first: position, keys });
             }
         }
     }
@@ -146,5 +157,5 @@ impl Partition {
 pub(super) struct Touched {
     pub(super) segment: SegmentNumber,
     pub(super) first: Position,
-    pub(super) keys: Vec<RestKey>,
+    pub(super) keys: HashSet<RestKey, RandomState>,
 }
