@@ -10,8 +10,8 @@ use smppd::journal::{Position, Record, SegmentNumber};
 use smppd::message::{Content, MessageId, OwnedAddress, ParcelKey, PartitionNumber};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, CommandId, CommandStatus, DataCoding, EsmClass, Npi, Pdu, RegisteredDelivery, ShortMessage,
-    Tlvs, Ton,
+    Address, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass, Npi, Pdu,
+    RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs, Ton,
 };
 use smppd::shard::{Partition, PartitionSettings};
 use smppd::store::{Checkpoint, RestKey, StoreDone, StoreOp};
@@ -28,22 +28,34 @@ fn deliver_sm_resp(sequence_number: u32) -> Vec<u8> {
 }
 
 fn submit_sm<'a>(esm_class: EsmClass, replace_if_present_flag: u8, tlvs: Tlvs<'a>) -> Pdu<'a> {
-    Pdu::SubmitSm(ShortMessage {
+    let short_message = short_message(Address { digits: b"12125559999", ..NUMBER }, b"hello");
+    Pdu::SubmitSm(ShortMessage { esm_class, replace_if_present_flag, tlvs, ..short_message })
+}
+
+/// Where no carrier ever takes a message.
+const NEVER_TAKEN: Address<'static> = Address { digits: b"9999000555", ..NUMBER };
+
+fn short_message<D>(destination: D, text: &[u8]) -> ShortMessage<'_, D> {
+    ShortMessage {
         service_type: b"",
         source: NUMBER,
-        destination: Address { digits: b"12125559999", ..NUMBER },
-        esm_class,
+        destination,
+        esm_class: EsmClass::DEFAULT,
         protocol_id: 0,
         priority_flag: 0,
         schedule_delivery_time: b"",
         validity_period: b"",
         registered_delivery: RegisteredDelivery(1),
-        replace_if_present_flag,
+        replace_if_present_flag: 0,
         data_coding: DataCoding::DEFAULT,
         sm_default_msg_id: 0,
-        short_message: b"hello",
-        tlvs,
-    })
+        short_message: text,
+        tlvs: Tlvs::EMPTY,
+    }
+}
+
+fn statuses(net: &mut Net, esme: Esme) -> Vec<CommandStatus> {
+    net.received(esme).iter().map(|pdu| pdu.command_status).collect()
 }
 
 /// A session with a full window of unconfirmed receipts and more behind it.
@@ -120,6 +132,131 @@ fn a_failed_disk_ends_the_wait_for_an_outcome() {
     net.fail_disk();
     let answers: Vec<CommandStatus> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();
     assert_eq!(answers, [CommandStatus::ESME_RSYSERR]);
+}
+
+/// A submit_sm that replaces what waits.
+fn replacing(text: &'static [u8]) -> Pdu<'static> {
+    Pdu::SubmitSm(ShortMessage { replace_if_present_flag: 1, ..short_message(NEVER_TAKEN, text) })
+}
+
+#[test]
+fn the_newest_message_is_replaced_and_no_other() {
+    let mut net = Net::new(2);
+    let sessions = [net.connect(0), net.connect(1)];
+    let mut ids = Vec::new();
+    for esme in sessions {
+        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        net.send(esme, &Pdu::SubmitSm(short_message(NEVER_TAKEN, b"old")), 2);
+        ids.extend(net.received(esme).iter().map(|pdu| pdu.message_id()));
+        net.pass_millis(100);
+    }
+    net.send(sessions[0], &replacing(b"new"), 3);
+    let answers = net.received(sessions[0]);
+    assert_eq!(answers[0].message_id(), ids[1], "the younger one, on the other core");
+    let texts: Vec<_> = ids.iter().map(|id| net.waiting_text(id)).collect();
+    assert_eq!(texts, ["old", "new"]);
+    // With nothing left to replace it is a message of its own.
+    for id in &ids {
+        net.cancel(sessions[0], 4, id);
+    }
+    assert_eq!(statuses(&mut net, sessions[0])[..2], [CommandStatus::ESME_ROK; 2]);
+    net.send(sessions[0], &replacing(b"newer"), 5);
+    net.received(sessions[1]);
+    let answers = net.received(sessions[0]);
+    let own = answers.iter().find(|pdu| pdu.command_id == CommandId::SUBMIT_SM_RESP).expect("an answer");
+    assert!(!ids.contains(&own.message_id()));
+}
+
+#[test]
+fn replacing_counts_against_the_rate() {
+    let mut net = Net::new(2);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "slow"), ACCEPTED_BIND);
+    net.send(esme, &replacing(b"one"), 2);
+    let id = net.received(esme)[0].message_id();
+    net.send(esme, &replacing(b"two"), 3);
+    let replace = ReplaceSm {
+        message_id: id.as_bytes(),
+        source: NUMBER,
+        schedule_delivery_time: b"",
+        validity_period: b"",
+        registered_delivery: RegisteredDelivery(1),
+        sm_default_msg_id: 0,
+        short_message: b"three",
+        tlvs: Tlvs::EMPTY,
+    };
+    net.send(esme, &Pdu::ReplaceSm(replace), 4);
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RTHROTTLED; 2]);
+    assert_eq!(net.waiting_text(&id), "one");
+    net.pass_millis(1_000);
+    net.send(esme, &Pdu::ReplaceSm(replace), 5);
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.waiting_text(&id), "three");
+    net.pass_millis(1_000);
+    net.send(esme, &Pdu::ReplaceSm(ReplaceSm { short_message: &[b'x'; 200], ..replace }), 6);
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RINVMSGLEN], "as in a submit_sm");
+}
+
+#[test]
+fn what_waits_of_a_submit_multi_is_cancelled_when_its_first_message_is_over() {
+    for is_at_rest in [false, true] {
+        let mut net = Net::new(1);
+        let esme = net.connect(0);
+        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        let mut octets = Vec::new();
+        for address in [Address { digits: b"12125559999", ..NUMBER }, NEVER_TAKEN] {
+            DestAddress::Sme(address).put(&mut octets).expect("an address");
+        }
+        let destinations = DestAddresses::new(2, &octets).expect("destinations");
+        net.send(esme, &Pdu::SubmitMulti(short_message(destinations, b"to two")), 2);
+        let id = net.received(esme)[0].submit_multi_id();
+        net.pass_millis(2_000);
+        if is_at_rest {
+            net.put_to_rest();
+        }
+        assert_eq!(net.received(esme).len(), 1, "the receipt of the first");
+        net.cancel(esme, 3, &id);
+        net.cancel(esme, 4, &id);
+        let answers: Vec<_> = net
+            .received(esme)
+            .iter()
+            .filter(|pdu| pdu.command_id == CommandId::CANCEL_SM_RESP)
+            .map(|pdu| pdu.command_status)
+            .collect();
+        assert_eq!(answers, [CommandStatus::ESME_ROK, CommandStatus::ESME_RCANCELFAIL], "{is_at_rest}");
+    }
+}
+
+#[test]
+fn a_stop_answers_what_is_on_its_way_to_the_disk() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.hold_disk(true);
+    net.submit(esme, 2, "12125559999");
+    net.drain();
+    net.pass_millis(1_500);
+    let unbind = net.received(esme);
+    assert_eq!(unbind.len(), 1, "it does not wait for ever: {unbind:?}");
+    assert!(!net.is_closed(esme), "an answer is still owed");
+    net.hold_disk(false);
+    net.turn();
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+    assert!(net.is_closed(esme));
+}
+
+#[test]
+fn outcomes_that_take_long_leave_half_the_window_to_the_others() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let outcome = ShortMessage { esm_class: EsmClass::FORWARD, ..short_message(NEVER_TAKEN, b"hello") };
+    for number in 0..600 {
+        net.send(esme, &Pdu::SubmitSm(outcome), 10 + number);
+    }
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RTHROTTLED; 100]);
+    net.submit(esme, 2, "9999000555");
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
 }
 
 #[test]

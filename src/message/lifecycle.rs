@@ -27,6 +27,14 @@ impl State {
         }
     }
 
+    /// Whether no carrier has the message, nor may have it: its sender can still change it or take it back.
+    pub const fn is_waiting(self) -> bool {
+        match self {
+            Self::Scheduled | Self::Queued => true,
+            Self::Attempting | Self::Forwarded | Self::Final(_) => false,
+        }
+    }
+
     /// Whether the message has come to its end.
     pub const fn is_final(self) -> bool {
         match self {

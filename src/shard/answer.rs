@@ -8,14 +8,19 @@ use crate::shard::mesh::{Answer, MeshMessage, ReplyTo};
 use crate::shard::{Lookup, Shard};
 use crate::time::{Now, smpp};
 
+/// What an operation that changes a message is told when it comes too late; `None` for one that only asks.
+pub(super) fn too_late(command_id: CommandId) -> Option<CommandStatus> {
+    match command_id {
+        CommandId::CANCEL_SM => Some(CommandStatus::ESME_RCANCELFAIL),
+        CommandId::REPLACE_SM => Some(CommandStatus::ESME_RREPLACEFAIL),
+        _ => None,
+    }
+}
+
 impl Shard {
     /// The state at rest cannot be asked now.
     pub fn lookup_failed(&mut self, lookup: &Lookup) {
-        let status = match lookup.reply_to.command_id {
-            CommandId::CANCEL_SM => CommandStatus::ESME_RCANCELFAIL,
-            CommandId::REPLACE_SM => CommandStatus::ESME_RREPLACEFAIL,
-            _ => CommandStatus::ESME_RQUERYFAIL,
-        };
+        let status = too_late(lookup.reply_to.command_id).unwrap_or(CommandStatus::ESME_RQUERYFAIL);
         self.answer(lookup.reply_to, Answer::Status(status));
     }
 
@@ -81,7 +86,7 @@ impl Shard {
                 Ok(())
             }
             // Parts of a gathering never come here.
-            Answer::Cancelled(_) | Answer::Replaced(_) => Ok(()),
+            Answer::Cancelled(_) | Answer::Newest(_) => Ok(()),
         };
         if written.is_err() {
             entry.session.respond_header(command_id, CommandStatus::ESME_RSYSERR, sequence_number);

@@ -197,12 +197,14 @@ pub enum Operation {
         /// What is to change.
         replacement: Replacement,
     },
-    /// submit_sm with replace_if_present_flag: replace the newest that waits between two addresses.
-    ReplaceMatching {
-        /// Which.
-        matching: Matching,
-        /// What is to change.
-        replacement: Replacement,
+    /// submit_sm with replace_if_present_flag: find the newest that waits between two addresses.
+    FindMatching(Matching),
+    /// The same, once it is found: put another message in its place.
+    Supersede {
+        /// The message.
+        id: MessageId,
+        /// The record of the other, under the same id.
+        content: Box<[u8]>,
     },
 }
 
@@ -217,7 +219,7 @@ pub struct Matching {
     pub destination: OwnedAddress,
 }
 
-/// What replace_sm puts in the place of the old.
+/// What replace_sm puts in the place of the old; the rest stays.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Replacement {
     /// When to deliver; `None` = as before.
@@ -228,8 +230,8 @@ pub struct Replacement {
     pub registered_delivery: u8,
     /// The text.
     pub user_data: Box<[u8]>,
-    /// data_coding, when it comes with a submit_sm; replace_sm keeps the old one.
-    pub data_coding: Option<u8>,
+    /// Whether it came as message_payload, which may be longer than one segment.
+    pub is_payload: bool,
 }
 
 /// What an operation came to.
@@ -261,6 +263,6 @@ pub enum Answer {
     Status(CommandStatus),
     /// One partition's part of a cancel_sm of many: how many were cancelled.
     Cancelled(u32),
-    /// One partition's part of replace_if_present: which message was replaced.
-    Replaced(Option<MessageId>),
+    /// One partition's part of replace_if_present: the newest message that could be replaced.
+    Newest(Option<MessageId>),
 }

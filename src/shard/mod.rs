@@ -387,7 +387,7 @@ impl Shard {
 
     /// The state at rest answers.
     pub fn handle_lookup(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage>) {
-        self.looked_up(lookup, found);
+        self.looked_up(now, lookup, found);
         self.turn(now);
     }
 

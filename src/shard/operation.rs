@@ -4,12 +4,13 @@ use std::rc::Rc;
 
 use crate::account::{Account, AccountIndex};
 use crate::journal::Record;
-use crate::message::{Content, Message, MessageId, State};
+use crate::message::{Content, Message, MessageId};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{
-    CancelSm, CommandId, CommandStatus, DataCoding, Framing, Header, Pdu, QuerySm, RegisteredDelivery,
-    ReplaceSm, Tag, next_frame,
+    CancelSm, CommandId, CommandStatus, Framing, Header, Pdu, QuerySm, RegisteredDelivery, ReplaceSm, Tag,
+    next_frame,
 };
+use crate::shard::answer::too_late;
 use crate::shard::mesh::{Answer, Matching, MeshMessage, Operation, Replacement, ReplyTo};
 use crate::shard::partition::Earned;
 use crate::shard::submission::{self, SubmitError};
@@ -23,7 +24,8 @@ pub(super) struct Gathering {
     reply_to: ReplyTo,
     missing: usize,
     cancelled: u32,
-    replaced: Option<MessageId>,
+    newest: Option<MessageId>,
+    status: CommandStatus,
     then: AfterGathering,
 }
 
@@ -32,8 +34,11 @@ pub(super) struct Gathering {
 pub(super) enum AfterGathering {
     /// cancel_sm: ESME_ROK if anything was cancelled.
     AnswerCancel,
-    /// replace_if_present: the submit_sm, as on the wire, unless something was replaced.
-    SubmitUnlessReplaced(Box<[u8]>),
+    /// replace_if_present: the newest message that waits is replaced by this submit_sm, as on the wire; when there
+    /// is none it is a new message.
+    ReplaceOrSubmit(Box<[u8]>),
+    /// The same, when that message's owner has answered.
+    Superseded(MessageId, Box<[u8]>),
 }
 
 impl Shard {
@@ -113,10 +118,14 @@ impl Shard {
         if pdu.sm_default_msg_id != 0 {
             return Err(SubmitError::Field(CommandStatus::ESME_RINVDFTMSGID));
         }
-        let user_data = pdu.tlvs.get(Tag::MESSAGE_PAYLOAD).unwrap_or(pdu.short_message).into();
+        let payload = pdu.tlvs.get(Tag::MESSAGE_PAYLOAD);
+        let user_data = payload.unwrap_or(pdu.short_message).into();
         let registered_delivery = pdu.registered_delivery.0;
-        let replacement =
-            Replacement { deliver_at, expires_at, registered_delivery, user_data, data_coding: None };
+        let is_payload = payload.is_some();
+        if !self.accounts.get(account).limits.throttle.admit(now.instant, 1) {
+            return Err(SubmitError::Throttled);
+        }
+        let replacement = Replacement { deliver_at, expires_at, registered_delivery, user_data, is_payload };
         Ok((id, Operation::Replace { id, source: self.source(account, pdu.source), replacement }))
     }
 
@@ -139,14 +148,35 @@ impl Shard {
         operation: &Operation,
         then: AfterGathering,
     ) {
-        let number = self.next_gathering;
-        self.next_gathering += 1;
-        let missing = self.partition_map.partitions();
-        self.gatherings.insert(number, Gathering { reply_to, missing, cancelled: 0, replaced: None, then });
-        let reply_to = ReplyTo { gathering: number, ..reply_to };
+        let reply_to = self.begin_gathering(reply_to, self.partition_map.partitions(), then);
         for shard in self.all_shards() {
             self.send(shard, MeshMessage::Ask { reply_to, account, operation: operation.clone() });
         }
+    }
+
+    /// Asks the owner of one message, for a gathering that goes on with its answer.
+    pub(super) fn ask_again(
+        &mut self,
+        reply_to: ReplyTo,
+        account: AccountIndex,
+        id: MessageId,
+        operation: Operation,
+        then: AfterGathering,
+    ) {
+        let Some(owner) = self.partition_map.shard_of(id.partition()) else {
+            unreachable!("its partition has just told of it");
+        };
+        let reply_to = self.begin_gathering(reply_to, 1, then);
+        self.send(owner, MeshMessage::Ask { reply_to, account, operation });
+    }
+
+    fn begin_gathering(&mut self, reply_to: ReplyTo, missing: usize, then: AfterGathering) -> ReplyTo {
+        let number = self.next_gathering;
+        self.next_gathering += 1;
+        let status = CommandStatus::ESME_ROK;
+        self.gatherings
+            .insert(number, Gathering { reply_to, missing, cancelled: 0, newest: None, status, then });
+        ReplyTo { gathering: number, ..reply_to }
     }
 
     /// One partition's part of a gathering.
@@ -154,11 +184,9 @@ impl Shard {
         let Some(gathering) = self.gatherings.get_mut(&part.gathering) else { return };
         match answer {
             Answer::Cancelled(count) => gathering.cancelled += count,
-            Answer::Replaced(id) => gathering.replaced = gathering.replaced.or(*id),
-            Answer::Status(_)
-            | Answer::State { .. }
-            | Answer::Submitted(_)
-            | Answer::SubmittedMulti { .. } => {}
+            Answer::Newest(id) => gathering.newest = gathering.newest.max(*id),
+            Answer::Status(status) => gathering.status = *status,
+            Answer::State { .. } | Answer::Submitted(_) | Answer::SubmittedMulti { .. } => {}
         }
         gathering.missing -= 1;
         if gathering.missing > 0 {
@@ -174,9 +202,17 @@ impl Shard {
                 };
                 self.write_answer(reply_to, &Answer::Status(status));
             }
-            AfterGathering::SubmitUnlessReplaced(octets) => match gathering.replaced {
-                Some(id) => self.write_answer(reply_to, &Answer::Submitted(id)),
+            AfterGathering::ReplaceOrSubmit(octets) => match gathering.newest {
+                Some(id) => self.supersede(now, reply_to, id, octets),
                 None => self.submit_after_all(now, reply_to, &octets),
+            },
+            AfterGathering::Superseded(id, octets) => match gathering.status {
+                CommandStatus::ESME_ROK => self.write_answer(reply_to, &Answer::Submitted(id)),
+                // A carrier has taken it since it was found.
+                CommandStatus::ESME_RREPLACEFAIL | CommandStatus::ESME_RINVMSGID => {
+                    self.submit_after_all(now, reply_to, &octets);
+                }
+                status => self.write_answer(reply_to, &Answer::Status(status)),
             },
         }
     }
@@ -216,8 +252,15 @@ impl Shard {
                 let answer = self.replace(now, account, id, &source.digits, &replacement);
                 self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
             }
-            Operation::ReplaceMatching { matching, replacement } => {
-                self.replace_matching(now, reply_to, account, &matching, &replacement);
+            Operation::FindMatching(matching) => {
+                for place in 0..self.partitions.len() {
+                    let newest = self.matching(place, account, &matching).into_iter().max();
+                    self.answer_from(place, reply_to, Answer::Newest(newest));
+                }
+            }
+            Operation::Supersede { id, content } => {
+                let answer = self.put_in_place(account, id, &content);
+                self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
             }
         }
     }
@@ -308,7 +351,7 @@ impl Shard {
     }
 
     /// The state at rest has answered. What is there is over: it can be asked after, not changed.
-    pub(super) fn looked_up(&mut self, lookup: Lookup, found: Vec<FinalMessage>) {
+    pub(super) fn looked_up(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage>) {
         let Lookup { reply_to, account, source_addr, id, count, mut known, .. } = lookup;
         for message in found {
             if known.iter().all(|known| known.id != message.id) {
@@ -316,16 +359,20 @@ impl Shard {
             }
         }
         known.sort_by_key(|message| message.id);
-        let too_late = match reply_to.command_id {
-            CommandId::CANCEL_SM => Some(CommandStatus::ESME_RCANCELFAIL),
-            CommandId::REPLACE_SM => Some(CommandStatus::ESME_RREPLACEFAIL),
-            _ => None,
-        };
-        if let Some(too_late) = too_late {
+        if let Some(too_late) = too_late(reply_to.command_id) {
             let owner = self.accounts.get(account);
-            let theirs = |message: &FinalMessage| is_over_for(message, owner, &source_addr);
-            let status = if known.iter().any(theirs) { too_late } else { CommandStatus::ESME_RINVMSGID };
-            self.answer(reply_to, Answer::Status(status));
+            let first = known.iter().find(|message| is_over_for(message, owner, &source_addr));
+            let status = match first.map(|first| (first.batch_offset, first.batch_count)) {
+                None => CommandStatus::ESME_RINVMSGID,
+                // Others of a submit_multi may still wait.
+                Some((0, count))
+                    if reply_to.command_id == CommandId::CANCEL_SM && self.cancel_batch(now, id, count) =>
+                {
+                    CommandStatus::ESME_ROK
+                }
+                Some(_) => too_late,
+            };
+            self.answer_when_durable(id, reply_to, Answer::Status(status));
             return;
         }
         if count == 1
@@ -349,35 +396,34 @@ impl Shard {
         source_addr: &[u8],
         destination_addr: &[u8],
     ) -> Result<(), CommandStatus> {
-        let place = self.place_of(id.partition()).ok_or(CommandStatus::ESME_RINVMSGID)?;
-        let partition = &self.partitions[place];
-        let Some(message) = partition.message(id) else {
-            let owner = self.accounts.get(account);
-            let known =
-                partition.final_message(id).is_some_and(|known| is_over_for(known, owner, source_addr));
-            return Err(if known { CommandStatus::ESME_RCANCELFAIL } else { CommandStatus::ESME_RINVMSGID });
+        const UNKNOWN: CommandStatus = CommandStatus::ESME_RINVMSGID;
+        let place = self.place_of(id.partition()).ok_or(UNKNOWN)?;
+        let (partition, owner) = (&self.partitions[place], self.accounts.get(account));
+        let (is_theirs, batch_offset, batch_count) = if let Some(message) = partition.message(id) {
+            let content = message.content();
+            let there = destination_addr.is_empty() || content.destination.digits == destination_addr;
+            (is_theirs(&content, owner, source_addr) && there, content.batch_offset, content.batch_count)
+        } else {
+            let known = partition.final_message(id).ok_or(UNKNOWN)?;
+            (is_over_for(known, owner, source_addr), known.batch_offset, known.batch_count)
         };
-        let content = message.content();
-        let same_destination = destination_addr.is_empty() || content.destination.digits == destination_addr;
-        if !is_theirs(&content, self.accounts.get(account), source_addr) || !same_destination {
-            return Err(CommandStatus::ESME_RINVMSGID);
+        if !is_theirs {
+            return Err(UNKNOWN);
         }
-        // The id of a submit_multi stands for all its messages.
-        let count = if content.batch_offset == 0 { content.batch_count } else { 1 };
-        let mut cancelled = false;
-        for offset in 0..count {
-            cancelled |= self.cancel_waiting(now, id.in_batch(offset));
-        }
-        if cancelled { Ok(()) } else { Err(CommandStatus::ESME_RCANCELFAIL) }
+        // The id of a submit_multi stands for all its messages, whatever has become of the first.
+        let count = if batch_offset == 0 { batch_count } else { 1 };
+        if self.cancel_batch(now, id, count) { Ok(()) } else { Err(CommandStatus::ESME_RCANCELFAIL) }
+    }
+
+    /// Cancels as many of `count` messages as no carrier has; whether there was one.
+    fn cancel_batch(&mut self, now: Now, id: MessageId, count: u8) -> bool {
+        (0..count).filter(|offset| self.cancel_waiting(now, id.in_batch(*offset))).count() > 0
     }
 
     /// Cancels one message, if no carrier has it.
     fn cancel_waiting(&mut self, now: Now, id: MessageId) -> bool {
-        let waits = self.place_of(id.partition()).and_then(|place| self.partitions[place].message(id));
-        let waits = waits.is_some_and(|message| match message.standing.state {
-            State::Scheduled | State::Queued => true,
-            State::Attempting | State::Forwarded | State::Final(_) => false,
-        });
+        let message = self.place_of(id.partition()).and_then(|place| self.partitions[place].message(id));
+        let waits = message.is_some_and(|message| message.standing.state.is_waiting());
         waits && self.finish(now, id, MessageState::DELETED, 0)
     }
 
@@ -415,62 +461,75 @@ impl Shard {
     ) -> Result<(), CommandStatus> {
         let accounts = Rc::clone(&self.accounts);
         let owner = accounts.get(account);
-        let place = self.place_of(id.partition()).ok_or(CommandStatus::ESME_RINVMSGID)?;
-        let Some(message) = self.partitions[place].message(id) else {
-            let known = self.partitions[place]
-                .final_message(id)
-                .is_some_and(|known| is_over_for(known, owner, source_addr));
-            return Err(if known { CommandStatus::ESME_RREPLACEFAIL } else { CommandStatus::ESME_RINVMSGID });
-        };
-        let old = message.content();
-        if !is_theirs(&old, owner, source_addr) {
-            return Err(CommandStatus::ESME_RINVMSGID);
-        }
-        let data_coding = replacement.data_coding.map_or(old.data_coding, DataCoding);
-        let segments =
-            submission::replacement_segments(old.esm_class, data_coding, &replacement.user_data, owner)?;
+        let old = self.replaceable(owner, id, source_addr)?;
+        let segments = submission::replacement_segments(&old, replacement, owner)?;
         let deliver_at = replacement.deliver_at.unwrap_or(old.deliver_at);
-        let expires_at = replacement.expires_at.unwrap_or(old.expires_at);
-        if expires_at <= deliver_at.max(now.wall) {
+        let begin = deliver_at.max(now.wall);
+        let expires_at = match replacement.expires_at {
+            Some(at) => at.min(begin + self.settings.validity.longest),
+            None => old.expires_at,
+        };
+        if expires_at <= begin {
             return Err(CommandStatus::ESME_RINVEXPIRY);
         }
         let content = Content {
             deliver_at: if deliver_at > now.wall { deliver_at } else { Timestamp::ZERO },
             expires_at,
-            segments: segments.max(old.segments),
+            segments,
             registered_delivery: RegisteredDelivery(replacement.registered_delivery),
-            data_coding,
             user_data: &replacement.user_data,
             ..old
         };
-        // A longer text costs what it is longer by; a shorter one gives nothing back.
-        let more = segments.saturating_sub(old.segments);
         let mut octets = Vec::new();
         content.put(&mut octets);
-        owner.take_credits(more.into()).map_err(|_| owner.settings.no_credit_status.0)?;
-        match self.partitions[place].record(&Record::Replaced(&octets), &accounts, None) {
-            Ok(()) => Ok(()),
-            Err(_) => {
-                owner.return_credits(more.into());
-                Err(CommandStatus::ESME_RREPLACEFAIL)
-            }
-        }
+        self.put_in_place(account, id, &octets)
     }
 
-    fn replace_matching(
+    /// A message as it stands, for whoever may replace it; whether a carrier has it is the life cycle's to say.
+    fn replaceable(
+        &self,
+        owner: &Account,
+        id: MessageId,
+        source_addr: &[u8],
+    ) -> Result<Content<'_>, CommandStatus> {
+        let place = self.place_of(id.partition()).ok_or(CommandStatus::ESME_RINVMSGID)?;
+        let partition = &self.partitions[place];
+        let Some(message) = partition.message(id) else {
+            let known =
+                partition.final_message(id).is_some_and(|known| is_over_for(known, owner, source_addr));
+            return Err(if known { CommandStatus::ESME_RREPLACEFAIL } else { CommandStatus::ESME_RINVMSGID });
+        };
+        let content = message.content();
+        if is_theirs(&content, owner, source_addr) { Ok(content) } else { Err(CommandStatus::ESME_RINVMSGID) }
+    }
+
+    /// Puts new content in the place of the old, if the life cycle lets it. A longer text costs what it is longer
+    /// by; a shorter one gives nothing back.
+    fn put_in_place(
         &mut self,
-        now: Now,
-        reply_to: ReplyTo,
         account: AccountIndex,
-        matching: &Matching,
-        replacement: &Replacement,
-    ) {
-        for place in 0..self.partitions.len() {
-            let newest = self.matching(place, account, matching).into_iter().max();
-            let replaced = newest
-                .filter(|id| self.replace(now, account, *id, &matching.source.digits, replacement).is_ok());
-            self.answer_from(place, reply_to, Answer::Replaced(replaced));
+        id: MessageId,
+        content: &[u8],
+    ) -> Result<(), CommandStatus> {
+        let accounts = Rc::clone(&self.accounts);
+        let owner = accounts.get(account);
+        let content = Content::read(content).map_err(|_| CommandStatus::ESME_RSYSERR)?;
+        let old = self.replaceable(owner, id, content.source.digits)?;
+        let more = u64::from(content.segments.saturating_sub(old.segments));
+        let Content { batch_offset, batch_count, .. } = old;
+        let content =
+            Content { batch_offset, batch_count, segments: content.segments.max(old.segments), ..content };
+        let mut octets = Vec::new();
+        content.put(&mut octets);
+        let place = self.place_of(id.partition()).ok_or(CommandStatus::ESME_RINVMSGID)?;
+        if !self.partitions[place].has_room() {
+            return Err(CommandStatus::ESME_RMSGQFUL);
         }
+        owner.take_credits(more).map_err(|_| owner.settings.no_credit_status.0)?;
+        self.partitions[place].record(&Record::Replaced(&octets), &accounts, None).map_err(|_| {
+            owner.return_credits(more);
+            CommandStatus::ESME_RREPLACEFAIL
+        })
     }
 
     /// Answers once everything recorded in the message's partition is durable.

@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Batch, Journal, Position, Record, SegmentNumber, Stored};
-use crate::message::{IdSource, Message, MessageId, Parcel, ParcelKey, PartitionNumber, State};
+use crate::message::{IdSource, Message, MessageId, Parcel, ParcelKey, PartitionNumber};
 use crate::shard::mesh::{Answer, ReplyTo};
 use crate::store::{BlockBuilder, BlockKey, FinalMessage, RestKey, StoreOp};
 use crate::time::Timestamp;
@@ -345,9 +345,8 @@ impl Partition {
                     if now >= message.content().expires_at {
                         return Some(Due::Expired(id));
                     }
-                    match message.standing.state {
-                        State::Scheduled | State::Queued => return Some(Due::Attempt(id)),
-                        State::Attempting | State::Forwarded | State::Final(_) => {}
+                    if message.standing.state.is_waiting() {
+                        return Some(Due::Attempt(id));
                     }
                 }
                 TimerKey::Parcel(key) => {

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::account::Account;
+use crate::message::Content;
 use crate::pdu::{
     Address, Alphabet, CommandStatus, DataCoding, DataSm, EsmClass, MessagingMode, Npi, Reference,
     ShortMessage, Tag, Tlvs, Ton, Udh, put_tlv, segment,
 };
+use crate::shard::mesh::Replacement;
 use crate::time::Timestamp;
 use crate::time::smpp::SmppTime;
 
@@ -152,13 +154,12 @@ pub(super) fn destination(address: Address<'_>) -> Result<Address<'_>, SubmitErr
 /// # Errors
 /// ESME_RINVMSGLEN.
 pub(super) fn replacement_segments(
-    esm_class: EsmClass,
-    data_coding: DataCoding,
-    user_data: &[u8],
+    old: &Content<'_>,
+    replacement: &Replacement,
     account: &Account,
 ) -> Result<u16, SubmitError> {
-    let alphabet = alphabet(data_coding, account)?;
-    segments(esm_class, alphabet, user_data, true, account)
+    let alphabet = alphabet(old.data_coding, account)?;
+    segments(old.esm_class, alphabet, &replacement.user_data, replacement.is_payload, account)
 }
 
 /// Reads a time field; `None` when it is empty.

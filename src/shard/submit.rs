@@ -2,15 +2,15 @@
 
 use std::rc::Rc;
 
-use crate::account::Account;
+use crate::account::{Account, AccountIndex};
 use crate::journal::Record;
 use crate::message::{Content, MessageId};
 use crate::pdu::{
-    Address, CommandId, CommandStatus, DestAddress, EsmClass, Header, MessagingMode, Pdu, ShortMessage,
-    SubmitMulti, UnsuccessSme,
+    Address, CommandId, CommandStatus, DestAddress, EsmClass, Framing, Header, MessagingMode, Pdu,
+    ShortMessage, SubmitMulti, UnsuccessSme, next_frame,
 };
 use crate::route::CarrierIndex;
-use crate::shard::mesh::{Answer, Matching, Operation, Replacement, ReplyTo};
+use crate::shard::mesh::{Answer, Matching, Operation, ReplyTo};
 use crate::shard::operation::AfterGathering;
 use crate::shard::partition::Earned;
 use crate::shard::submission::{self, Checked, SubmitError};
@@ -25,7 +25,7 @@ struct Destination<'a> {
 }
 
 impl Shard {
-    /// submit_sm or data_sm. `may_replace`: replace_if_present_flag has not been looked after yet.
+    /// submit_sm or data_sm. `may_replace`: whether replace_if_present_flag is still to be looked after.
     pub(super) fn submit(
         &mut self,
         now: Now,
@@ -61,7 +61,9 @@ impl Shard {
         let checked = submission::check(&submitted, account, self.settings.validity, now.wall)?;
         let destination = self.destination(submitted.destination)?;
         if submitted.replace_if_present_flag == 1 && may_replace {
-            self.replace_or_submit(entry, reply_to, &submitted, &checked, destination.address, pdu);
+            // Once for the submission, whatever becomes of it.
+            throttle(now, account, checked.segments.into())?;
+            self.find_to_replace(reply_to, index, &submitted, &checked, destination.address, pdu);
             return Ok(());
         }
         let is_transaction = submission::is_transaction(submitted.esm_class)
@@ -70,7 +72,11 @@ impl Shard {
         if is_transaction && !entry.session.has_room_for_outcome() {
             return Err(SubmitError::Throttled);
         }
-        self.admit_submission(now, account, u32::from(checked.segments))?;
+        self.take_room(account, checked.segments.into())?;
+        if submitted.replace_if_present_flag == 0 {
+            throttle(now, account, checked.segments.into())
+                .inspect_err(|_| account.return_credits(checked.segments.into()))?;
+        }
 
         let short = Self::needs_short_id(entry.session.version());
         let id = self.partitions[0].next_id(now.wall, 1, short);
@@ -139,7 +145,9 @@ impl Shard {
         if count == 0 {
             return Err(SubmitError::Field(CommandStatus::ESME_RINVDSTADR));
         }
-        self.admit_submission(now, account, u32::from(checked.segments) * u32::from(count))?;
+        let segments = u32::from(checked.segments) * u32::from(count);
+        self.take_room(account, segments)?;
+        throttle(now, account, segments).inspect_err(|_| account.return_credits(segments.into()))?;
 
         let short = Self::needs_short_id(entry.session.version());
         let id = self.partitions[0].next_id(now.wall, count, short);
@@ -161,8 +169,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Limits of the account and of ours, in that order; a refusal leaves no trace.
-    fn admit_submission(&mut self, now: Now, account: &Account, segments: u32) -> Result<(), SubmitError> {
+    /// Room in the partition and credits of the account.
+    fn take_room(&self, account: &Account, segments: u32) -> Result<(), SubmitError> {
         let partition = &self.partitions[0];
         if partition.has_failed() {
             return Err(SubmitError::Failed);
@@ -171,12 +179,7 @@ impl Shard {
             return Err(SubmitError::Full);
         }
         let no_credit = |_| SubmitError::NoCredit(account.settings.no_credit_status.0);
-        account.take_credits(segments.into()).map_err(no_credit)?;
-        if !account.limits.throttle.admit(now.instant, segments) {
-            account.return_credits(segments.into());
-            return Err(SubmitError::Throttled);
-        }
-        Ok(())
+        account.take_credits(segments.into()).map_err(no_credit)
     }
 
     /// Puts a message on record, and its first attempt with it unless it waits for a time.
@@ -189,31 +192,12 @@ impl Shard {
         checked: &Checked<'_>,
         destination: Destination<'_>,
         id: MessageId,
-        (batch_offset, batch_count): (u8, u8),
+        batch: (u8, u8),
         earned: Option<Earned>,
     ) {
         let mut octets = std::mem::take(&mut self.scratch);
         octets.clear();
-        let content = Content {
-            id,
-            batch_offset,
-            batch_count,
-            accepted_at: now.wall,
-            deliver_at: checked.deliver_at,
-            expires_at: checked.expires_at,
-            segments: checked.segments,
-            registered_delivery: submitted.registered_delivery,
-            esm_class: kept_esm_class(submitted.esm_class),
-            protocol_id: submitted.protocol_id,
-            priority_flag: submitted.priority_flag,
-            data_coding: submitted.data_coding,
-            system_id: account.settings.system_id.as_bytes(),
-            service_type: submitted.service_type,
-            source: checked.source,
-            destination: destination.address,
-            user_data: checked.user_data,
-            tlvs: &checked.tlvs,
-        };
+        let content = content_of(now, account, submitted, checked, destination.address, id, batch);
         content.put(&mut octets);
         let is_scheduled = content.is_scheduled();
         let accepted = self.record(id, &Record::Accepted(&octets), earned);
@@ -232,40 +216,107 @@ impl Shard {
         Ok(Destination { address, carrier })
     }
 
-    /// replace_if_present_flag: every partition is asked for a message to replace before a new one is made.
-    fn replace_or_submit(
+    /// replace_if_present_flag: every partition is asked for the newest message that waits, before it is decided
+    /// whether one is replaced or a new one is made.
+    fn find_to_replace(
         &mut self,
-        entry: &Entry,
         reply_to: ReplyTo,
+        account: AccountIndex,
         submitted: &ShortMessage<'_>,
         checked: &Checked<'_>,
         destination: Address<'_>,
         pdu: &Pdu<'_>,
     ) {
-        let Some(account) = entry.account else { return };
         let mut octets = Vec::new();
         // What was decoded can be encoded.
         _ = pdu.encode(CommandStatus::ESME_ROK, reply_to.sequence_number, &mut octets);
-        let operation = Operation::ReplaceMatching {
-            matching: Matching {
-                service_type: Some(submitted.service_type.into()),
-                source: checked.source.into(),
-                destination: destination.into(),
-            },
-            replacement: Replacement {
-                deliver_at: Some(checked.deliver_at),
-                expires_at: Some(checked.expires_at),
-                registered_delivery: submitted.registered_delivery.0,
-                user_data: checked.user_data.into(),
-                data_coding: Some(submitted.data_coding.0),
-            },
+        let operation = Operation::FindMatching(Matching {
+            service_type: Some(submitted.service_type.into()),
+            source: checked.source.into(),
+            destination: destination.into(),
+        });
+        self.gather(reply_to, account, &operation, AfterGathering::ReplaceOrSubmit(octets.into()));
+    }
+
+    /// The message to be replaced is found: another one, whole, is to stand in its place.
+    pub(super) fn supersede(&mut self, now: Now, reply_to: ReplyTo, id: MessageId, octets: Box<[u8]>) {
+        let Some(mut entry) = self.sessions.remove(&reply_to.session.connection) else { return };
+        match self.superseding(now, &entry, id, &octets) {
+            Ok((account, content)) => {
+                let operation = Operation::Supersede { id, content };
+                self.ask_again(reply_to, account, id, operation, AfterGathering::Superseded(id, octets));
+            }
+            Err(error) => {
+                let status = self.told(&entry, reply_to.command_id, error.into());
+                entry.session.respond_header(reply_to.command_id, status, reply_to.sequence_number);
+            }
+        }
+        self.put_back(entry);
+    }
+
+    fn superseding(
+        &self,
+        now: Now,
+        entry: &Entry,
+        id: MessageId,
+        octets: &[u8],
+    ) -> Result<(AccountIndex, Box<[u8]>), SubmitError> {
+        let Framing::Frame(frame) = next_frame(octets, octets.len()) else {
+            unreachable!("it was encoded by us");
         };
-        self.gather(reply_to, account, &operation, AfterGathering::SubmitUnlessReplaced(octets.into()));
+        let Ok(Pdu::SubmitSm(submitted)) = frame.decode() else {
+            return Err(SubmitError::Field(CommandStatus::ESME_RINVSUBREP));
+        };
+        let index = entry.account.ok_or(SubmitError::Field(CommandStatus::ESME_RINVBNDSTS))?;
+        let account = self.accounts.get(index);
+        let checked = submission::check(&submitted, account, self.settings.validity, now.wall)?;
+        let destination = submission::destination(submitted.destination)?;
+        let mut content = Vec::new();
+        content_of(now, account, &submitted, &checked, destination, id, (0, 1)).put(&mut content);
+        Ok((index, content.into()))
     }
 
     fn count_refusal(&mut self, error: SubmitError) {
         self.counters.refused += 1;
         self.counters.throttled += u64::from(error == SubmitError::Throttled);
+    }
+}
+
+/// Takes the segments off the account's rate.
+fn throttle(now: Now, account: &Account, segments: u32) -> Result<(), SubmitError> {
+    let admitted = account.limits.throttle.admit(now.instant, segments);
+    if admitted { Ok(()) } else { Err(SubmitError::Throttled) }
+}
+
+/// The message that a submission makes.
+fn content_of<'a, D>(
+    now: Now,
+    account: &'a Account,
+    submitted: &ShortMessage<'a, D>,
+    checked: &'a Checked<'a>,
+    destination: Address<'a>,
+    id: MessageId,
+    (batch_offset, batch_count): (u8, u8),
+) -> Content<'a> {
+    Content {
+        id,
+        batch_offset,
+        batch_count,
+        accepted_at: now.wall,
+        deliver_at: checked.deliver_at,
+        expires_at: checked.expires_at,
+        segments: checked.segments,
+        registered_delivery: submitted.registered_delivery,
+        esm_class: kept_esm_class(submitted.esm_class),
+        protocol_id: submitted.protocol_id,
+        priority_flag: submitted.priority_flag,
+        data_coding: submitted.data_coding,
+        system_id: account.settings.system_id.as_bytes(),
+        service_type: submitted.service_type,
+        source: checked.source,
+        destination,
+        user_data: checked.user_data,
+        tlvs: &checked.tlvs,
     }
 }
 

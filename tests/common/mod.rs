@@ -8,7 +8,7 @@ use std::time::Duration;
 use smppd::account::{AccountSettings, Accounts};
 use smppd::carrier::{Carrier, News, Report, Simulator, SimulatorSettings};
 use smppd::journal::{Position, SegmentNumber};
-use smppd::message::{Backoff, Content, PartitionNumber};
+use smppd::message::{Backoff, Content, MessageId, PartitionNumber};
 use smppd::pdu::{
     Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi,
     Pdu, QuerySm, RegisteredDelivery, ShortMessage, Tlvs, Ton, next_frame,
@@ -41,6 +41,13 @@ impl ReceivedPdu {
     pub fn message_id(&self) -> String {
         self.with(|pdu| {
             let Pdu::SubmitSmResp(body) = pdu else { panic!("not a submit_sm_resp: {pdu:?}") };
+            String::from_utf8(body.message_id.to_vec()).expect("digits")
+        })
+    }
+
+    pub fn submit_multi_id(&self) -> String {
+        self.with(|pdu| {
+            let Pdu::SubmitMultiResp(body) = pdu else { panic!("not a submit_multi_resp: {pdu:?}") };
             String::from_utf8(body.message_id.to_vec()).expect("digits")
         })
     }
@@ -127,6 +134,8 @@ fn settings(names: &[&str]) -> Vec<AccountSettings> {
         .map(|name| AccountSettings {
             any_source: true,
             bind_limit: 2,
+            rate: u32::from(*name == "slow"),
+            burst: u32::from(*name == "slow"),
             numbers: vec!["12125550100".into()],
             ..AccountSettings::new(name, "secret")
         })
@@ -158,7 +167,7 @@ impl Net {
 
     fn start(&mut self) {
         let count = self.disks.len();
-        let accounts = Accounts::default().reload(settings(&["demo", "other"]));
+        let accounts = Accounts::default().reload(settings(&["demo", "other", "slow"]));
         self.accounts = accounts.clone();
         let map = PartitionMap::new((0..count).map(|n| (PartitionNumber(n as u8), ShardNumber(n as u8))));
         self.witnessed = (0..count).map(|_| Rc::default()).collect();
@@ -218,11 +227,18 @@ impl Net {
 
     /// The account `late` is added, of which one shard hears before the next.
     pub fn hear_of_late(&mut self, shards: impl IntoIterator<Item = usize>) {
-        let accounts = Rc::new(self.accounts.reload(settings(&["demo", "other", "late"])));
+        let accounts = Rc::new(self.accounts.reload(settings(&["demo", "other", "slow", "late"])));
         for shard in shards {
             let routes = Routes::new([(String::new(), CarrierIndex(0))]);
             self.shards[shard].reload(self.now, Rc::clone(&accounts), routes);
         }
+        self.turn();
+    }
+
+    /// The shards stop as a server does.
+    pub fn drain(&mut self) {
+        let now = self.now;
+        self.shards.iter_mut().for_each(|shard| shard.drain(now));
         self.turn();
     }
 
@@ -250,6 +266,14 @@ impl Net {
         let used = self.shards[esme.0].handle_octets(self.now, esme.1, &octets);
         assert_eq!(used, octets.len(), "not taken");
         self.turn();
+    }
+
+    /// The text of a message that waits for its carrier.
+    pub fn waiting_text(&self, message_id: &str) -> String {
+        let id = MessageId::parse(message_id.as_bytes()).expect("an id");
+        let partitions = self.shards.iter().flat_map(Shard::partitions);
+        let message = partitions.filter_map(|partition| partition.message(id)).next().expect("it waits");
+        String::from_utf8_lossy(message.content().user_data).into_owned()
     }
 
     /// Final messages leave memory.

@@ -4,7 +4,7 @@ use super::{HeldParcel, Partition, TimerKey};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::Record;
 use crate::message::{
-    Content, Event, Message, MessageId, Parcel, ParcelKey, Refused, State, next, receipt_for, wants_receipt,
+    Content, Event, Message, MessageId, Parcel, ParcelKey, Refused, next, receipt_for, wants_receipt,
 };
 use crate::pdu::receipt::MessageState;
 use crate::store::{FinalMessage, RestKey};
@@ -99,7 +99,7 @@ impl Partition {
         }
         self.ids.observe(id);
         self.timers.arm(alarm(&message), TimerKey::Message(id));
-        if is_waiting(message.standing.state)
+        if message.standing.state.is_waiting()
             && let Some(key) = waiting_key(&message, accounts)
         {
             self.waiting.entry(key).or_default().insert(id);
@@ -119,12 +119,12 @@ impl Partition {
         let message = self.messages.get_mut(&id).ok_or(ApplyError::Unknown)?;
         let state = next(message.standing.state, event).map_err(ApplyError::Refused)?;
         let was_waiting =
-            is_waiting(message.standing.state).then(|| waiting_key(message, accounts)).flatten();
+            message.standing.state.is_waiting().then(|| waiting_key(message, accounts)).flatten();
         self.timers.disarm(alarm(message), TimerKey::Message(id));
         message.standing.state = state;
         change(message);
         self.timers.arm(alarm(message), TimerKey::Message(id));
-        let waits = is_waiting(state).then(|| waiting_key(message, accounts)).flatten();
+        let waits = state.is_waiting().then(|| waiting_key(message, accounts)).flatten();
         if let Some(key) = was_waiting {
             self.waits_no_more(&key, id);
         }
@@ -181,14 +181,14 @@ impl Partition {
         let message = self.messages.get(&id).ok_or(ApplyError::Unknown)?;
         let event = match state {
             MessageState::EXPIRED => Event::Expired,
-            MessageState::DELETED if is_waiting(message.standing.state) => Event::Cancelled,
+            MessageState::DELETED if message.standing.state.is_waiting() => Event::Cancelled,
             _ => Event::Reported(state),
         };
         next(message.standing.state, event).map_err(ApplyError::Refused)?;
         let Some(message) = self.messages.remove(&id) else { return Err(ApplyError::Unknown) };
         self.octets -= BESIDE_OCTETS + message.content_octets().len();
         self.timers.disarm(alarm(&message), TimerKey::Message(id));
-        if is_waiting(message.standing.state)
+        if message.standing.state.is_waiting()
             && let Some(key) = waiting_key(&message, accounts)
         {
             self.waits_no_more(&key, id);
@@ -267,13 +267,6 @@ pub(super) fn rest_key(record: &Record<'_>) -> Option<RestKey> {
 /// When a message is to be looked at: at its deadline, or when its validity ends.
 pub(super) fn alarm(message: &Message) -> Timestamp {
     message.standing.deadline.min(message.content().expires_at)
-}
-
-pub(super) fn is_waiting(state: State) -> bool {
-    match state {
-        State::Scheduled | State::Queued => true,
-        State::Attempting | State::Forwarded | State::Final(_) => false,
-    }
 }
 
 pub(super) fn waiting_key(message: &Message, accounts: &Accounts) -> Option<(AccountIndex, Box<[u8]>)> {

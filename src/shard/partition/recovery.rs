@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use super::{FastMap, Partition, PartitionSettings, rest_key};
 use crate::account::Accounts;
 use crate::journal::{Journal, Position, Record, SegmentNumber};
-use crate::message::{Content, IdSource, Message, MessageId, ParcelKey, PartitionNumber, State};
+use crate::message::{Content, IdSource, Message, MessageId, ParcelKey, PartitionNumber};
 use crate::shard::partition::ApplyError;
 use crate::store::{Checkpoint, RestKey};
 use crate::time::timers::Timers;
@@ -132,10 +132,7 @@ impl Partition {
 
     /// Every message that a carrier had or may have had, and every parcel: what goes on after a restart.
     pub fn resume(&self) -> (Vec<MessageId>, Vec<ParcelKey>) {
-        let with_carrier = |message: &Message| match message.standing.state {
-            State::Attempting | State::Forwarded => true,
-            State::Scheduled | State::Queued | State::Final(_) => false,
-        };
+        let with_carrier = |message: &Message| !message.standing.state.is_waiting();
         let mut messages: Vec<MessageId> =
             self.messages.iter().filter(|(_, message)| with_carrier(message)).map(|(id, _)| *id).collect();
         messages.sort_unstable();
