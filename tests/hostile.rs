@@ -10,8 +10,8 @@ use smppd::journal::{Position, Record, SegmentNumber};
 use smppd::message::{Content, MessageId, OwnedAddress, ParcelKey, PartitionNumber};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass, Npi, Pdu,
-    RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs, Ton,
+    Address, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass, InterfaceVersion,
+    Npi, Pdu, RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs, Ton,
 };
 use smppd::shard::{Partition, PartitionSettings};
 use smppd::store::{Checkpoint, RestKey, StoreDone, StoreOp};
@@ -257,6 +257,70 @@ fn outcomes_that_take_long_leave_half_the_window_to_the_others() {
     assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RTHROTTLED; 100]);
     net.submit(esme, 2, "9999000555");
     assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+}
+
+#[test]
+fn an_account_is_told_what_its_operator_wants_whoever_finds_the_fault() {
+    let mut net = Net::new(1);
+    let to = |digits: &'static [u8]| short_message(Address { digits, ..NUMBER }, b"hello");
+    let wrong = [
+        Pdu::SubmitSm(to(b"abc")),
+        Pdu::SubmitSm(to(b"12345678901234567890")),
+        Pdu::SubmitSm(ShortMessage { data_coding: DataCoding(5), ..to(b"12125559999") }),
+    ];
+    // The last one's destination is longer than its field, which the session finds by itself.
+    let mut too_long = Vec::new();
+    wrong[1].encode(CommandStatus::ESME_ROK, 5, &mut too_long).expect("it fits");
+    let end = too_long.windows(20).position(|octets| octets == b"12345678901234567890").expect("there") + 20;
+    too_long.insert(end, b'1');
+    let length = too_long.len() as u32;
+    too_long[..4].copy_from_slice(&length.to_be_bytes());
+    for (system_id, address, coding) in [("worded", 0x0E, 0x104), ("demo", 0x0B, 0x45)] {
+        let esme = net.connect(0);
+        assert_eq!(net.bind_version(esme, system_id, InterfaceVersion::V3_4), ACCEPTED_BIND);
+        for (number, pdu) in (2..).zip(&wrong) {
+            net.send(esme, pdu, number);
+        }
+        net.send_octets(esme, &too_long);
+        let told: Vec<u32> = statuses(&mut net, esme).iter().map(|status| status.0).collect();
+        assert_eq!(told, [address, address, coding, address], "{system_id}");
+    }
+}
+
+#[test]
+fn a_session_of_the_oldest_version_gets_what_it_understands() {
+    let mut net = Net::new(2);
+    let (old, other) = (net.connect(1), net.connect(0));
+    assert_eq!(net.bind_version(old, "demo", InterfaceVersion::V3_3), ACCEPTED_BIND);
+    assert_eq!(net.bind_version(other, "other", InterfaceVersion::V3_3), ACCEPTED_BIND);
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        net.submit(old, 10 + number, if number < 10 { "12125559999" } else { "9999000555" });
+        ids.push(net.received(old)[0].message_id());
+    }
+    assert!(ids.iter().all(|id| id.len() == 8), "{ids:?}");
+    net.crash_and_restart();
+    let old = net.connect(0);
+    assert_eq!(net.bind_version(old, "demo", InterfaceVersion::V3_3), ACCEPTED_BIND);
+    net.submit(old, 2, "9999000555");
+    net.pass_millis(2_000);
+    let (answers, receipts): (Vec<_>, Vec<_>) =
+        net.received(old).into_iter().partition(|pdu| pdu.command_id == CommandId::SUBMIT_SM_RESP);
+    assert!(!ids.contains(&answers[0].message_id()), "no id comes again after a restart");
+    assert!(receipts.iter().all(|receipt| !receipt.has_tlvs()));
+    let mut told: Vec<String> = receipts.iter().map(|receipt| receipt.receipt_id()).collect();
+    told.sort();
+    let mut expected = ids[..10].to_vec();
+    expected.sort();
+    assert_eq!(told, expected);
+    for id in &ids {
+        net.query(old, 3, id);
+    }
+    assert_eq!(statuses(&mut net, old), [CommandStatus::ESME_ROK; 20]);
+    let other = net.connect(1);
+    assert_eq!(net.bind_version(other, "other", InterfaceVersion::V3_3), ACCEPTED_BIND);
+    net.query(other, 3, &ids[0]);
+    assert_eq!(statuses(&mut net, other), [CommandStatus::ESME_RINVMSGID]);
 }
 
 #[test]

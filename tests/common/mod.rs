@@ -1,11 +1,11 @@
 //! Shards joined by memory instead of sockets, threads and disks.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use smppd::account::{AccountSettings, Accounts};
+use smppd::account::{AccountSettings, Accounts, StatusName};
 use smppd::carrier::{Carrier, News, Report, Simulator, SimulatorSettings};
 use smppd::journal::{Position, SegmentNumber};
 use smppd::message::{Backoff, Content, MessageId, PartitionNumber};
@@ -57,6 +57,10 @@ impl ReceivedPdu {
             let Pdu::DeliverSm(body) = pdu else { panic!("not a deliver_sm: {pdu:?}") };
             String::from_utf8(body.short_message.to_vec()).expect("ASCII")
         })
+    }
+
+    pub fn has_tlvs(&self) -> bool {
+        self.with(|pdu| matches!(pdu, Pdu::DeliverSm(body) if body.tlvs.iter().next().is_some()))
     }
 
     pub fn receipt_id(&self) -> String {
@@ -128,12 +132,19 @@ pub struct Net {
     pub confirms: bool,
 }
 
+/// What the product page says, and a status that v3.4 does not know.
+fn own_words() -> BTreeMap<StatusName, StatusName> {
+    let word = |ours: CommandStatus, own: u32| (StatusName(ours), StatusName(CommandStatus(own)));
+    [word(CommandStatus::ESME_RINVDSTADR, 0x0E), word(CommandStatus::ESME_RINVDCS, 0x104)].into()
+}
+
 fn settings(names: &[&str]) -> Vec<AccountSettings> {
     names
         .iter()
         .map(|name| AccountSettings {
             any_source: true,
             bind_limit: 2,
+            status_map: if *name == "worded" { own_words() } else { BTreeMap::new() },
             rate: u32::from(*name == "slow"),
             burst: u32::from(*name == "slow"),
             numbers: vec!["12125550100".into()],
@@ -167,7 +178,7 @@ impl Net {
 
     fn start(&mut self) {
         let count = self.disks.len();
-        let accounts = Accounts::default().reload(settings(&["demo", "other", "slow"]));
+        let accounts = Accounts::default().reload(settings(&["demo", "other", "slow", "worded"]));
         self.accounts = accounts.clone();
         let map = PartitionMap::new((0..count).map(|n| (PartitionNumber(n as u8), ShardNumber(n as u8))));
         self.witnessed = (0..count).map(|_| Rc::default()).collect();
@@ -227,7 +238,7 @@ impl Net {
 
     /// The account `late` is added, of which one shard hears before the next.
     pub fn hear_of_late(&mut self, shards: impl IntoIterator<Item = usize>) {
-        let accounts = Rc::new(self.accounts.reload(settings(&["demo", "other", "slow", "late"])));
+        let accounts = Rc::new(self.accounts.reload(settings(&["demo", "other", "slow", "worded", "late"])));
         for shard in shards {
             let routes = Routes::new([(String::new(), CarrierIndex(0))]);
             self.shards[shard].reload(self.now, Rc::clone(&accounts), routes);
@@ -304,22 +315,32 @@ impl Net {
     }
 
     pub fn bind_as(&mut self, esme: Esme, system_id: &str, command_id: CommandId) -> CommandStatus {
-        self.send_bind(esme, system_id, command_id);
+        self.send_bind(esme, system_id, command_id, InterfaceVersion::V5_0);
+        self.bind_status(esme)
+    }
+
+    /// Binds as a transceiver of another version.
+    pub fn bind_version(&mut self, esme: Esme, system_id: &str, version: InterfaceVersion) -> CommandStatus {
+        self.send_bind(esme, system_id, CommandId::BIND_TRANSCEIVER, version);
+        self.bind_status(esme)
+    }
+
+    fn bind_status(&mut self, esme: Esme) -> CommandStatus {
         // What follows the response at once stays to be looked at.
         self.inboxes.get_mut(&esme).expect("an answer to the bind").remove(0).command_status
     }
 
     /// Asks for a bind that may have to wait for its answer.
     pub fn begin_bind(&mut self, esme: Esme, system_id: &str) {
-        self.send_bind(esme, system_id, CommandId::BIND_TRANSCEIVER);
+        self.send_bind(esme, system_id, CommandId::BIND_TRANSCEIVER, InterfaceVersion::V5_0);
     }
 
-    fn send_bind(&mut self, esme: Esme, system_id: &str, command_id: CommandId) {
+    fn send_bind(&mut self, esme: Esme, system_id: &str, command_id: CommandId, version: InterfaceVersion) {
         let bind = Bind {
             system_id: system_id.as_bytes(),
             password: b"secret",
             system_type: b"",
-            interface_version: InterfaceVersion::V5_0,
+            interface_version: version,
             address_range: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
             tlvs: Tlvs::EMPTY,
         };
