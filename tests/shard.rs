@@ -75,47 +75,64 @@ fn a_shard_that_hears_of_an_account_last_loses_nothing_of_it() {
     }
 }
 
+/// Fifty messages and two crashes, the first when `crash_after` ms have passed and the states at rest have carried
+/// out `orders`. Whether all orders were.
+fn survives(crash_after: u64, orders: usize) -> bool {
+    let mut net = Net::new(2);
+    net.stop_stores_after(orders);
+    let transmitter = net.connect(0);
+    assert_eq!(net.bind_as(transmitter, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
+    let mut ids = Vec::new();
+    for sequence_number in 0..50 {
+        net.submit(transmitter, 10 + sequence_number, "12125559999");
+        if sequence_number % 10 == 9 {
+            net.pass_millis(20);
+        }
+        ids.extend(net.received(transmitter).iter().map(|pdu| pdu.message_id()));
+    }
+    net.pass_millis(crash_after);
+    let stores_stopped = net.are_stores_stopped();
+    net.crash_and_restart();
+    net.pass_millis(crash_after / 2);
+    net.crash_and_restart();
+    let receiver = net.connect(1);
+    assert_eq!(net.bind_as(receiver, "demo", CommandId::BIND_RECEIVER), ACCEPTED_BIND);
+    let mut seen = Vec::new();
+    for _ in 0..100 {
+        net.pass_millis(10);
+        seen.extend(net.received(receiver).iter().map(|pdu| pdu.receipt_id()));
+    }
+    seen.sort();
+    ids.sort();
+    assert_eq!(seen, ids, "crash after {crash_after} ms and {orders} orders");
+    let asker = net.connect(1);
+    assert_eq!(net.bind_as(asker, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
+    for id in &ids {
+        net.query(asker, 3, id);
+    }
+    net.turn();
+    let answers = net.received(asker);
+    assert_eq!(answers.len(), ids.len());
+    assert!(
+        answers.iter().all(|answer| answer.command_status == CommandStatus::ESME_ROK),
+        "crash after {crash_after} ms and {orders} orders"
+    );
+    !stores_stopped
+}
+
 #[test]
 fn what_nobody_confirmed_is_there_after_a_restart() {
     // Crashes at every stage of the messages' lives, with checkpoints in between.
     for crash_after in (0..620).step_by(20) {
-        let mut net = Net::new(2);
-        let transmitter = net.connect(0);
-        assert_eq!(net.bind_as(transmitter, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
-        let mut ids = Vec::new();
-        for sequence_number in 0..50 {
-            net.submit(transmitter, 10 + sequence_number, "12125559999");
-            if sequence_number % 10 == 9 {
-                net.pass_millis(20);
-            }
-            ids.extend(net.received(transmitter).iter().map(|pdu| pdu.message_id()));
-        }
-        net.pass_millis(crash_after);
-        net.crash_and_restart();
-        net.pass_millis(crash_after / 2);
-        net.crash_and_restart();
-        let receiver = net.connect(1);
-        assert_eq!(net.bind_as(receiver, "demo", CommandId::BIND_RECEIVER), ACCEPTED_BIND);
-        let mut seen = Vec::new();
-        for _ in 0..100 {
-            net.pass_millis(10);
-            seen.extend(net.received(receiver).iter().map(|pdu| pdu.receipt_id()));
-        }
-        seen.sort();
-        ids.sort();
-        assert_eq!(seen, ids, "crash after {crash_after} ms");
-        let asker = net.connect(1);
-        assert_eq!(net.bind_as(asker, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
-        for id in &ids {
-            net.query(asker, 3, id);
-        }
-        net.turn();
-        let answers = net.received(asker);
-        assert_eq!(answers.len(), ids.len());
-        assert!(
-            answers.iter().all(|answer| answer.command_status == CommandStatus::ESME_ROK),
-            "{crash_after} ms"
-        );
+        assert!(survives(crash_after, usize::MAX));
+    }
+}
+
+#[test]
+fn a_crash_between_any_two_orders_of_a_checkpoint_loses_nothing() {
+    for crash_after in [40, 300] {
+        let stages = (0..).take_while(|orders| !survives(crash_after, *orders)).count();
+        assert!(stages > 20, "{stages} orders are no whole checkpoint");
     }
 }
 

@@ -124,6 +124,8 @@ pub struct Net {
     now: Now,
     next_connection: u64,
     is_disk_held: bool,
+    /// Orders that each state at rest still carries out before a crash.
+    store_orders: Vec<usize>,
     closed: Vec<Esme>,
     accounts: Accounts,
     /// Of each shard's carrier.
@@ -167,6 +169,7 @@ impl Net {
             now,
             next_connection: 1,
             is_disk_held: false,
+            store_orders: vec![usize::MAX; shards],
             closed: Vec::new(),
             accounts: Accounts::default(),
             witnessed: Vec::new(),
@@ -230,9 +233,20 @@ impl Net {
         self.turn();
     }
 
+    /// The states at rest carry out so many orders more, and then no other until the next crash.
+    pub fn stop_stores_after(&mut self, orders: usize) {
+        self.store_orders.fill(orders);
+    }
+
+    /// Orders that the states at rest were not let carry out.
+    pub fn are_stores_stopped(&self) -> bool {
+        self.store_orders.contains(&0)
+    }
+
     /// Everything in memory is gone; what the disk has is all there is.
     pub fn crash_and_restart(&mut self) {
         self.inboxes.clear();
+        self.store_orders.fill(usize::MAX);
         self.start();
     }
 
@@ -478,8 +492,11 @@ impl Net {
             let commit = Commit { position, batch, segment, segments_in_use: in_use, micros: 100 };
             self.shards[number].committed(now, 0, commit);
         }
-        while let Some(op) = self.shards[number].take_store_op(0) {
+        while self.store_orders[number] > 0
+            && let Some(op) = self.shards[number].take_store_op(0)
+        {
             moved = true;
+            self.store_orders[number] -= 1;
             let disk = &mut self.disks[number];
             let done = match op {
                 StoreOp::PutBlock(key, octets) => {
