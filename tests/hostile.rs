@@ -13,6 +13,7 @@ use smppd::pdu::{
     Address, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass, InterfaceVersion,
     Npi, Pdu, RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs, Ton,
 };
+use smppd::route::CarrierIndex;
 use smppd::shard::{Partition, PartitionSettings};
 use smppd::store::{Checkpoint, RestKey, StoreDone, StoreOp};
 use smppd::time::Timestamp;
@@ -321,6 +322,24 @@ fn a_session_of_the_oldest_version_gets_what_it_understands() {
     assert_eq!(net.bind_version(other, "other", InterfaceVersion::V3_3), ACCEPTED_BIND);
     net.query(other, 3, &ids[0]);
     assert_eq!(statuses(&mut net, other), [CommandStatus::ESME_RINVMSGID]);
+}
+
+#[test]
+fn a_message_goes_on_with_the_carrier_that_may_have_it() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.submit(esme, 2, "12125559999");
+    net.pass_millis(50);
+    net.route = CarrierIndex(1);
+    net.crash_and_restart();
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.pass_millis(2_000);
+    assert_eq!(net.received(esme).len(), 1, "the receipt");
+    assert_eq!(net.witnessed[1].borrow().offers, 0, "the other one would have sent it again");
+    net.submit(esme, 2, "12125559999");
+    assert_eq!(net.witnessed[1].borrow().offers, 1, "a new one goes the new way");
 }
 
 #[test]

@@ -222,7 +222,7 @@ impl Standing {
             State::Forwarded => 3,
             State::Final(_) => unreachable!("a message that is over is not kept whole"),
         });
-        out.extend_from_slice(&self.attempts.to_le_bytes());
+        out.push(self.carrier);
         out.extend_from_slice(&self.deferrals.to_le_bytes());
         out.extend_from_slice(&self.error.to_le_bytes());
         put_time(self.deadline, out);
@@ -238,7 +238,7 @@ impl Standing {
                 3 => State::Forwarded,
                 _ => return Err(RecordError),
             },
-            attempts: read_u16(rest)?,
+            carrier: read_u8(rest)?,
             deferrals: read_u16(rest)?,
             error: read_u16(rest)?,
             deadline: read_time(rest)?,
@@ -288,7 +288,7 @@ mod tests {
         let state = MessageState::DELIVERED;
         let standing = Standing {
             state: State::Forwarded,
-            attempts: 2,
+            carrier: 2,
             deferrals: 1,
             error: 300,
             deadline: at,

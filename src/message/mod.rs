@@ -28,8 +28,8 @@ pub struct Message {
 pub struct Standing {
     /// Its state; never final.
     pub state: State,
-    /// Attempts begun, over its whole life.
-    pub attempts: u16,
+    /// The carrier of the attempt that is open, or was the last, by its place in the configuration.
+    pub carrier: u8,
     /// Attempts refused in a row; what the pause before the next one grows by.
     pub deferrals: u16,
     /// The last error a carrier named; 0 = none.
@@ -49,7 +49,7 @@ impl Message {
         let view = Content::read(&content)?;
         let state = if view.is_scheduled() { State::Scheduled } else { State::Queued };
         let deadline = view.due_at();
-        let standing = Standing { state, attempts: 0, deferrals: 0, error: 0, deadline, notifications: 0 };
+        let standing = Standing { state, carrier: 0, deferrals: 0, error: 0, deadline, notifications: 0 };
         Ok(Self { content, standing })
     }
 

@@ -14,15 +14,14 @@ use crate::shard::{Event, Shard};
 use crate::time::Now;
 
 impl Shard {
-    /// Gives a message, whose attempt is durable, to its carrier.
+    /// Gives a message, whose attempt is durable, to the carrier of that attempt, whatever the routes are by now:
+    /// after a restart another one would send it a second time.
     pub(super) fn hand_over(&mut self, now: Now, id: MessageId, resumed: bool) {
         let Some(place) = self.place_of(id.partition()) else { return };
         let Some(message) = self.partitions[place].message(id) else { return };
-        let content = message.content();
-        let carrier = self.routes.find(content.destination.digits);
-        match carrier.and_then(|CarrierIndex(carrier)| self.carriers.get_mut(usize::from(carrier))) {
-            Some(carrier) => carrier.offer(now.wall, &content, resumed),
-            // The route went while the message waited; it may come back with the next reload.
+        match self.carriers.get_mut(usize::from(message.standing.carrier)) {
+            Some(carrier) => carrier.offer(now.wall, &message.content(), resumed),
+            // The configuration has fewer than before the restart. What it had taken stays with it.
             None => self.defer(now, id, 0),
         }
     }
@@ -138,11 +137,14 @@ impl Shard {
                     self.partitions[place].rearm(id, now.wall + self.settings.retry.delay_min);
                     return;
                 }
-                let carrier = self.partitions[place]
-                    .message(id)
-                    .and_then(|message| self.routes.find(message.content().destination.digits));
-                let record = Record::Attempt { id, carrier: carrier.map_or(0, |carrier| carrier.0) };
-                self.record(id, &record, Some(Earned::HandOver(id)));
+                let Some(message) = self.partitions[place].message(id) else { return };
+                match self.routes.find(message.content().destination.digits) {
+                    Some(CarrierIndex(carrier)) => {
+                        self.record(id, &Record::Attempt { id, carrier }, Some(Earned::HandOver(id)));
+                    }
+                    // The route went while the message waited; it may come back with the next reload.
+                    None => self.partitions[place].rearm(id, now.wall + self.settings.retry.delay_min),
+                }
             }
             Due::Expired(id) => {
                 let error = self.partitions[place].message(id).map_or(0, |message| message.standing.error);

@@ -22,6 +22,9 @@ use smppd::shard::{
 use smppd::store::{Block, Checkpoint, FinalMessage, StoreDone, StoreOp};
 use smppd::time::{Instant, Now, Timestamp};
 
+/// Carriers of each shard.
+const CARRIERS: usize = 2;
+
 pub const ACCEPTED_BIND: CommandStatus = CommandStatus::ESME_ROK;
 
 /// A PDU as an ESME got it.
@@ -78,6 +81,8 @@ struct Witness {
 /// What a [`Witness`] has seen.
 #[derive(Default)]
 pub struct Witnessed {
+    /// Messages offered.
+    pub offers: usize,
     /// To be said, before what the carrier itself has to say.
     pub news: VecDeque<News>,
     /// Reports made.
@@ -88,6 +93,7 @@ pub struct Witnessed {
 
 impl Carrier for Witness {
     fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) {
+        self.seen.borrow_mut().offers += 1;
         self.carrier.offer(now, message, resumed);
     }
 
@@ -128,7 +134,9 @@ pub struct Net {
     store_orders: Vec<usize>,
     closed: Vec<Esme>,
     accounts: Accounts,
-    /// Of each shard's carrier.
+    /// The carrier of all messages, from the next start on.
+    pub route: CarrierIndex,
+    /// Of each shard's first carrier, then of each shard's second.
     pub witnessed: Vec<Rc<RefCell<Witnessed>>>,
     /// Whether the ESMEs confirm what they get by themselves.
     pub confirms: bool,
@@ -172,6 +180,7 @@ impl Net {
             store_orders: vec![usize::MAX; shards],
             closed: Vec::new(),
             accounts: Accounts::default(),
+            route: CarrierIndex(0),
             witnessed: Vec::new(),
             confirms: true,
         };
@@ -184,7 +193,7 @@ impl Net {
         let accounts = Accounts::default().reload(settings(&["demo", "other", "slow", "worded"]));
         self.accounts = accounts.clone();
         let map = PartitionMap::new((0..count).map(|n| (PartitionNumber(n as u8), ShardNumber(n as u8))));
-        self.witnessed = (0..count).map(|_| Rc::default()).collect();
+        self.witnessed = (0..CARRIERS * count).map(|_| Rc::default()).collect();
         self.shards = (0..count)
             .map(|number| {
                 let disk = &self.disks[number];
@@ -219,13 +228,15 @@ impl Net {
                     },
                     is_durable: true,
                 };
-                let carrier: Box<dyn Carrier> = Box::new(Witness {
-                    carrier: Simulator::new(SimulatorSettings::default()),
-                    seen: Rc::clone(&self.witnessed[number]),
+                let carriers = (0..CARRIERS).map(|carrier| -> Box<dyn Carrier> {
+                    Box::new(Witness {
+                        carrier: Simulator::new(SimulatorSettings::default()),
+                        seen: Rc::clone(&self.witnessed[carrier * count + number]),
+                    })
                 });
-                let routes = Routes::new([(String::new(), CarrierIndex(0))]);
+                let routes = Routes::new([(String::new(), self.route)]);
                 let accounts = Rc::new(accounts.clone());
-                Shard::new(settings, accounts, routes, vec![carrier], vec![partition], map.clone())
+                Shard::new(settings, accounts, routes, carriers.collect(), vec![partition], map.clone())
             })
             .collect();
         let now = self.now;

@@ -37,8 +37,8 @@ impl Partition {
                 self.insert(id, message, accounts)?;
                 Ok(None)
             }
-            Record::Attempt { id, carrier: _ } => self.change(id, Event::Attempt, accounts, |message| {
-                message.standing.attempts = message.standing.attempts.saturating_add(1);
+            Record::Attempt { id, carrier } => self.change(id, Event::Attempt, accounts, |message| {
+                message.standing.carrier = carrier;
                 message.standing.deadline = Timestamp::MAX;
             }),
             Record::Forwarded { id, carrier_id: _ } => {
