@@ -407,7 +407,9 @@ fn accept_as(partition: &mut Partition, accounts: &Accounts, id: MessageId) -> V
     };
     let mut octets = Vec::new();
     content.put(&mut octets);
-    partition.record(&Record::Accepted(&octets), accounts, None).expect("accepted");
+    partition
+        .record(&Record::Accepted { attempt: None, content: &octets }, accounts, None)
+        .expect("accepted");
     octets
 }
 
@@ -458,7 +460,7 @@ fn a_crash_inside_a_checkpoint_forgets_no_credits() {
         let (_, octets) = accept(&mut live, &accounts);
         let (position, batch) = live.take_batch().expect("a batch");
         let mut records = Vec::new();
-        Record::Accepted(&octets).put(&mut records);
+        Record::Accepted { attempt: None, content: &octets }.put(&mut records);
         batches.push((SegmentNumber(number), position, records));
         live.commit(position, SegmentNumber(number), batch, 1);
     }

@@ -223,7 +223,7 @@ mod tests {
         let mut journal = Journal::resume(Position(0));
         let content = vec![0; 60_000];
         for number in 0..40 {
-            journal.append(&Record::Accepted(&content));
+            journal.append(&Record::Accepted { attempt: None, content: &content });
             journal.earn(number);
         }
         let mut earned = 0;

@@ -7,8 +7,13 @@ use crate::time::Timestamp;
 /// One thing that happened in a partition. Applying the records of a journal in order gives the partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Record<'a> {
-    /// A message was accepted; the octets are its [`Content`](crate::message::Content).
-    Accepted(&'a [u8]),
+    /// A message was accepted.
+    Accepted {
+        /// The carrier that its first attempt began with at once; `None` when it waits for its time.
+        attempt: Option<u8>,
+        /// Its [`Content`](crate::message::Content).
+        content: &'a [u8],
+    },
     /// An attempt to hand a message to a carrier began.
     Attempt {
         /// The message.
@@ -106,7 +111,8 @@ impl<'a> Record<'a> {
 
     fn put_body(&self, out: &mut Vec<u8>) -> u8 {
         match *self {
-            Self::Accepted(content) => {
+            Self::Accepted { attempt, content } => {
+                out.extend_from_slice(&[u8::from(attempt.is_some()), attempt.unwrap_or(0)]);
                 out.extend_from_slice(content);
                 ACCEPTED
             }
@@ -183,7 +189,15 @@ impl<'a> Record<'a> {
     fn read(kind: u8, mut body: &'a [u8]) -> Result<Self, RecordError> {
         let rest = &mut body;
         let record = match kind {
-            ACCEPTED => return Ok(Self::Accepted(rest)),
+            ACCEPTED => {
+                let [is_attempt, carrier] = take(rest)?;
+                let attempt = match is_attempt {
+                    0 => None,
+                    1 => Some(carrier),
+                    _ => return Err(RecordError),
+                };
+                return Ok(Self::Accepted { attempt, content: rest });
+            }
             REPLACED => return Ok(Self::Replaced(rest)),
             MO => return Ok(Self::Mo(rest)),
             DELIVERY_AT_REST => return Ok(Self::DeliveryAtRest(rest)),
@@ -295,7 +309,8 @@ mod tests {
             notifications: 4,
         };
         let records = [
-            Record::Accepted(b"content"),
+            Record::Accepted { attempt: None, content: b"content" },
+            Record::Accepted { attempt: Some(255), content: b"content" },
             Record::Attempt { id, carrier: 1 },
             Record::Forwarded { id, carrier_id: b"0A1B" },
             Record::Deferred { id, until: at, error: 8 },

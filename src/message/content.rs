@@ -77,6 +77,11 @@ impl From<Address<'_>> for OwnedAddress {
 }
 
 impl<'a> Content<'a> {
+    /// The id in a record, without reading the rest of it.
+    pub fn id_of(octets: &[u8]) -> Option<MessageId> {
+        octets.first_chunk().map(|id| MessageId::from_u64(u64::from_le_bytes(*id)))
+    }
+
     /// Whether it waits for a schedule_delivery_time.
     pub fn is_scheduled(&self) -> bool {
         self.deliver_at > self.accepted_at

@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 pub struct Message {
     /// What was submitted, in the form of its record.
     content: Box<[u8]>,
+    /// Of the content, where it is asked for at every step.
+    expires_at: Timestamp,
     /// Where it stands.
     pub standing: Standing,
 }
@@ -40,17 +42,27 @@ pub struct Standing {
     pub notifications: u8,
 }
 
+impl Standing {
+    /// An attempt begins: from here on its carrier says what comes next.
+    pub(crate) const fn begin_attempt(&mut self, carrier: u8) {
+        self.carrier = carrier;
+        self.deadline = Timestamp::MAX;
+    }
+}
+
 impl Message {
-    /// A message as accepted: scheduled when its content says so, else queued.
-    ///
-    /// # Errors
-    /// `content` is not the record of a message.
-    pub fn accept(content: Box<[u8]>) -> Result<Self, ContentError> {
-        let view = Content::read(&content)?;
+    /// A message as accepted: scheduled when its content says so, else queued. `content` is the record that
+    /// `view` was read from.
+    pub fn accept(view: &Content<'_>, content: Box<[u8]>) -> Self {
         let state = if view.is_scheduled() { State::Scheduled } else { State::Queued };
         let deadline = view.due_at();
         let standing = Standing { state, carrier: 0, deferrals: 0, error: 0, deadline, notifications: 0 };
-        Ok(Self { content, standing })
+        Self { content, expires_at: view.expires_at, standing }
+    }
+
+    /// When its validity ends.
+    pub const fn expires_at(&self) -> Timestamp {
+        self.expires_at
     }
 
     /// The submitted fields.
@@ -63,13 +75,11 @@ impl Message {
         &self.content
     }
 
-    /// Puts other content in the place of the old (replace_sm).
-    ///
-    /// # Errors
-    /// `content` is not the record of a message; nothing changes.
-    pub fn replace_content(&mut self, content: Box<[u8]>) -> Result<(), ContentError> {
-        Content::read(&content)?;
+    /// Puts other content in the place of the old (replace_sm); it is due anew. `content` is the record that
+    /// `view` was read from.
+    pub fn replace_content(&mut self, view: &Content<'_>, content: Box<[u8]>) {
         self.content = content;
-        Ok(())
+        self.expires_at = view.expires_at;
+        self.standing.deadline = view.due_at();
     }
 }

@@ -248,7 +248,7 @@ fn refuse_damaged(identity: Identity, checkpoint: &Checkpoint, path: &Path) -> R
 
 fn system_id(record: Record<'_>) -> Option<Box<[u8]>> {
     match record {
-        Record::Accepted(content) | Record::MessageAtRest { content, .. } => {
+        Record::Accepted { content, .. } | Record::MessageAtRest { content, .. } => {
             Content::read(content).ok().map(|content| content.system_id.into())
         }
         Record::Mo(octets) | Record::DeliveryAtRest(octets) => {

@@ -342,7 +342,7 @@ impl Partition {
             match key {
                 TimerKey::Message(id) => {
                     let Some(message) = self.messages.get(&id) else { continue };
-                    if now >= message.content().expires_at {
+                    if now >= message.expires_at() {
                         return Some(Due::Expired(id));
                     }
                     if message.standing.state.is_waiting() {

@@ -200,11 +200,11 @@ impl Shard {
         let content = content_of(now, account, submitted, checked, destination.address, id, batch);
         content.put(&mut octets);
         let is_scheduled = content.is_scheduled();
-        let accepted = self.record(id, &Record::Accepted(&octets), earned);
+        let attempt = (!is_scheduled).then_some(destination.carrier.0);
+        let accepted = self.record(id, &Record::Accepted { attempt, content: &octets }, earned);
         assert!(accepted, "a fresh id was never used and the partition takes records");
-        if !is_scheduled {
-            let attempt = Record::Attempt { id, carrier: destination.carrier.0 };
-            self.record(id, &attempt, Some(Earned::HandOver(id)));
+        if attempt.is_some() {
+            self.partitions[0].earn(Earned::HandOver(id));
         }
         self.counters.accepted += 1;
         self.scratch = octets;

@@ -21,25 +21,27 @@ impl Partition {
         accounts: &Accounts,
     ) -> Result<Option<ParcelKey>, ApplyError> {
         match *record {
-            Record::Accepted(content) => {
-                let message = Message::accept(content.into()).map_err(|_| ApplyError::Unreadable)?;
-                let view = message.content();
-                let (id, segments) = (view.id, u64::from(view.segments));
-                let system_id = Box::from(view.system_id);
-                self.insert(id, message, accounts)?;
-                self.count_credits(system_id, segments);
+            Record::Accepted { attempt, content } => {
+                let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
+                let mut message = Message::accept(&view, content.into());
+                if let Some(carrier) = attempt {
+                    let state = next(message.standing.state, Event::Attempt);
+                    message.standing.state = state.map_err(ApplyError::Refused)?;
+                    message.standing.begin_attempt(carrier);
+                }
+                self.insert(view.id, message, accounts)?;
+                self.count_credits(view.system_id, view.segments.into());
                 Ok(None)
             }
             Record::MessageAtRest { standing, content } => {
-                let mut message = Message::accept(content.into()).map_err(|_| ApplyError::Unreadable)?;
+                let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
+                let mut message = Message::accept(&view, content.into());
                 message.standing = standing;
-                let id = message.content().id;
-                self.insert(id, message, accounts)?;
+                self.insert(view.id, message, accounts)?;
                 Ok(None)
             }
             Record::Attempt { id, carrier } => self.change(id, Event::Attempt, accounts, |message| {
-                message.standing.carrier = carrier;
-                message.standing.deadline = Timestamp::MAX;
+                message.standing.begin_attempt(carrier);
             }),
             Record::Forwarded { id, carrier_id: _ } => {
                 self.change(id, Event::Forwarded, accounts, |message| message.standing.deferrals = 0)
@@ -58,13 +60,11 @@ impl Partition {
                 self.change(view.id, event, accounts, |message| {
                     old_segments = message.content().segments;
                     old_octets = message.content_octets().len();
-                    // The content was read a moment ago, so it can be read again.
-                    _ = message.replace_content(content.into());
-                    message.standing.deadline = view.due_at();
+                    message.replace_content(&view, content.into());
                 })?;
                 self.octets = self.octets + content.len() - old_octets;
                 let more = view.segments.saturating_sub(old_segments);
-                self.count_credits(view.system_id.into(), more.into());
+                self.count_credits(view.system_id, more.into());
                 Ok(None)
             }
             Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
@@ -82,9 +82,13 @@ impl Partition {
     }
 
     /// Adds to what an account has used, unless the checkpoint's sum holds it already.
-    pub(super) fn count_credits(&mut self, system_id: Box<[u8]>, segments: u64) {
-        if self.replaying.as_ref().is_none_or(|replaying| replaying.position > replaying.credits_as_of) {
-            *self.credits_used.entry(system_id).or_default() += segments;
+    pub(super) fn count_credits(&mut self, system_id: &[u8], segments: u64) {
+        if self.replaying.as_ref().is_some_and(|replaying| replaying.position <= replaying.credits_as_of) {
+            return;
+        }
+        match self.credits_used.get_mut(system_id) {
+            Some(used) => *used += segments,
+            None => _ = self.credits_used.insert(system_id.into(), segments),
         }
     }
 
@@ -249,9 +253,9 @@ pub enum ApplyError {
 /// What a record is about, in the state at rest.
 pub(super) fn rest_key(record: &Record<'_>) -> Option<RestKey> {
     match *record {
-        Record::Accepted(content) | Record::Replaced(content) | Record::MessageAtRest { content, .. } => {
-            Content::read(content).ok().map(|content| RestKey::Message(content.id))
-        }
+        Record::Accepted { content, .. }
+        | Record::Replaced(content)
+        | Record::MessageAtRest { content, .. } => Content::id_of(content).map(RestKey::Message),
         Record::Attempt { id, .. }
         | Record::Forwarded { id, .. }
         | Record::Deferred { id, .. }
@@ -266,7 +270,7 @@ pub(super) fn rest_key(record: &Record<'_>) -> Option<RestKey> {
 
 /// When a message is to be looked at: at its deadline, or when its validity ends.
 pub(super) fn alarm(message: &Message) -> Timestamp {
-    message.standing.deadline.min(message.content().expires_at)
+    message.standing.deadline.min(message.expires_at())
 }
 
 pub(super) fn waiting_key(message: &Message, accounts: &Accounts) -> Option<(AccountIndex, Box<[u8]>)> {

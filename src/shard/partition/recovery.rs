@@ -112,15 +112,17 @@ impl Partition {
     /// A record that is passed over because its message is at rest still took credits, which the checkpoint
     /// may not have counted: what is at rest can be younger than the checkpoint.
     pub(super) fn count_skipped(&mut self, record: &Record<'_>) -> Result<(), Unrecoverable> {
-        let (Record::Accepted(octets) | Record::Replaced(octets)) = record else { return Ok(()) };
+        let (Record::Accepted { content: octets, .. } | Record::Replaced(octets)) = record else {
+            return Ok(());
+        };
         let content = Content::read(octets).map_err(|_| Unrecoverable)?;
         let Some(replaying) = &mut self.replaying else { return Ok(()) };
         let before = replaying.skipped_segments.insert(content.id, content.segments);
         // The version before a replacement may lie before the journal; then it is counted already.
-        let is_first = matches!(record, Record::Accepted(_));
+        let is_first = matches!(record, Record::Accepted { .. });
         let before = if is_first { 0 } else { before.unwrap_or(content.segments) };
         let more = content.segments.saturating_sub(before);
-        self.count_credits(content.system_id.into(), more.into());
+        self.count_credits(content.system_id, more.into());
         Ok(())
     }
 
