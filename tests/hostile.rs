@@ -343,6 +343,16 @@ fn a_message_goes_on_with_the_carrier_that_may_have_it() {
 }
 
 #[test]
+fn a_bind_that_nobody_could_verify_has_not_failed() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    for _ in 0..5 {
+        assert_eq!(net.bind_unverified(esme, "demo"), CommandStatus::ESME_RSYSERR);
+    }
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND, "more than three failed binds would have closed it");
+}
+
+#[test]
 fn every_report_is_acknowledged_once_whether_it_applies_or_not() {
     let mut net = Net::new(1);
     let esme = net.connect(0);

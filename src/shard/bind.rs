@@ -129,10 +129,31 @@ impl Shard {
         self.send(home, MeshMessage::Ready { account, session });
     }
 
+    /// The password could not be verified.
+    pub(super) fn unverified(&mut self, connection: ConnectionId) {
+        let Some(mut entry) = self.sessions.remove(&connection) else { return };
+        if let Some(binding) = entry.binding.take() {
+            let status = CommandStatus::ESME_RSYSERR;
+            entry.session.respond_header(binding.command_id, status, binding.sequence_number);
+            self.note_refused(&mut entry, &binding, status, "too many binds at once");
+        }
+        self.put_back(entry);
+    }
+
     fn refuse_bind(&mut self, entry: &mut Entry, status: CommandStatus, reason: &'static str) {
         let Some(binding) = entry.binding.take() else { return };
         // The refusal of a name is in nobody's words: it must not tell whether the account exists.
         entry.session.refuse_bind(binding.command_id, status, binding.sequence_number);
+        self.note_refused(entry, &binding, status, reason);
+    }
+
+    fn note_refused(
+        &mut self,
+        entry: &mut Entry,
+        binding: &Binding,
+        status: CommandStatus,
+        reason: &'static str,
+    ) {
         entry.account = None;
         self.counters.binds_refused += 1;
         self.outputs.events.push(Event::BindRefused {

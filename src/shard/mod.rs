@@ -385,6 +385,12 @@ impl Shard {
         self.turn(now);
     }
 
+    /// Nobody has time to verify a password now: the peer may try again, and has not failed.
+    pub fn handle_unverified(&mut self, now: Now, connection: ConnectionId) {
+        self.unverified(connection);
+        self.turn(now);
+    }
+
     /// The state at rest answers.
     pub fn handle_lookup(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage>) {
         self.looked_up(now, lookup, found);
