@@ -121,6 +121,7 @@ pub(super) async fn run(parts: Parts) {
     }
     core.with(None, |shard, now| shard.resume(now));
     _ = ready.send(Ok(()));
+    drop(ready);
 
     read_mail(&core, &mailbox).await;
 

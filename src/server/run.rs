@@ -7,11 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use glommio::{LocalExecutorBuilder, Placement};
 use rustls::ServerConfig;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -130,12 +131,39 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     server.wait(signals, read_again, accounts, &tls)
 }
 
+/// What the main thread waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum News {
+    /// A signal has come.
+    Signal(i32),
+    /// The thread of a core has ended, and nobody had told it to.
+    CoreLost(usize),
+}
+
+/// Lives in the thread of a core: when that thread ends before its core has, by a panic in whatever task, the
+/// main thread is told. The other cores would go on, with one listener in so many deaf.
+struct CoreGuard {
+    core: usize,
+    pulse: Arc<Pulse>,
+    news: Sender<News>,
+}
+
+impl Drop for CoreGuard {
+    fn drop(&mut self) {
+        if !self.pulse.has_ended.load(Ordering::Relaxed) {
+            // A main thread that listens no more is stopping already.
+            _ = self.news.send(News::CoreLost(self.core));
+        }
+    }
+}
+
 /// The running server, as the main thread sees it.
 struct Server {
     mail: Vec<MailSender>,
     pulses: Vec<Arc<Pulse>>,
     executors: Vec<JoinHandle<()>>,
     states: Vec<(Sender<Order>, JoinHandle<()>)>,
+    news: (Sender<News>, Receiver<News>),
 }
 
 impl Server {
@@ -176,6 +204,7 @@ impl Server {
             pulses,
             executors: Vec::new(),
             states: Vec::new(),
+            news: unbounded(),
         };
         let (ready, readiness) = bounded(cores);
         for (number, (partitions, mailbox)) in by_core.into_iter().zip(mailboxes).enumerate() {
@@ -216,7 +245,13 @@ impl Server {
             let limits = (connection_settings(config), config.connections_max, config.handshakes_max);
             let placement =
                 if cores <= cpus && cores > 1 { Placement::Fixed(number) } else { Placement::Unbound };
+            let guard = CoreGuard {
+                core: number,
+                pulse: Arc::clone(&server.pulses[number]),
+                news: server.news.0.clone(),
+            };
             let executor = std::thread::Builder::new().name(format!("core-{number}")).spawn(move || {
+                let _guard = guard;
                 let (tls, mesh, own_mail, verifier, pulse, listen, ready) = rest;
                 let (connection, connections_max, handshakes_max) = limits;
                 let executor = LocalExecutorBuilder::new(placement)
@@ -266,7 +301,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Serves signals until one says to stop, then stops.
+    /// Serves signals until one says to stop, then stops. A core that is lost ends the process: what is durable
+    /// is recovered at the next start.
     fn wait(
         self,
         mut signals: Signals,
@@ -274,9 +310,19 @@ impl Server {
         mut accounts: Arc<Accounts>,
         tls: &RwLock<Arc<ServerConfig>>,
     ) -> Result<(), Failure> {
-        for signal in signals.forever() {
-            if signal != SIGHUP {
-                break;
+        let (sender, news) = self.news.clone();
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || signals.forever().try_for_each(|signal| sender.send(News::Signal(signal))))
+            .map_err(|error| format!("no thread for signals: {error}"))?;
+        for news in news {
+            match news {
+                News::Signal(SIGHUP) => {}
+                News::Signal(_) => break,
+                News::CoreLost(core) => {
+                    log::error!("core {core} has ended by a fault of ours; the server ends with it");
+                    return Err("a core failed; the log says why".into());
+                }
             }
             match read_again().and_then(|config| self.reload(&config, &accounts, tls)) {
                 Ok(next) => {
@@ -532,4 +578,37 @@ fn recover_all(config: &Config, found: Vec<Found>, accounts: &Accounts) -> Resul
         };
         threads.into_iter().map(join).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the main thread hears of a core whose thread does this.
+    fn news_of(thread: impl FnOnce(&Pulse) + Send + 'static) -> Option<News> {
+        let pulse = Arc::new(Pulse::default());
+        let (sender, news) = unbounded();
+        let guard = CoreGuard { core: 7, pulse: Arc::clone(&pulse), news: sender };
+        let thread = std::thread::spawn(move || {
+            let _guard = guard;
+            thread(&pulse);
+        });
+        _ = thread.join();
+        news.try_recv().ok()
+    }
+
+    #[test]
+    fn a_core_that_ends_before_its_time_is_missed() {
+        let lost = Some(News::CoreLost(7));
+        assert_eq!(news_of(|_| {}), lost);
+        let with_a_task_that_panics = |_: &Pulse| {
+            let executor = LocalExecutorBuilder::new(Placement::Unbound).io_memory(64 << 10).make();
+            executor.expect("an executor").run(async {
+                glommio::spawn_local(async { panic!("this panic is a part of the test") }).detach();
+                std::future::pending::<()>().await;
+            });
+        };
+        assert_eq!(news_of(with_a_task_that_panics), lost);
+        assert_eq!(news_of(|pulse| pulse.has_ended.store(true, Ordering::Relaxed)), None);
+    }
 }
