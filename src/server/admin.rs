@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use tiny_http::{Header, Method, Response, Server};
@@ -62,10 +63,49 @@ fn metrics(pulses: &[Arc<Pulse>]) -> String {
     text
 }
 
-/// 200 while every partition accepts; 503 when one has stopped.
+/// 200 while every core runs and every partition accepts; 503 with what does not.
 fn health(pulses: &[Arc<Pulse>]) -> Response<io::Cursor<Vec<u8>>> {
+    match complaints(pulses) {
+        complaints if complaints.is_empty() => plain(200, "ok\n".to_owned()),
+        complaints => plain(503, complaints),
+    }
+}
+
+/// A line for each thing that is wrong.
+fn complaints(pulses: &[Arc<Pulse>]) -> String {
+    let mut lines = String::new();
+    for (core, pulse) in pulses.iter().enumerate() {
+        // Writing to a String does not fail.
+        if pulse.has_ended.load(Ordering::Relaxed) {
+            _ = writeln!(lines, "core {core} has ended");
+        } else if pulse.is_still.load(Ordering::Relaxed) {
+            _ = writeln!(lines, "core {core} stands still");
+        }
+    }
     match totals(pulses).failed {
-        0 => plain(200, "ok\n".to_owned()),
-        failed => plain(503, format!("{failed} partitions have stopped after a disk error\n")),
+        0 => {}
+        failed => _ = writeln!(lines, "{failed} partitions have stopped after a disk error"),
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_run_is_named() {
+        let pulses: Vec<Arc<Pulse>> = (0..3).map(|_| Arc::default()).collect();
+        assert_eq!(complaints(&pulses), "");
+        assert_eq!(health(&pulses).status_code(), 200);
+        pulses[1].is_still.store(true, Ordering::Relaxed);
+        assert_eq!(complaints(&pulses), "core 1 stands still\n");
+        pulses[2].has_ended.store(true, Ordering::Relaxed);
+        pulses[0].counters.lock().expect("a lock").failed = 2;
+        assert_eq!(
+            complaints(&pulses),
+            "core 1 stands still\ncore 2 has ended\n2 partitions have stopped after a disk error\n"
+        );
+        assert_eq!(health(&pulses).status_code(), 503);
     }
 }

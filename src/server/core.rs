@@ -28,6 +28,8 @@ pub(super) struct Pulse {
     pub(super) pacemaker: Arc<Pacemaker>,
     /// Whether the core has ended as it should.
     pub(super) has_ended: AtomicBool,
+    /// Whether the watchdog has heard no heartbeat for long.
+    pub(super) is_still: AtomicBool,
     /// Whether the disk has little room left.
     pub(super) is_disk_low: AtomicBool,
     /// The counters as of the last heartbeat but few.

@@ -24,7 +24,7 @@ const LINES_MAX: usize = 8_192;
 pub(super) fn watch(pulses: Vec<Arc<Pulse>>, data_dir: PathBuf, low_water: u64) -> io::Result<()> {
     thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut was_low = false;
-        let mut hearts = vec![(Listener::default(), false); pulses.len()];
+        let mut hearts = vec![Listener::default(); pulses.len()];
         for interval in 0_u32.. {
             thread::sleep(LISTEN_INTERVAL);
             let disk_is_due =
@@ -40,17 +40,17 @@ pub(super) fn watch(pulses: Vec<Arc<Pulse>>, data_dir: PathBuf, low_water: u64) 
                 }
                 pulses.iter().for_each(|pulse| pulse.is_disk_low.store(is_low, Ordering::Relaxed));
             }
-            for (core, (pulse, (listener, was_still))) in pulses.iter().zip(&mut hearts).enumerate() {
+            for (core, (pulse, listener)) in pulses.iter().zip(&mut hearts).enumerate() {
                 if pulse.has_ended.load(Ordering::Relaxed) {
                     continue;
                 }
                 let is_still = pulse.pacemaker.watch(listener) >= PATIENCE;
-                match (*was_still, is_still) {
+                let was_still = pulse.is_still.swap(is_still, Ordering::Relaxed);
+                match (was_still, is_still) {
                     (false, true) => log::error!("core {core} stands still: no heartbeat for {PATIENCE:?}"),
                     (true, false) => log::warn!("core {core} goes on after standing still"),
                     (true, true) | (false, false) => {}
                 }
-                *was_still = is_still;
             }
             if pulses.iter().all(|pulse| pulse.has_ended.load(Ordering::Relaxed)) {
                 return;
