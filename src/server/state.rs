@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -218,6 +219,14 @@ pub(super) fn start(
     Ok((sender, thread))
 }
 
+/// Does something with sled. What panics there would end the thread without a word, and its core would wait
+/// for it for ever.
+fn caught<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    // After a panic the state is not used any more, whatever it left behind.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(io::Error::other("a panic, of which the log says more")))
+}
+
 fn run(
     partition: PartitionNumber,
     state: &State,
@@ -230,12 +239,12 @@ fn run(
     let mut cursor = Vec::new();
     loop {
         let outcome = match orders.recv_timeout(SWEEP_INTERVAL) {
-            Ok(Order::Op(op)) => state.apply(op).map(|done| {
+            Ok(Order::Op(op)) => caught(|| state.apply(op)).map(|done| {
                 if let Some(done) = done {
                     mail.send(Inbound::Stored(partition, done));
                 }
             }),
-            Ok(Order::Lookup(lookup)) => match state.find(&lookup) {
+            Ok(Order::Lookup(lookup)) => match caught(|| state.find(&lookup)) {
                 Ok(found) => {
                     mail.send(Inbound::Found(lookup, found));
                     Ok(())
@@ -247,7 +256,7 @@ fn run(
             },
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                if let Err(error) = state.sync() {
+                if let Err(error) = caught(|| state.sync()) {
                     log::error!("partition {partition}: the state at rest was not flushed: {error}");
                 }
                 return;
@@ -259,7 +268,7 @@ fn run(
             }
             swept = Instant::now();
             let before = clock.now().wall.as_millis().saturating_sub(retention.as_millis() as u64);
-            let removed = state.sweep(Timestamp::from_millis(before), &mut cursor)?;
+            let removed = caught(|| state.sweep(Timestamp::from_millis(before), &mut cursor))?;
             if removed > 0 {
                 log::info!(
                     "partition {partition}: {removed} blocks of final messages are past their retention"
@@ -285,4 +294,16 @@ fn run(
 /// Tells what replay must begin with, for messages.
 pub(super) fn last_before(checkpoint: &Checkpoint) -> Position {
     Position(checkpoint.first.0.saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_beside_the_core_is_an_error() {
+        assert_eq!(caught(|| Ok(7)).expect("no panic"), 7);
+        let error = caught(|| -> io::Result<()> { panic!("this panic is a part of the test") });
+        assert!(error.expect_err("an error").to_string().contains("panic"));
+    }
 }
