@@ -266,3 +266,16 @@ fn without_arguments_a_server_makes_what_it_needs() {
     assert!(accounts.contains("demo") && !accounts.contains("password ="), "{accounts}");
     assert!(server.stop().success());
 }
+
+#[test]
+fn an_empty_format_file_is_another_version_only_beside_messages() {
+    let place = Place::with_demo("format");
+    place.write("data/FORMAT", "");
+    assert!(place.server().start().stop().success(), "a first start that a power cut ended");
+    let format = fs::read_to_string(place.path("data/FORMAT")).expect("a file");
+    assert_eq!(format, "smppd data 1\n");
+    for other in ["", "smppd data 9\n"] {
+        place.write("data/FORMAT", other);
+        refuses(place.server().command(), &["FORMAT", "another version"]);
+    }
+}

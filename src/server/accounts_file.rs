@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{AccountSettings, without_plus};
 use crate::config::{Config, ConfigError};
-use crate::server::password;
+use crate::server::{durable_file, password};
 
 /// Where the accounts are kept, and how they are read and written.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +52,8 @@ impl AccountsFile {
         check(accounts).map_err(|fault| fault.in_file(path))?;
         let body = toml::to_string(&Written { account: accounts })
             .map_err(|error| AccountsError::new(path, "", "", error.to_string()))?;
-        replace(path, &format!("{HEADER}\n{body}")).map_err(|error| AccountsError::io(path, &error))
+        durable_file::replace(path, &format!("{HEADER}\n{body}"), 0o600)
+            .map_err(|error| AccountsError::io(path, &error))
     }
 
     /// Keeps other writers out until the result is dropped; makes the directory if need be.
@@ -62,8 +62,8 @@ impl AccountsFile {
     /// The directory cannot be made or opened.
     pub(super) fn lock(path: &Path) -> Result<File, AccountsError> {
         let lock = || {
-            let directory = directory(path);
-            fs::create_dir_all(directory)?;
+            let directory = durable_file::folder_of(path);
+            durable_file::make_folder(directory)?;
             let directory = File::open(directory)?;
             flock(&directory, FlockOperation::LockExclusive)?;
             Ok(directory)
@@ -134,40 +134,6 @@ fn check(accounts: &[AccountSettings]) -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-/// Writes beside the file, then renames, so that a reader never sees a part.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    // A link stays one: what it leads to is replaced.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let directory = directory(&path);
-    fs::create_dir_all(directory)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let draft = directory.join(name);
-    let written = write(&draft, text, &path).and_then(|()| fs::rename(&draft, &path));
-    if written.is_err() {
-        // The reason of the failure is worth more than that of a failing clean-up.
-        let _ = fs::remove_file(&draft);
-    }
-    written?;
-    File::open(directory)?.sync_all()
-}
-
-fn write(draft: &Path, text: &str, path: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
-    // Root may manage the accounts of a server that runs as somebody else, who has to read them.
-    let owner = fs::metadata(path).or_else(|_| fs::metadata(directory(path)))?;
-    let ours = file.metadata()?;
-    if (owner.uid(), owner.gid()) != (ours.uid(), ours.gid()) {
-        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Accounts that cannot be read or written.

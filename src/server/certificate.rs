@@ -1,8 +1,5 @@
 //! TLS certificates: from files, or made on the spot for a first start.
 
-use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::Config;
+use crate::server::durable_file;
 
 /// The certificate and key to use: the configured ones, or our own under the data directory.
 pub(super) fn paths(config: &Config) -> (PathBuf, PathBuf) {
@@ -36,14 +34,8 @@ pub(super) fn ensure(config: &Config) -> Result<bool, String> {
     let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     let made = rcgen::generate_simple_self_signed(names)
         .map_err(|error| format!("no certificate could be made: {error}"))?;
-    if let Some(folder) = certificate.parent() {
-        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    }
     let write = |path: &Path, text: &str, mode: u32| {
-        let mut options = fs::OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(mode).open(path);
-        file.and_then(|mut file| file.write_all(text.as_bytes()))
-            .map_err(|error| format!("{}: {error}", path.display()))
+        durable_file::replace(path, text, mode).map_err(|error| format!("{}: {error}", path.display()))
     };
     write(&key, &made.signing_key.serialize_pem(), 0o600)?;
     write(&certificate, &made.cert.pem(), 0o644)?;

@@ -8,6 +8,7 @@ mod clock;
 mod connection;
 mod core;
 mod disk;
+mod durable_file;
 mod executor;
 mod mesh;
 pub mod pacemaker;

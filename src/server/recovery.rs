@@ -14,6 +14,7 @@ use crate::journal::{
 };
 use crate::message::{Content, Parcel, PartitionNumber};
 use crate::server::disk::{self, JournalFolder, segment_path};
+use crate::server::durable_file;
 use crate::server::state::{self, State};
 use crate::shard::Partition;
 use crate::store::Checkpoint;
@@ -65,10 +66,14 @@ impl Found {
         let folder = config.data_dir.join(format!("partition-{number}"));
         let journal = folder.join("journal");
         let state_folder = folder.join("state");
-        fs::create_dir_all(&journal).map_err(|error| format!("{}: {error}", journal.display()))?;
+        durable_file::make_folder(&journal).map_err(|error| format!("{}: {error}", journal.display()))?;
         let in_state = |error: io::Error| format!("{}: {error}", state_folder.display());
         let state = State::open(&state_folder).map_err(in_state)?;
         let identity = state.identity(number).map_err(in_state)?;
+        // Each time, and not only by who made them: that start may have ended before it came to this.
+        for folder in [&folder, &config.data_dir] {
+            durable_file::sync_folder(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        }
         let checkpoint = state.checkpoint().map_err(in_state)?;
 
         let mut segments = Vec::new();

@@ -32,7 +32,7 @@ use crate::server::mesh::{Inbound, MailSender, mailbox};
 use crate::server::password::{self, Verifier};
 use crate::server::recovery::{self, Found, Recovered};
 use crate::server::state::{self, Order};
-use crate::server::{admin, certificate, watch};
+use crate::server::{admin, certificate, durable_file, watch};
 use crate::shard::{PartitionMap, Shard, ShardNumber, ShardSettings};
 
 /// What glommio asks for its own buffers; batches of the journal are taken from it.
@@ -417,7 +417,7 @@ fn core_count(config: &Config) -> Result<usize, Failure> {
 /// Takes the data directory for this process.
 fn lock(data_dir: &Path) -> Result<File, Failure> {
     let shown = data_dir.display();
-    fs::create_dir_all(data_dir).map_err(|error| format!("data_dir {shown}: {error}"))?;
+    durable_file::make_folder(data_dir).map_err(|error| format!("data_dir {shown}: {error}"))?;
     let path = data_dir.join("LOCK");
     let mut file =
         fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(
@@ -438,16 +438,22 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
     const FORMAT: &str = "smppd data 1\n";
     let path = data_dir.join("FORMAT");
     match fs::read_to_string(&path) {
-        Ok(format) if format == FORMAT => Ok(file),
+        Ok(format) if format == FORMAT => return Ok(file),
+        // A first start that met a power cut: nothing was accepted yet.
+        Ok(format) if format.is_empty() && has_no_partition(data_dir) => {}
         Ok(format) => {
-            Err(format!("{}: written by another version ({:?})", path.display(), format.trim()).into())
+            let other = format.trim();
+            return Err(format!("{}: written by another version ({other:?})", path.display()).into());
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            fs::write(&path, FORMAT).map_err(|error| format!("{}: {error}", path.display()))?;
-            Ok(file)
-        }
-        Err(error) => Err(format!("{}: {error}", path.display()).into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("{}: {error}", path.display()).into()),
     }
+    durable_file::replace(&path, FORMAT, 0o644).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(file)
+}
+
+fn has_no_partition(data_dir: &Path) -> bool {
+    recovery::partitions(data_dir, 0).is_ok_and(|partitions| partitions.is_empty())
 }
 
 /// Finds out now whether the addresses are free, and which ports "any port" means: each core listens for
