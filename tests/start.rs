@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use smppd::pdu::{CommandId, CommandStatus};
 
-use support::esme::Esme;
+use support::esme::{DELIVERED, Esme, message};
 use support::{Place, complaint, ends_by_itself, eventually, is_root};
 
 /// Somebody who is not root.
@@ -278,4 +279,35 @@ fn an_empty_format_file_is_another_version_only_beside_messages() {
         place.write("data/FORMAT", other);
         refuses(place.server().command(), &["FORMAT", "another version"]);
     }
+}
+
+#[test]
+fn other_carriers_are_not_reloaded_and_nothing_else_with_them() {
+    const CARRIER: &str =
+        "[carrier.main]\nkind = \"simulator\"\ndelay_min_millis = 1\ndelay_max_millis = 2\n";
+    let place = Place::with_demo("carriers");
+    let launch = place.server().settings(CARRIER);
+    let server = launch.start();
+    let mut esme = Esme::bound(&server, "demo");
+
+    // The routes of this file would lead to a carrier that the cores do not have.
+    let file = place.path("smppd.toml");
+    let before = fs::read_to_string(&file).expect("settings");
+    let other = "[carrier.other]\nkind = \"simulator\"\n\
+                 [[route]]\nprefix = \"\"\ncarrier = \"other\"\n";
+    place.write("smppd.toml", &before.replace(CARRIER, &format!("{CARRIER}{other}")));
+    place.account("add late");
+    server.signal(Signal::HUP);
+    eventually("the refusal", || server.log().contains("nothing was reloaded: the carriers").then_some(()));
+    esme.submit(&message(DELIVERED, "still here"));
+    assert_eq!(esme.next_receipt().stat, "DELIVRD");
+    let mut late = Esme::connect(&server);
+    assert_ne!(late.bind("late", CommandId::BIND_TRANSCEIVER), CommandStatus::ESME_ROK, "nothing is nothing");
+
+    place.write("smppd.toml", &before);
+    server.signal(Signal::HUP);
+    eventually("the reload", || server.log().contains("certificates are reloaded").then_some(()));
+    Esme::bound(&server, "late");
+    drop((esme, late));
+    assert!(server.stop().success());
 }

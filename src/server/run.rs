@@ -163,6 +163,8 @@ struct Server {
     pulses: Vec<Arc<Pulse>>,
     executors: Vec<JoinHandle<()>>,
     states: Vec<(Sender<Order>, JoinHandle<()>)>,
+    /// Those of the start: routes name them by place.
+    carriers: Vec<(String, CarrierSettings)>,
     news: (Sender<News>, Receiver<News>),
 }
 
@@ -204,6 +206,7 @@ impl Server {
             pulses,
             executors: Vec::new(),
             states: Vec::new(),
+            carriers: config.carriers.clone(),
             news: unbounded(),
         };
         let (ready, readiness) = bounded(cores);
@@ -356,6 +359,9 @@ impl Server {
         accounts: &Accounts,
         tls: &RwLock<Arc<ServerConfig>>,
     ) -> Result<Arc<Accounts>, String> {
+        if config.carriers != self.carriers {
+            return Err("the carriers are not those of the start; a restart is needed for them".into());
+        }
         let settings = load_accounts(config)?;
         let certificate = certificate::load(config)?;
         let accounts = Arc::new(accounts.reload(settings));
