@@ -4,9 +4,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use smppd::pdu::{CommandId, CommandStatus, InterfaceVersion, Pdu, RegisteredDelivery, ShortMessage, Tag};
+use smppd::pdu::{
+    Bind, CommandId, CommandStatus, InterfaceVersion, Pdu, RegisteredDelivery, ShortMessage, Tag, Tlvs,
+};
 
-use support::esme::{DELIVERED, Esme, Next, Received, message};
+use support::esme::{ANYBODY, DELIVERED, Esme, Next, Received, message};
 use support::{PASSWORD, Place, Server, eventually};
 
 const OK: CommandStatus = CommandStatus::ESME_ROK;
@@ -288,4 +290,41 @@ fn garbage_ends_its_own_connection_only() {
         assert_eq!(bystander.ask(&Pdu::EnquireLink).status, OK);
     }
     assert!(!server.log().contains("fault of ours"), "{}", server.log());
+}
+
+#[test]
+fn a_customer_who_was_bound_before_does_not_wait_behind_strangers() {
+    const STRANGERS: usize = 150;
+    let place = Place::with_demo("strangers");
+    let server = place.server().cores(1).start();
+    drop(Esme::bound(&server, "demo"));
+    let mut customer = Esme::connect_plain(&server);
+    let mut strangers: Vec<Esme> = (0..STRANGERS).map(|_| Esme::connect_plain(&server)).collect();
+    // Whoever has an answer is accepted and read from.
+    for esme in strangers.iter_mut().chain([&mut customer]) {
+        assert_eq!(esme.ask(&Pdu::EnquireLink).command_id, CommandId::ENQUIRE_LINK_RESP);
+    }
+    let bind = Pdu::BindTransceiver(Bind {
+        system_id: b"nobody",
+        password: b"guess",
+        system_type: b"",
+        interface_version: InterfaceVersion::V5_0,
+        address_range: ANYBODY,
+        tlvs: Tlvs::EMPTY,
+    });
+    for stranger in &mut strangers {
+        stranger.send(&bind);
+    }
+    assert_eq!(customer.ask(&Pdu::EnquireLink).command_id, CommandId::ENQUIRE_LINK_RESP);
+    // The strangers are in the queue now, and each costs milliseconds.
+    assert_eq!(customer.bind("demo", CommandId::BIND_TRANSCEIVER), OK);
+    let (mut answered, mut waiting) = (0, Vec::new());
+    for stranger in strangers.iter_mut().rev().take(10) {
+        match stranger.next_within(Duration::from_millis(1)) {
+            Next::Silence => waiting.push(stranger),
+            Next::Pdu(_) | Next::Closed => answered += 1,
+        }
+    }
+    assert!(waiting.len() > answered, "{answered} strangers were served first");
+    assert_ne!(waiting[0].next().status, OK);
 }

@@ -118,18 +118,18 @@ impl Core {
 
     fn carry_out(&self, now: Now, current: Option<ConnectionId>) {
         loop {
-            let refused = self.carry_out_once(current);
-            if refused.is_empty() {
+            let verdicts = self.carry_out_once(current);
+            if verdicts.is_empty() {
                 return;
             }
-            // The verifier has more than enough to do: those binds fail for now.
-            for connection in refused {
-                self.shard.borrow_mut().handle_verified(now, connection, false);
+            for (connection, is_right) in verdicts {
+                self.shard.borrow_mut().handle_verified(now, connection, is_right);
             }
         }
     }
 
-    fn carry_out_once(&self, current: Option<ConnectionId>) -> Vec<ConnectionId> {
+    /// Gives the verdicts on passwords that need no thread.
+    fn carry_out_once(&self, current: Option<ConnectionId>) -> Vec<(ConnectionId, bool)> {
         let mut shard = self.shard.borrow_mut();
         let mut to_wake = Vec::new();
         let outputs = shard.outputs();
@@ -150,9 +150,14 @@ impl Core {
                 log::info!("{event}");
             }
         }
-        let mut refused = Vec::new();
+        let mut verdicts = Vec::new();
         for request in outputs.verify.drain(..) {
             let connection = request.connection;
+            // Whoever reconnects does not wait behind those who never bound.
+            if self.verifier.knows(request.password_hash.as_deref(), &request.system_id, &request.password) {
+                verdicts.push((connection, true));
+                continue;
+            }
             let mail = self.own_mail.clone();
             let queued = self.verifier.try_send(VerifyRequest {
                 hash: request.password_hash,
@@ -161,7 +166,8 @@ impl Core {
                 reply: Box::new(move |is_right| mail.send(Inbound::Verified(connection, is_right))),
             });
             if queued.is_err() {
-                refused.push(connection);
+                // The verifier has more than enough to do: this bind fails for now.
+                verdicts.push((connection, false));
             }
         }
         let lookups = std::mem::take(&mut outputs.lookups);
@@ -192,7 +198,7 @@ impl Core {
         drop(shard);
         // A woken task may be polled at once: nothing is borrowed any more.
         to_wake.into_iter().for_each(Waker::wake);
-        refused
+        verdicts
     }
 
     /// Lets connections that wait look at the time.

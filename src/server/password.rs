@@ -5,14 +5,14 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, TryLockError};
 use std::thread;
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use blake2::Blake2sMac256;
 use blake2::digest::{FixedOutput, KeyInit, Update};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
 
 /// The password field of a bind holds eight octets and a NUL (§4.1.1.1).
 pub(super) const PASSWORD_OCTETS_MAX: usize = 8;
@@ -34,28 +34,57 @@ pub(super) struct VerifyRequest {
     pub(super) reply: Box<dyn FnOnce(bool) + Send>,
 }
 
-/// Threads that check passwords. They end when the last clone is gone and the queue is empty.
-#[derive(Clone, Debug)]
+/// Threads that check passwords. They end when the last clone is gone and the queues are empty.
+///
+/// Anybody can send names that nobody has, and each costs as much as a customer's: so strangers have a queue of
+/// their own, which is served while no customer waits. Lest the time of a refusal tell who is a customer, that
+/// of a customer's wrong password goes through the strangers' queue as well.
+#[derive(Clone)]
 pub(super) struct Verifier {
-    requests: Sender<VerifyRequest>,
+    checker: Arc<Checker>,
+    customers: Sender<VerifyRequest>,
+    strangers: Sender<Stranger>,
+}
+
+/// What waits in the queue of strangers.
+enum Stranger {
+    /// A name that nobody has.
+    Unknown(VerifyRequest),
+    /// A customer's name with a password found to be wrong: whom to tell.
+    Refused(Box<dyn FnOnce(bool) + Send>),
 }
 
 impl Verifier {
-    /// Starts `threads` threads behind a queue of `queue_max` requests.
+    /// Starts `threads` threads behind queues of `queue_max` requests, for strangers and for customers.
     ///
     /// # Errors
     /// No thread could be started, or the system has no random numbers.
     pub(super) fn start(threads: usize, queue_max: usize) -> io::Result<Self> {
         let dummy = hash(&generate()?).map_err(io::Error::other)?;
-        let checker = Arc::new(Checker { dummy, cache: Mutex::new(Cache::new(CACHE_MAX)?) });
-        let (sender, receiver) = bounded(queue_max.max(1));
+        let checker = Arc::new(Checker { dummy, key: random()?, cache: RwLock::new(Cache::new(CACHE_MAX)) });
+        let (customers, from_customers) = bounded(queue_max.max(1));
+        let (strangers, from_strangers) = bounded(queue_max.max(1));
         for number in 0..threads.max(1) {
-            let (checker, receiver) = (Arc::clone(&checker), receiver.clone());
-            thread::Builder::new()
-                .name(format!("verify-{number}"))
-                .spawn(move || work(&checker, &receiver))?;
+            let worker = Worker {
+                checker: Arc::clone(&checker),
+                customers: from_customers.clone(),
+                strangers: (strangers.clone(), from_strangers.clone()),
+            };
+            thread::Builder::new().name(format!("verify-{number}")).spawn(move || worker.run())?;
         }
-        Ok(Self { requests: sender })
+        Ok(Self { checker, customers, strangers })
+    }
+
+    /// Whether these credentials were right before; costs one keyed hash and waits for nobody. `false` says
+    /// nothing: they have to be checked.
+    pub(super) fn knows(&self, hash: Option<&str>, system_id: &[u8], password: &[u8]) -> bool {
+        let Some(hash) = hash else { return false };
+        let mark = self.checker.mark(hash, system_id, password);
+        match self.checker.cache.try_read() {
+            Ok(cache) => cache.contains(&mark),
+            Err(TryLockError::Poisoned(cache)) => cache.into_inner().contains(&mark),
+            Err(TryLockError::WouldBlock) => false,
+        }
     }
 
     /// Queues a request.
@@ -63,22 +92,68 @@ impl Verifier {
     /// # Errors
     /// The request itself, when there is no room.
     pub(super) fn try_send(&self, request: VerifyRequest) -> Result<(), VerifyRequest> {
-        self.requests.try_send(request).map_err(|error| match error {
-            TrySendError::Full(request) | TrySendError::Disconnected(request) => request,
+        if request.hash.is_some() {
+            return self.customers.try_send(request).map_err(TrySendError::into_inner);
+        }
+        self.strangers.try_send(Stranger::Unknown(request)).map_err(|error| match error.into_inner() {
+            Stranger::Unknown(request) => request,
+            Stranger::Refused(_) => unreachable!("it is the request that was sent"),
         })
     }
 }
 
-fn work(checker: &Checker, requests: &Receiver<VerifyRequest>) {
-    for request in requests {
-        // The reply is the caller's code; whatever it does must not take the thread from the others.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let is_right = checker.check(request.hash.as_deref(), &request.system_id, &request.password);
-            (request.reply)(is_right);
-        }));
-        if outcome.is_err() {
-            log::error!("a reply to a password check panicked");
+/// One of the threads.
+struct Worker {
+    checker: Arc<Checker>,
+    customers: Receiver<VerifyRequest>,
+    strangers: (Sender<Stranger>, Receiver<Stranger>),
+}
+
+impl Worker {
+    fn run(&self) {
+        loop {
+            select_biased! {
+                recv(self.customers) -> request => match request {
+                    Ok(request) => self.check_customer(request),
+                    Err(_) => break,
+                },
+                recv(self.strangers.1) -> stranger => stranger.into_iter().for_each(|it| self.refuse(it)),
+            }
         }
+        self.strangers.1.try_iter().for_each(|stranger| self.refuse(stranger));
+    }
+
+    fn check_customer(&self, request: VerifyRequest) {
+        if self.check(&request) {
+            reply(request.reply, true);
+            return;
+        }
+        // With no room behind them, the strangers are refused at once as well.
+        if let Err(error) = self.strangers.0.try_send(Stranger::Refused(request.reply)) {
+            self.refuse(error.into_inner());
+        }
+    }
+
+    fn refuse(&self, stranger: Stranger) {
+        let to = match stranger {
+            Stranger::Unknown(request) => {
+                self.check(&request);
+                request.reply
+            }
+            Stranger::Refused(to) => to,
+        };
+        reply(to, false);
+    }
+
+    fn check(&self, request: &VerifyRequest) -> bool {
+        self.checker.check(request.hash.as_deref(), &request.system_id, &request.password)
+    }
+}
+
+/// The reply is the caller's code; whatever it does must not take the thread from the others.
+fn reply(to: Box<dyn FnOnce(bool) + Send>, is_right: bool) {
+    if catch_unwind(AssertUnwindSafe(|| to(is_right))).is_err() {
+        log::error!("a reply to a password check panicked");
     }
 }
 
@@ -86,7 +161,8 @@ fn work(checker: &Checker, requests: &Receiver<VerifyRequest>) {
 struct Checker {
     /// What the passwords of unknown accounts are checked against.
     dummy: String,
-    cache: Mutex<Cache>,
+    key: [u8; 32],
+    cache: RwLock<Cache>,
 }
 
 impl Checker {
@@ -97,27 +173,31 @@ impl Checker {
             let _ = dummy.map(|dummy| Argon2::default().verify_password(password, &dummy));
             return false;
         };
-        let mark = self.cache().mark([hash.unwrap_or_default().as_bytes(), system_id, password]);
-        if self.cache().contains(&mark) {
+        let mark = self.mark(hash.unwrap_or_default(), system_id, password);
+        // A set of marks is whole between any two of its operations.
+        if self.cache.read().unwrap_or_else(PoisonError::into_inner).contains(&mark) {
             return true;
         }
         let is_right = Argon2::default().verify_password(password, &parsed).is_ok();
         if is_right {
-            self.cache().insert(mark);
+            self.cache.write().unwrap_or_else(PoisonError::into_inner).insert(mark);
         }
         is_right
     }
 
-    fn cache(&self) -> MutexGuard<'_, Cache> {
-        // A set of marks is whole between any two of its operations.
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    fn mark(&self, hash: &str, system_id: &[u8], password: &[u8]) -> Mark {
+        let mut mac = Blake2sMac256::new(&self.key.into());
+        for part in [hash.as_bytes(), system_id, password] {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part);
+        }
+        mac.finalize_fixed().into()
     }
 }
 
 /// Credentials that were right, as MACs under a key of this process: of no use outside it. A new password
 /// has a new hash, so that the old one no longer finds its mark.
 struct Cache {
-    key: [u8; 32],
     marks: HashSet<Mark>,
     oldest_first: VecDeque<Mark>,
     marks_max: usize,
@@ -126,17 +206,8 @@ struct Cache {
 type Mark = [u8; 32];
 
 impl Cache {
-    fn new(marks_max: usize) -> io::Result<Self> {
-        Ok(Self { key: random()?, marks: HashSet::new(), oldest_first: VecDeque::new(), marks_max })
-    }
-
-    fn mark(&self, parts: [&[u8]; 3]) -> Mark {
-        let mut mac = Blake2sMac256::new(&self.key.into());
-        for part in parts {
-            mac.update(&(part.len() as u64).to_le_bytes());
-            mac.update(part);
-        }
-        mac.finalize_fixed().into()
+    fn new(marks_max: usize) -> Self {
+        Self { marks: HashSet::new(), oldest_first: VecDeque::new(), marks_max }
     }
 
     fn contains(&self, mark: &Mark) -> bool {
@@ -234,7 +305,7 @@ mod tests {
 
     fn checker(marks_max: usize) -> Checker {
         let dummy = hash("dummy").expect("a hash");
-        Checker { dummy, cache: Mutex::new(Cache::new(marks_max).expect("random numbers")) }
+        Checker { dummy, key: random().expect("random numbers"), cache: RwLock::new(Cache::new(marks_max)) }
     }
 
     #[test]
@@ -263,13 +334,12 @@ mod tests {
         let checker = checker(2);
         let [first, second, third] = [(); 3].map(|()| hash("secret").expect("a hash"));
         checker.check(Some(&first), b"a", b"wrong");
-        assert_eq!(checker.cache().marks.len(), 0);
+        assert_eq!(checker.cache.read().expect("a lock").marks.len(), 0);
         for hash in [&first, &first, &second, &third] {
             assert!(checker.check(Some(hash), b"a", b"secret"));
         }
-        let cache = checker.cache();
-        let is_known =
-            |hash: &str, password: &[u8]| cache.contains(&cache.mark([hash.as_bytes(), b"a", password]));
+        let cache = checker.cache.read().expect("a lock");
+        let is_known = |hash: &str, password: &[u8]| cache.contains(&checker.mark(hash, b"a", password));
         assert_eq!([&first, &second, &third].map(|hash| is_known(hash, b"secret")), [false, true, true]);
         assert!(!is_known(&second, b"wrong"));
         assert_eq!((cache.marks.len(), cache.oldest_first.len()), (2, 2));
@@ -277,12 +347,9 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_into_one_another() {
-        let cache = Cache::new(1).expect("random numbers");
-        assert_ne!(cache.mark([b"h", b"ab", b"c"]), cache.mark([b"h", b"a", b"bc"]));
-        assert_ne!(
-            cache.mark([b"h", b"a", b"b"]),
-            Cache::new(1).expect("random numbers").mark([b"h", b"a", b"b"])
-        );
+        let (one, other) = (checker(1), checker(1));
+        assert_ne!(one.mark("h", b"ab", b"c"), one.mark("h", b"a", b"bc"));
+        assert_ne!(one.mark("h", b"a", b"b"), other.mark("h", b"a", b"b"), "each process has its key");
     }
 
     #[test]
@@ -351,5 +418,72 @@ mod tests {
             thread::yield_now();
         }
         assert_eq!(verdicts.recv(), Ok(false));
+    }
+
+    #[test]
+    fn customers_do_not_wait_behind_strangers() {
+        const STRANGERS_MAX: usize = 8;
+        let verifier = Verifier::start(1, STRANGERS_MAX).expect("a thread");
+        let hash: Box<str> = hash("secret").expect("a hash").into();
+        let (replies, verdicts) = crossbeam_channel::unbounded();
+        let request = |name: &'static str, hash: Option<&str>, password: &[u8]| VerifyRequest {
+            hash: hash.map(Box::from),
+            system_id: name.as_bytes().into(),
+            password: password.into(),
+            reply: {
+                let replies = replies.clone();
+                Box::new(move |is_right| replies.send((name, is_right)).expect("the test listens"))
+            },
+        };
+        assert!(!verifier.knows(Some(&hash), b"early", b"secret"));
+        assert!(verifier.try_send(request("early", Some(&hash), b"secret")).is_ok());
+        assert_eq!(verdicts.recv(), Ok(("early", true)));
+
+        // The thread waits in this reply while others come.
+        let (is_there, there) = bounded(1);
+        let (go_on, until_all_wait) = bounded(1);
+        let first = VerifyRequest {
+            reply: Box::new(move |_| {
+                is_there.send(()).expect("the test listens");
+                let _ = until_all_wait.recv();
+            }),
+            ..request("stranger", None, b"guess")
+        };
+        assert!(verifier.try_send(first).is_ok());
+        there.recv().expect("the thread works");
+        for _ in 0..STRANGERS_MAX - 1 {
+            assert!(verifier.try_send(request("stranger", None, b"guess")).is_ok());
+        }
+        assert!(verifier.try_send(request("wrong", Some(&hash), b"guess")).is_ok());
+        assert!(verifier.try_send(request("late", Some(&hash), b"secret")).is_ok());
+        assert!(verifier.try_send(request("stranger", None, b"guess")).is_ok());
+        assert!(verifier.try_send(request("stranger", None, b"guess")).is_err(), "no more strangers");
+        assert!(verifier.knows(Some(&hash), b"early", b"secret"), "nobody waits for what is known");
+        assert!(!verifier.knows(Some(&hash), b"early", b"guess"));
+        assert!(!verifier.knows(None, b"early", b"secret"));
+        go_on.send(()).expect("the reply waits");
+        let mut order: Vec<_> = (0..STRANGERS_MAX + 2).map(|_| verdicts.recv().expect("a verdict")).collect();
+        // With the strangers' queue full, a wrong password is refused as they would be.
+        assert_eq!(order.remove(0), ("wrong", false));
+        assert_eq!(order.remove(0), ("late", true));
+        assert_eq!(order, [("stranger", false); STRANGERS_MAX]);
+
+        // With room there, it waits its turn among the strangers.
+        let (is_there, there) = bounded(1);
+        let (go_on, until_all_wait) = bounded(1);
+        let first = VerifyRequest {
+            reply: Box::new(move |_| {
+                is_there.send(()).expect("the test listens");
+                let _ = until_all_wait.recv();
+            }),
+            ..request("stranger", None, b"guess")
+        };
+        assert!(verifier.try_send(first).is_ok());
+        there.recv().expect("the thread works");
+        assert!(verifier.try_send(request("stranger", None, b"guess")).is_ok());
+        assert!(verifier.try_send(request("wrong", Some(&hash), b"guess")).is_ok());
+        go_on.send(()).expect("the reply waits");
+        let order: Vec<_> = (0..2).map(|_| verdicts.recv().expect("a verdict")).collect();
+        assert_eq!(order, [("stranger", false), ("wrong", false)]);
     }
 }

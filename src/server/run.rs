@@ -41,7 +41,7 @@ const IO_MEMORY: usize = 8 << 20;
 const PREEMPT: Duration = Duration::from_millis(20);
 /// Threads that verify passwords.
 const VERIFIERS: usize = 1;
-/// Binds that may wait for them; more are refused, and may try again.
+/// Binds that may wait for them, of customers and of strangers; more are refused, and may try again.
 const BINDS_MAX: usize = 1_024;
 /// How long a port may stay in use before that is an error.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
