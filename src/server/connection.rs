@@ -191,17 +191,20 @@ impl Connection {
                 *self.linger_until.insert(now + LINGER)
             }
         };
+        if now >= until || self.peer_has_closed {
+            return Poll::Ready(CloseReason::Ours);
+        }
         let mut buffers = core.buffers.borrow_mut();
-        loop {
-            if now >= until || self.peer_has_closed {
-                return Poll::Ready(CloseReason::Ours);
-            }
+        for _ in 0..READS_PER_TURN {
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffers.raw) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(CloseReason::Ours),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
+        // A peer that goes on sending shares the core with the others, and its time runs out.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The handshake is over: the session begins.
