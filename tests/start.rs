@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use smppd::pdu::{CommandId, CommandStatus};
+use smppd::pdu::{CommandId, CommandStatus, Pdu};
 
 use support::esme::{DELIVERED, Esme, message};
 use support::{Place, complaint, ends_by_itself, eventually, is_root};
@@ -186,6 +186,27 @@ fn a_full_disk_is_met_at_the_start_and_not_by_a_message() {
     refuses(place.server().cores(1).command(), &["No space left", "the journal needs 24 MiB"]);
     // Again: what was left of the first try must not be taken for a journal.
     refuses(place.server().cores(1).command(), &["No space left"]);
+}
+
+#[test]
+fn room_for_every_partition_is_kept_free() {
+    let place = Place::new("low");
+    // Two partitions with three files of 8 MiB each; room for two more for one of them, but not for both.
+    let Some(_mount) = Mount::new(place.data(), "72m") else {
+        eprintln!("not tested: no small file system can be mounted here");
+        return;
+    };
+    place.account("add demo --any-source");
+    let server = place.server().start();
+    eventually("the disk is looked at", || server.log().contains("no message is accepted").then_some(()));
+    let mut esme = Esme::bound(&server, "demo");
+    let refusal = eventually("a refusal", || {
+        let response = esme.ask(&Pdu::SubmitSm(message(DELIVERED, "no room")));
+        (response.status != CommandStatus::ESME_ROK).then_some(response.status)
+    });
+    assert_eq!(refusal, CommandStatus::ESME_RMSGQFUL);
+    drop(esme);
+    assert!(server.stop().success());
 }
 
 #[test]

@@ -45,7 +45,7 @@ const VERIFIERS: usize = 1;
 const BINDS_MAX: usize = 1_024;
 /// How long a port may stay in use before that is an error.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
-/// Free disk space, in journal segments, below which no message is accepted.
+/// Free disk space, in journal segments of each partition, below which no message is accepted.
 const LOW_WATER_SEGMENTS: u64 = 2;
 /// File descriptors kept for the journal, the state at rest and ourselves.
 const DESCRIPTORS_SPARE: u64 = 128;
@@ -189,12 +189,9 @@ impl Server {
         let (senders, mailboxes): (Vec<Vec<MailSender>>, Vec<_>) =
             (0..cores).map(|_| mailbox(cores + 2)).unzip();
         let pulses: Vec<Arc<Pulse>> = (0..cores).map(|_| Arc::new(Pulse::default())).collect();
-        watch::watch(
-            pulses.clone(),
-            config.data_dir.clone(),
-            LOW_WATER_SEGMENTS * config.journal_segment_octets,
-        )
-        .map_err(|error| format!("no thread for the watchdog: {error}"))?;
+        let low_water = LOW_WATER_SEGMENTS * config.journal_segment_octets * recovered.len() as u64;
+        watch::watch(pulses.clone(), config.data_dir.clone(), low_water)
+            .map_err(|error| format!("no thread for the watchdog: {error}"))?;
 
         let mut by_core: Vec<Vec<Recovered>> = (0..cores).map(|_| Vec::new()).collect();
         for recovered in recovered {
