@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use smppd::pdu::CommandId;
 
-use support::esme::{Esme, Next};
+use support::esme::{DELIVERED, Esme, Next, message};
 use support::load::Ledger;
 use support::{Launch, Place, Server, complaint, eventually, flip};
 
@@ -239,5 +239,56 @@ fn a_torn_last_batch_is_cut_and_the_rest_is_kept() {
         Next::Silence => {}
         other => panic!("{other:?}"),
     }
+    assert!(server.stop().success());
+}
+
+/// The size of the segment files in these tests.
+const SEGMENT_OCTETS: u64 = 8 << 20;
+
+fn set_length(path: &Path, octets: u64) {
+    let file = fs::OpenOptions::new().write(true).open(path).expect("a file");
+    file.set_len(octets).expect("a length");
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).expect("a file").len()
+}
+
+#[test]
+fn a_journal_file_that_was_not_whole_when_the_server_ended_is_made_again() {
+    let place = place("short");
+    let ledger = journal_with_batches(&place);
+    let files = place.journal(0);
+    assert_eq!(files.len(), 3);
+    set_length(&files[1], 3 << 20);
+    set_length(&files[2], 0);
+    // One that holds something is of another setting: it is read, and nothing of it is lost.
+    let used = batches(&files[0]).last().expect("a batch") + (1 << 20);
+    set_length(&files[0], used as u64);
+    let launch = place.server().settings(SETTINGS).cores(1);
+    for _ in 0..2 {
+        let server = launch.start();
+        assert!(files[1..].iter().all(|file| length(file) == SEGMENT_OCTETS), "not whole");
+        let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
+        assert_eq!(esme.unknown_of(&ledger.ids()), [""; 0]);
+        server.kill();
+    }
+}
+
+#[test]
+fn a_short_journal_file_before_one_that_holds_something_stays() {
+    let place = place("between");
+    let ledger = journal_with_batches(&place);
+    let files = place.journal(0);
+    fs::rename(&files[1], place.path("free")).expect("renamed");
+    fs::rename(&files[0], &files[1]).expect("renamed");
+    fs::rename(place.path("free"), &files[0]).expect("renamed");
+    set_length(&files[0], 3 << 20);
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
+    assert_eq!(esme.unknown_of(&ledger.ids()), [""; 0]);
+    // The files are used in turn, the short one among them, and it grows.
+    esme.submit(&message(DELIVERED, "one more"));
+    drop(esme);
     assert!(server.stop().success());
 }

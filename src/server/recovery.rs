@@ -79,17 +79,29 @@ impl Found {
         let mut segments = Vec::new();
         let mut files = 0;
         let mut newest = SegmentNumber(checkpoint.segment.0.saturating_sub(1));
-        while let Some(header) = read_header(identity, &segment_path(&journal, files))? {
+        for file in 0.. {
+            let path = segment_path(&journal, file);
+            let Some(header) = read_header(identity, &path)? else { break };
             match header {
                 Ok(header) => {
                     newest = newest.max(header.segment);
                     if header.segment >= checkpoint.segment {
-                        segments.push((header.segment, files));
+                        segments.push((header.segment, file));
+                    }
+                    files = file + 1;
+                }
+                Err(_) => {
+                    refuse_damaged(identity, &checkpoint, &path)?;
+                    let found =
+                        fs::metadata(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                    // One that was being filled with zeros when the server stopped is the last one; it is not
+                    // counted, and made again. Before a file that holds something (of a time when segments
+                    // were smaller) it stays, and grows as it is written.
+                    if found.len() >= config.journal_segment_octets {
+                        files = file + 1;
                     }
                 }
-                Err(_) => refuse_damaged(identity, &checkpoint, &segment_path(&journal, files))?,
             }
-            files += 1;
         }
         segments.sort_unstable();
         let in_journal = |error: io::Error| {
