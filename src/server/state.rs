@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::journal::{Identity, Position};
-use crate::message::PartitionNumber;
+use crate::message::{IdSource, PartitionNumber};
 use crate::server::clock::Clock;
 use crate::server::mesh::{Inbound, MailSender};
 use crate::shard::Lookup;
-use crate::store::{Block, Checkpoint, FinalMessage, StoreDone, StoreOp};
+use crate::store::{Block, BlockKey, Checkpoint, FinalMessage, StoreDone, StoreOp};
 use crate::time::Timestamp;
 
 /// Orders that may wait for the thread; a partition keeps the rest, and refuses messages when it has many.
@@ -171,8 +171,20 @@ impl State {
     /// Removes blocks whose messages were all final before `before`, among the next ones from `cursor` on.
     fn sweep(&self, before: Timestamp, cursor: &mut Vec<u8>) -> io::Result<usize> {
         let mut removed = 0;
+        let first_id = IdSource::new(0, PartitionNumber(0)).next(before, 1);
+        if first_id.is_short() {
+            // The clock says that it is long before the first message of all.
+            return Ok(removed);
+        }
+        // No message ends before it was accepted, so blocks of this period and later ones are young, and not
+        // read at all; nearly all of them are. Short ids tell no time: their periods come before all others.
+        let end = BlockKey { period: first_id.period(), number: 0 }.to_octets();
         let from = std::mem::take(cursor);
-        for (seen, entry) in self.finals.range(from..).enumerate() {
+        if from.as_slice() >= end.as_slice() {
+            // The clock was set back.
+            return Ok(removed);
+        }
+        for (seen, entry) in self.finals.range(from.as_slice()..end.as_slice()).enumerate() {
             let (key, octets) = entry.map_err(io::Error::other)?;
             if seen == SWEEP_MAX {
                 *cursor = key.to_vec();
@@ -299,6 +311,69 @@ pub(super) fn last_before(checkpoint: &Checkpoint) -> Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::MessageId;
+    use crate::pdu::receipt::MessageState;
+    use crate::store::BlockBuilder;
+
+    const MINUTE: u64 = 60_000;
+    /// Some day of 2026.
+    const NOW: Timestamp = Timestamp::from_millis(1_780_000_000_000);
+
+    const fn at(minute: u64) -> Timestamp {
+        Timestamp::from_millis(NOW.as_millis() + minute * MINUTE)
+    }
+
+    /// A block with one message that ended at a time.
+    fn put(state: &State, number: u64, id: MessageId, final_date: Timestamp) -> BlockKey {
+        let mut block = BlockBuilder::default();
+        block.push(&FinalMessage {
+            id,
+            batch_offset: 0,
+            batch_count: 1,
+            state: MessageState::DELIVERED,
+            error: 0,
+            final_date,
+            system_id: Box::from(*b"demo"),
+            source_addr: Box::from(*b"12125550100"),
+        });
+        let key = BlockKey { period: id.period(), number };
+        let done = state.apply(StoreOp::PutBlock(key, block.finish().0)).expect("stored");
+        assert_eq!(done, Some(StoreDone::Block(key)));
+        key
+    }
+
+    #[test]
+    fn a_sweep_removes_what_is_old_and_reads_nothing_that_is_young() {
+        let folder = std::env::temp_dir().join(format!("smppd-sweep-{}", std::process::id()));
+        let state = State::open(&folder).expect("a database");
+        let mut ids = IdSource::new(0, PartitionNumber(0));
+        put(&state, 1, ids.next_short(), at(0));
+        let short = put(&state, 2, ids.next_short(), at(50));
+        put(&state, 3, ids.next(at(0), 1), at(1));
+        // It took an hour to deliver.
+        let late = put(&state, 4, ids.next(at(1), 1), at(61));
+        put(&state, 5, ids.next(at(2), 1), at(3));
+        // Whatever is read of this one is an error.
+        let young = BlockKey { period: ids.next(at(40), 1).period(), number: 6 };
+        state.apply(StoreOp::PutBlock(young, b"no block".to_vec())).expect("stored");
+        let keys = || -> Vec<BlockKey> {
+            let keys = state.finals.iter().keys();
+            keys.map(|key| BlockKey::from_octets(&key.expect("a key")).expect("a key")).collect()
+        };
+        let mut cursor = Vec::new();
+        assert_eq!(state.sweep(at(30), &mut cursor).expect("swept"), 3);
+        assert_eq!((keys(), cursor.len()), (vec![short, late, young], 0));
+        // A cursor behind everything that can be old, left by a time that is taken back.
+        let mut cursor = young.to_octets().to_vec();
+        assert_eq!(state.sweep(at(30), &mut cursor).expect("swept"), 0);
+        assert_eq!(cursor.len(), 0);
+        assert_eq!(state.sweep(Timestamp::ZERO, &mut cursor).expect("swept"), 0);
+        state.finals.remove(young.to_octets()).expect("removed");
+        assert_eq!(state.sweep(at(62), &mut cursor).expect("swept"), 2);
+        assert_eq!(keys(), []);
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
 
     #[test]
     fn a_panic_beside_the_core_is_an_error() {
