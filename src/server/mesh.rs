@@ -1,6 +1,7 @@
 //! Mailboxes: how threads and cores reach a core. Senders push batches; a core that sleeps is woken at most
 //! once for all that came before it woke.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
@@ -62,27 +63,41 @@ impl MailSender {
 
 /// The receiving end: one core's.
 pub(super) struct Mailbox {
-    channels: Vec<Receiver<Inbound>>,
+    cores: Vec<Receiver<Inbound>>,
+    /// Whose turn it is among the cores.
+    next_core: Cell<usize>,
+    threads: Vec<Receiver<Inbound>>,
     bell: Arc<Doorbell>,
 }
 
-/// A mailbox and `senders` ways to reach it.
-pub(super) fn mailbox(senders: usize) -> (Vec<MailSender>, Mailbox) {
+/// A mailbox and the ways to reach it: for so many cores, then for so many kinds of threads.
+pub(super) fn mailbox(cores: usize, threads: usize) -> (Vec<MailSender>, Mailbox) {
     let bell = Arc::new(Doorbell::default());
-    let (senders, channels) = (0..senders)
+    let (senders, mut receivers): (Vec<_>, Vec<_>) = (0..cores + threads)
         .map(|_| {
             let (channel, receiver) = unbounded();
             (MailSender { channel, bell: Arc::clone(&bell) }, receiver)
         })
         .unzip();
-    (senders, Mailbox { channels, bell })
+    let threads = receivers.split_off(cores);
+    (senders, Mailbox { cores: receivers, next_core: Cell::new(0), threads, bell })
 }
 
 impl Mailbox {
-    /// The next thing, if any. The threads' channels, the last ones, come first: what a core says may rest on
-    /// accounts that the main thread has just sent.
+    /// The next thing, if any. The threads' channels come first, the last one before the others: what a core
+    /// says may rest on accounts that the main thread has just sent. The cores take turns.
     pub(super) fn try_next(&self) -> Option<Inbound> {
-        self.channels.iter().rev().find_map(|channel| channel.try_recv().ok())
+        let from_thread = self.threads.iter().rev().find_map(|channel| channel.try_recv().ok());
+        from_thread.or_else(|| {
+            let next = self.next_core.get();
+            let (before, from_next) = self.cores.split_at(next);
+            let (place, inbound) = (next..)
+                .zip(from_next)
+                .chain(before.iter().enumerate())
+                .find_map(|(place, channel)| Some((place, channel.try_recv().ok()?)))?;
+            self.next_core.set((place + 1) % self.cores.len());
+            Some(inbound)
+        })
     }
 
     /// Asks to be woken. Look once more afterwards: what came before this is not announced.
@@ -110,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_sleeping_core_is_woken_once_for_many_messages() {
-        let (senders, mailbox) = mailbox(2);
+        let (senders, mailbox) = mailbox(1, 1);
         let count = Arc::new(Count::default());
         mailbox.arm(&Waker::from(Arc::clone(&count)));
         for _ in 0..100_000 {
@@ -127,11 +142,27 @@ mod tests {
 
     #[test]
     fn a_message_before_the_bell_is_armed_is_found_by_the_second_look() {
-        let (senders, mailbox) = mailbox(1);
+        let (senders, mailbox) = mailbox(0, 1);
         senders[0].send(Inbound::Drain);
         let count = Arc::new(Count::default());
         mailbox.arm(&Waker::from(Arc::clone(&count)));
         assert!(mailbox.try_next().is_some());
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn threads_come_first_and_cores_take_turns() {
+        let (senders, mailbox) = mailbox(3, 2);
+        let send = |sender: usize| {
+            senders[sender].send(Inbound::Verified(ConnectionId(sender as u64), true));
+        };
+        [0, 0, 0, 2, 2, 3, 4, 4].into_iter().for_each(send);
+        let next = || {
+            let Inbound::Verified(ConnectionId(number), _) = mailbox.try_next()? else { panic!("not sent") };
+            Some(number)
+        };
+        assert_eq!([(); 6].map(|()| next()), [4, 4, 3, 0, 2, 0].map(Some));
+        [1, 4].into_iter().for_each(send);
+        assert_eq!([(); 5].map(|()| next()), [Some(4), Some(1), Some(2), Some(0), None]);
     }
 }

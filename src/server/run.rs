@@ -187,7 +187,7 @@ impl Server {
             .map_err(|error| format!("no thread to verify passwords: {error}"))?;
         // From every core (its own slot is for the verifier), from the partitions' threads, and from us.
         let (senders, mailboxes): (Vec<Vec<MailSender>>, Vec<_>) =
-            (0..cores).map(|_| mailbox(cores + 2)).unzip();
+            (0..cores).map(|_| mailbox(cores, 2)).unzip();
         let pulses: Vec<Arc<Pulse>> = (0..cores).map(|_| Arc::new(Pulse::default())).collect();
         let low_water = LOW_WATER_SEGMENTS * config.journal_segment_octets * recovered.len() as u64;
         watch::watch(pulses.clone(), config.data_dir.clone(), low_water)
