@@ -18,7 +18,7 @@ use crate::server::mesh::{Inbound, MailSender};
 use crate::server::pacemaker::Pacemaker;
 use crate::server::password::{Verifier, VerifyRequest};
 use crate::server::state::Order;
-use crate::shard::{ConnectionId, Shard};
+use crate::shard::{ConnectionId, Lookup, Shard};
 use crate::time::Now;
 
 /// What a core shares with the threads that watch it.
@@ -75,6 +75,15 @@ impl JournalBell {
     }
 }
 
+/// What the shard asked for and no thread needs to be asked.
+#[derive(Default)]
+struct Answers {
+    /// Whether passwords are right.
+    verdicts: Vec<(ConnectionId, bool)>,
+    /// Questions that the state at rest takes no more.
+    unanswerable: Vec<Lookup>,
+}
+
 /// One core. Everything on its executor shares it.
 pub(super) struct Core {
     pub(super) shard: RefCell<Shard>,
@@ -118,18 +127,21 @@ impl Core {
 
     fn carry_out(&self, now: Now, current: Option<ConnectionId>) {
         loop {
-            let verdicts = self.carry_out_once(current);
-            if verdicts.is_empty() {
+            let Answers { verdicts, unanswerable } = self.carry_out_once(current);
+            if verdicts.is_empty() && unanswerable.is_empty() {
                 return;
             }
+            let mut shard = self.shard.borrow_mut();
             for (connection, is_right) in verdicts {
-                self.shard.borrow_mut().handle_verified(now, connection, is_right);
+                shard.handle_verified(now, connection, is_right);
+            }
+            for lookup in unanswerable {
+                shard.handle_lookup_failed(now, &lookup);
             }
         }
     }
 
-    /// Gives the verdicts on passwords that need no thread.
-    fn carry_out_once(&self, current: Option<ConnectionId>) -> Vec<(ConnectionId, bool)> {
+    fn carry_out_once(&self, current: Option<ConnectionId>) -> Answers {
         let mut shard = self.shard.borrow_mut();
         let mut to_wake = Vec::new();
         let outputs = shard.outputs();
@@ -150,12 +162,12 @@ impl Core {
                 log::info!("{event}");
             }
         }
-        let mut verdicts = Vec::new();
+        let mut answers = Answers::default();
         for request in outputs.verify.drain(..) {
             let connection = request.connection;
             // Whoever reconnects does not wait behind those who never bound.
             if self.verifier.knows(request.password_hash.as_deref(), &request.system_id, &request.password) {
-                verdicts.push((connection, true));
+                answers.verdicts.push((connection, true));
                 continue;
             }
             let mail = self.own_mail.clone();
@@ -167,7 +179,7 @@ impl Core {
             });
             if queued.is_err() {
                 // The verifier has more than enough to do: this bind fails for now.
-                verdicts.push((connection, false));
+                answers.verdicts.push((connection, false));
             }
         }
         let lookups = std::mem::take(&mut outputs.lookups);
@@ -179,7 +191,7 @@ impl Core {
                 Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => {
                     // Without the state at rest nothing is known; the sender asks again.
                     if let Order::Lookup(lookup) = order {
-                        shard.lookup_failed(&lookup);
+                        answers.unanswerable.push(*lookup);
                     }
                 }
             }
@@ -198,7 +210,7 @@ impl Core {
         drop(shard);
         // A woken task may be polled at once: nothing is borrowed any more.
         to_wake.into_iter().for_each(Waker::wake);
-        verdicts
+        answers
     }
 
     /// Lets connections that wait look at the time.
