@@ -78,8 +78,10 @@ impl JournalBell {
 /// What the shard asked for and no thread needs to be asked.
 #[derive(Default)]
 struct Answers {
-    /// Whether passwords are right.
-    verdicts: Vec<(ConnectionId, bool)>,
+    /// Passwords that are known to be right.
+    verified: Vec<ConnectionId>,
+    /// Passwords that nobody has time to verify.
+    unverified: Vec<ConnectionId>,
     /// Questions that the state at rest takes no more.
     unanswerable: Vec<Lookup>,
 }
@@ -127,13 +129,16 @@ impl Core {
 
     fn carry_out(&self, now: Now, current: Option<ConnectionId>) {
         loop {
-            let Answers { verdicts, unanswerable } = self.carry_out_once(current);
-            if verdicts.is_empty() && unanswerable.is_empty() {
+            let Answers { verified, unverified, unanswerable } = self.carry_out_once(current);
+            if verified.is_empty() && unverified.is_empty() && unanswerable.is_empty() {
                 return;
             }
             let mut shard = self.shard.borrow_mut();
-            for (connection, is_right) in verdicts {
-                shard.handle_verified(now, connection, is_right);
+            for connection in verified {
+                shard.handle_verified(now, connection, true);
+            }
+            for connection in unverified {
+                shard.handle_unverified(now, connection);
             }
             for lookup in unanswerable {
                 shard.handle_lookup_failed(now, &lookup);
@@ -167,7 +172,7 @@ impl Core {
             let connection = request.connection;
             // Whoever reconnects does not wait behind those who never bound.
             if self.verifier.knows(request.password_hash.as_deref(), &request.system_id, &request.password) {
-                answers.verdicts.push((connection, true));
+                answers.verified.push(connection);
                 continue;
             }
             let mail = self.own_mail.clone();
@@ -178,8 +183,7 @@ impl Core {
                 reply: Box::new(move |is_right| mail.send(Inbound::Verified(connection, is_right))),
             });
             if queued.is_err() {
-                // The verifier has more than enough to do: this bind fails for now.
-                answers.verdicts.push((connection, false));
+                answers.unverified.push(connection);
             }
         }
         let lookups = std::mem::take(&mut outputs.lookups);

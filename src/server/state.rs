@@ -172,10 +172,6 @@ impl State {
     fn sweep(&self, before: Timestamp, cursor: &mut Vec<u8>) -> io::Result<usize> {
         let mut removed = 0;
         let first_id = IdSource::new(0, PartitionNumber(0)).next(before, 1);
-        if first_id.is_short() {
-            // The clock says that it is long before the first message of all.
-            return Ok(removed);
-        }
         // No message ends before it was accepted, so blocks of this period and later ones are young, and not
         // read at all; nearly all of them are. Short ids tell no time: their periods come before all others.
         let end = BlockKey { period: first_id.period(), number: 0 }.to_octets();

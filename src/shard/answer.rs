@@ -19,7 +19,7 @@ pub(super) fn too_late(command_id: CommandId) -> Option<CommandStatus> {
 
 impl Shard {
     /// The state at rest cannot be asked now.
-    pub fn lookup_failed(&mut self, lookup: &Lookup) {
+    pub(super) fn lookup_failed(&mut self, lookup: &Lookup) {
         let status = too_late(lookup.reply_to.command_id).unwrap_or(CommandStatus::ESME_RQUERYFAIL);
         self.answer(lookup.reply_to, Answer::Status(status));
     }
