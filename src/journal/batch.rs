@@ -49,6 +49,11 @@ pub enum BatchError {
     Format(u16),
 }
 
+/// What a batch with so many octets of records takes in a segment.
+const fn aligned(payload_octets: usize) -> usize {
+    (HEADER_OCTETS + payload_octets).next_multiple_of(BATCH_ALIGN)
+}
+
 impl Batch {
     /// An empty batch in a used buffer.
     pub fn new(mut buffer: Vec<u8>) -> Self {
@@ -78,7 +83,7 @@ impl Batch {
 
     /// What it will take in a segment.
     pub const fn aligned_octets(&self) -> usize {
-        (HEADER_OCTETS + self.payload_octets).next_multiple_of(BATCH_ALIGN)
+        aligned(self.payload_octets)
     }
 
     /// Writes the header and pads to [`aligned_octets`](Self::aligned_octets): what goes to disk.
@@ -147,6 +152,6 @@ impl BatchHeader {
 
     /// Where the next batch begins, counted from this one.
     pub const fn aligned_octets(&self) -> usize {
-        (HEADER_OCTETS + self.payload_octets).next_multiple_of(BATCH_ALIGN)
+        aligned(self.payload_octets)
     }
 }

@@ -188,8 +188,9 @@ impl Core {
         }
         let lookups = std::mem::take(&mut outputs.lookups);
         for lookup in lookups {
-            let place = shard.partitions().iter().position(|ours| ours.number == lookup.partition);
-            let Some(place) = place else { continue };
+            let Some(place) = shard.place_of(lookup.partition) else {
+                unreachable!("a shard asks for its own partitions")
+            };
             match self.states[place].try_send(Order::Lookup(Box::new(lookup))) {
                 Ok(()) => {}
                 Err(TrySendError::Full(order) | TrySendError::Disconnected(order)) => {

@@ -288,7 +288,7 @@ fn take_mail(core: &SharedCore, mailbox: &Mailbox) -> bool {
             Inbound::NotFound(lookup) => shard.handle_lookup_failed(now, &lookup),
             Inbound::Stored(partition, done) => {
                 if let StoreDone::Checkpoint(keep, _) = done
-                    && let Some(place) = shard.partitions().iter().position(|ours| ours.number == partition)
+                    && let Some(place) = shard.place_of(partition)
                 {
                     core.released[place].set(Some(keep));
                     core.journal_bells[place].ring();
@@ -296,7 +296,7 @@ fn take_mail(core: &SharedCore, mailbox: &Mailbox) -> bool {
                 shard.handle_store(partition, done);
             }
             Inbound::StoreFailed(partition, reason) => {
-                if let Some(place) = shard.partitions().iter().position(|ours| ours.number == partition) {
+                if let Some(place) = shard.place_of(partition) {
                     shard.store_failed(now, place, &reason);
                 }
             }

@@ -9,8 +9,8 @@ use std::time::Instant;
 use crate::account::Accounts;
 use crate::config::Config;
 use crate::journal::{
-    BatchError, BatchHeader, Identity, Position, Record, ReplayEnd, Ring, SegmentNumber, find_batch,
-    replay_segment,
+    BatchError, BatchHeader, Identity, Position, Record, ReplayEnd, Ring, SegmentFault, SegmentNumber,
+    find_batch, replay_segment,
 };
 use crate::message::{Content, Parcel, PartitionNumber};
 use crate::server::disk::{self, JournalFolder, segment_path};
@@ -196,14 +196,8 @@ impl Found {
                 expected = first.unwrap_or(expected);
             }
             let replay = replay_segment(self.identity, *segment, expected, &octets).map_err(|fault| {
-                format!(
-                    "{}: damaged at offset {}: batch {} cannot be read, but batch {} behind it can; \
-                     restore the file from a copy, or move the partition's folder away to start without it",
-                    path.display(),
-                    fault.offset,
-                    fault.position.0,
-                    fault.followed_by.0
-                )
+                let SegmentFault { offset, position, followed_by } = fault;
+                damage(&path, offset, &format!("batch {}", position.0), followed_by)
             })?;
             if replay.end == ReplayEnd::Torn {
                 log::warn!(
@@ -249,17 +243,22 @@ fn read_header(identity: Identity, path: &Path) -> Result<Option<Result<BatchHea
     }
 }
 
+/// What is wrong with a file in which something that can be read stands behind something that cannot.
+fn damage(path: &Path, offset: usize, what: &str, followed_by: Position) -> String {
+    format!(
+        "{}: damaged at offset {offset}: {what} cannot be read, but batch {} behind it can; \
+         restore the file from a copy, or move the partition's folder away to start without it",
+        path.display(),
+        followed_by.0
+    )
+}
+
 /// A file that begins with no batch is free, unless something that is needed follows.
 fn refuse_damaged(identity: Identity, checkpoint: &Checkpoint, path: &Path) -> Result<(), String> {
     let octets = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     match find_batch(identity, checkpoint.segment, &octets) {
         None => Ok(()),
-        Some((offset, header)) => Err(format!(
-            "{}: damaged at offset 0: the first batch cannot be read, but batch {} at offset {offset} can; \
-             restore the file from a copy, or move the partition's folder away to start without it",
-            path.display(),
-            header.position.0
-        )),
+        Some((_, header)) => Err(damage(path, 0, "the first batch", header.position)),
     }
 }
 

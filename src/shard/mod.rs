@@ -670,7 +670,8 @@ impl Shard {
         ShardNumber((hash % u32::from(self.settings.shards)) as u8)
     }
 
-    fn place_of(&self, partition: PartitionNumber) -> Option<usize> {
+    /// Where a partition is among [`partitions`](Self::partitions), if it is here.
+    pub fn place_of(&self, partition: PartitionNumber) -> Option<usize> {
         self.partitions.iter().position(|ours| ours.number == partition)
     }
 

@@ -254,7 +254,7 @@ fn segments(
     if esm_class.has_udhi() {
         let (_, text) = Udh::split(user_data).map_err(|_| too_long)?;
         // With its header a segment fills the 140 octets of one message on air; 7-bit text is not packed yet.
-        let octets_max = alphabet.single_units_max() * if alphabet == Alphabet::Ucs2 { 2 } else { 1 };
+        let octets_max = alphabet.single_units_max() * alphabet.unit_octets();
         require(user_data.len() <= octets_max && !odd(text), CommandStatus::ESME_RINVMSGLEN)?;
         return Ok(1);
     }
