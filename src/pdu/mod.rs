@@ -39,7 +39,7 @@ pub use wire::FieldTooLong;
 
 /// A PDU without its header: the operation and its fields, borrowed from the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the variants are the specification's operations")]
+#[expect(missing_docs, reason = "the variants are the specification's operations")]
 pub enum Pdu<'a> {
     BindReceiver(Bind<'a>),
     BindReceiverResp(BindResp<'a>),

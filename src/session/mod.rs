@@ -1,11 +1,15 @@
 //! One SMPP session, of either side: states, windows, timers. Octets and time go in, PDUs and octets come out.
 
 mod matrix;
+mod settings;
+mod state;
 mod window;
 
 use std::time::Duration;
 
 pub use matrix::{Verdict, verdict};
+pub use settings::SessionSettings;
+pub use state::{BindMode, CloseReason, Side, State};
 pub use window::{InFlight, Window};
 
 use crate::pdu::{
@@ -14,157 +18,9 @@ use crate::pdu::{
 };
 use crate::time::Instant;
 
-/// Which end of the session we are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
-    /// The client.
-    Esme,
-    /// The message centre.
-    Mc,
-}
-
-/// §2.2, with the two ways of ending apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
-    /// Connected, not bound.
-    Open,
-    /// The MC connected to us (or we to it) and sent outbind.
-    Outbound,
-    /// Bound as transmitter.
-    BoundTx,
-    /// Bound as receiver.
-    BoundRx,
-    /// Bound as transceiver.
-    BoundTrx,
-    /// unbind was sent or received, and something is still to be answered.
-    Unbinding,
-    /// Over.
-    Closed,
-}
-
-impl State {
-    /// Whether a bind is in force.
-    pub const fn is_bound(self) -> bool {
-        match self {
-            Self::BoundTx | Self::BoundRx | Self::BoundTrx => true,
-            Self::Open | Self::Outbound | Self::Unbinding | Self::Closed => false,
-        }
-    }
-
-    /// Whether the MC may send deliver_sm here.
-    pub const fn receives(self) -> bool {
-        match self {
-            Self::BoundRx | Self::BoundTrx => true,
-            Self::Open | Self::Outbound | Self::BoundTx | Self::Unbinding | Self::Closed => false,
-        }
-    }
-}
-
-/// The three ways to bind.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BindMode {
-    /// Sends only.
-    Transmitter,
-    /// Receives only.
-    Receiver,
-    /// Both.
-    Transceiver,
-}
-
-impl BindMode {
-    /// The mode that a bind request asks for.
-    pub const fn of(command: CommandId) -> Option<Self> {
-        match command {
-            CommandId::BIND_TRANSMITTER => Some(Self::Transmitter),
-            CommandId::BIND_RECEIVER => Some(Self::Receiver),
-            CommandId::BIND_TRANSCEIVER => Some(Self::Transceiver),
-            _ => None,
-        }
-    }
-
-    /// The state of a session bound so.
-    pub const fn state(self) -> State {
-        match self {
-            Self::Transmitter => State::BoundTx,
-            Self::Receiver => State::BoundRx,
-            Self::Transceiver => State::BoundTrx,
-        }
-    }
-}
-
-/// The limits and timers of a session (§2.7).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SessionSettings {
-    /// From the connection to a successful bind.
-    pub session_init_timeout: Duration,
-    /// Silence after which we send enquire_link.
-    pub enquire_link_interval: Duration,
-    /// enquire_links in a row without an answer before the peer counts as gone; 0 = never.
-    pub enquire_link_unanswered_max: u8,
-    /// No PDU received for so long ends a bound session.
-    pub inactivity_timeout: Duration,
-    /// How long our own requests wait for their response.
-    pub response_timeout: Duration,
-    /// How long a PDU that has begun to arrive may take to be whole.
-    pub pdu_timeout: Duration,
-    /// The longest PDU, once bound.
-    pub pdu_octets_max: usize,
-    /// The longest PDU before that.
-    pub pdu_octets_max_unbound: usize,
-    /// Requests of the peer that may wait for our answer; at the limit we stop reading.
-    pub window_in_max: usize,
-    /// Our requests that may wait for the peer's answer.
-    pub window_out_max: usize,
-    /// Failed binds before the connection is closed.
-    pub bind_attempts_max: u8,
-}
-
-impl Default for SessionSettings {
-    fn default() -> Self {
-        Self {
-            session_init_timeout: Duration::from_secs(10),
-            enquire_link_interval: Duration::from_secs(30),
-            enquire_link_unanswered_max: 2,
-            inactivity_timeout: Duration::from_secs(120),
-            response_timeout: Duration::from_secs(10),
-            pdu_timeout: Duration::from_secs(30),
-            pdu_octets_max: 81_920,
-            pdu_octets_max_unbound: 1_024,
-            window_in_max: 1_000,
-            window_out_max: 10,
-            bind_attempts_max: 3,
-        }
-    }
-}
-
 /// How long our unbind waits for the answers we owe. A commit takes milliseconds; the outcome of a message
 /// (transaction mode) may take days.
 const UNBIND_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Why a session ends, for the log and the counters.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum CloseReason {
-    /// unbind, either way round, and all was answered.
-    Unbound,
-    /// The peer closed the connection.
-    PeerClosed,
-    /// A command_length that cannot be; the stream cannot be trusted any more.
-    FramingLost,
-    /// No successful bind in time.
-    SessionInitTimeout,
-    /// Too many failed binds.
-    BindAttempts,
-    /// Nothing came from the peer for too long.
-    Inactivity,
-    /// The peer did not answer enquire_link.
-    EnquireLinkUnanswered,
-    /// The peer did not answer unbind.
-    UnbindUnanswered,
-    /// A PDU began and did not end.
-    PduTimeout,
-    /// We end it: shutdown, or the account was removed.
-    Ours,
-}
 
 /// Something the session's owner has to know or answer.
 #[derive(Debug)]

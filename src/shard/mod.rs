@@ -11,14 +11,15 @@ mod event;
 mod home;
 mod mesh;
 mod operation;
+mod outputs;
 mod outward;
 mod partition;
+mod settings;
 mod submission;
 mod submit;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
@@ -28,130 +29,24 @@ pub use mesh::{
     Answer, ConnectionId, Delivery, Matching, MeshMessage, Operation, Replacement, ReplyTo, SessionAddress,
     ShardNumber,
 };
+pub use outputs::{Commit, Lookup, Outputs, VerifyRequest};
 pub use partition::{ApplyError, Due, Earned, HeldParcel, Partition, PartitionSettings, Unrecoverable};
+pub use settings::{PartitionMap, ShardSettings};
 pub use submission::{SubmitError, Validity};
 
 use crate::account::{Account, AccountIndex, Accounts};
 use crate::carrier::Carrier;
 use crate::journal::{Batch, Position, SegmentNumber};
-use crate::message::{Backoff, MessageId, ParcelKey, PartitionNumber};
+use crate::message::{MessageId, ParcelKey, PartitionNumber};
 use crate::metrics::Counters;
 use crate::pdu::{CommandId, CommandStatus, Header, InterfaceVersion, Pdu};
 use crate::route::Routes;
-use crate::session::{CloseReason, Elapsed, Received, Session, SessionSettings, Side};
+use crate::session::{CloseReason, Elapsed, Received, Session, Side};
 use crate::store::{FinalMessage, StoreDone, StoreOp};
 use crate::time::timers::Timers;
 use crate::time::{Instant, Now};
 
 type FastMap<K, V> = HashMap<K, V, RandomState>;
-
-/// What a shard obeys.
-#[derive(Clone, Debug)]
-pub struct ShardSettings {
-    /// Which shard this is.
-    pub number: ShardNumber,
-    /// How many there are.
-    pub shards: u8,
-    /// Our name in bind responses, 15 octets at most.
-    pub system_id: Box<[u8]>,
-    /// Limits and timers of sessions.
-    pub session: SessionSettings,
-    /// How long messages are tried.
-    pub validity: Validity,
-    /// Pauses between offers to a carrier.
-    pub retry: Backoff,
-    /// Pauses between deliveries to an account.
-    pub deliver_retry: Backoff,
-    /// Whether records are written before they earn anything (`--durability memory` says no).
-    pub is_durable: bool,
-}
-
-/// Which shard has which partition.
-#[derive(Clone, Debug)]
-pub struct PartitionMap(Arc<[Option<ShardNumber>; 256]>);
-
-impl PartitionMap {
-    /// From pairs of partition and shard.
-    pub fn new(pairs: impl IntoIterator<Item = (PartitionNumber, ShardNumber)>) -> Self {
-        let mut map = [None; 256];
-        for (partition, shard) in pairs {
-            map[usize::from(partition.0)] = Some(shard);
-        }
-        Self(Arc::new(map))
-    }
-
-    /// How many there are.
-    pub fn partitions(&self) -> usize {
-        self.0.iter().flatten().count()
-    }
-
-    /// The shard that owns messages of this partition.
-    pub fn shard_of(&self, partition: PartitionNumber) -> Option<ShardNumber> {
-        self.0[usize::from(partition.0)]
-    }
-}
-
-/// A password to be verified off the core.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VerifyRequest {
-    /// Whose bind it is.
-    pub connection: ConnectionId,
-    /// The name it gave.
-    pub system_id: Box<[u8]>,
-    /// The password it gave.
-    pub password: Box<[u8]>,
-    /// What the password must match; `None` when there is no such account.
-    pub password_hash: Option<Box<str>>,
-}
-
-/// A question to the state at rest.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Lookup {
-    /// The partition it is for.
-    pub partition: PartitionNumber,
-    /// Who asks: comes back with the answer.
-    pub reply_to: ReplyTo,
-    /// As whom.
-    pub account: AccountIndex,
-    /// The source_addr that must match.
-    pub source_addr: Box<[u8]>,
-    /// The first id.
-    pub id: MessageId,
-    /// How many ids in a row.
-    pub count: u8,
-    /// What memory already knew of them.
-    pub known: Vec<FinalMessage>,
-}
-
-/// A batch that is durable.
-#[derive(Debug)]
-pub struct Commit {
-    /// Its number.
-    pub position: Position,
-    /// The batch; its buffer is used again.
-    pub batch: Batch,
-    /// Where it is.
-    pub segment: SegmentNumber,
-    /// Segments of the journal that hold something needed.
-    pub segments_in_use: usize,
-    /// How long it took, in microseconds.
-    pub micros: u64,
-}
-
-/// What a shard wants done, to be taken after every input.
-#[derive(Debug, Default)]
-pub struct Outputs {
-    /// Connections with octets to send, or to be closed.
-    pub dirty: Vec<ConnectionId>,
-    /// For each other shard, what to tell it.
-    pub mesh: Vec<Vec<MeshMessage>>,
-    /// Passwords to verify.
-    pub verify: Vec<VerifyRequest>,
-    /// Questions to the state at rest.
-    pub lookups: Vec<Lookup>,
-    /// Lines for the log.
-    pub events: Vec<Event>,
-}
 
 /// A deliver_sm in flight on a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
