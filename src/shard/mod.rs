@@ -19,6 +19,7 @@ mod submission;
 mod submit;
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 use foldhash::fast::RandomState;
@@ -194,24 +195,33 @@ impl Shard {
     pub fn handle_octets(&mut self, now: Now, connection: ConnectionId, octets: &[u8]) -> usize {
         let Some(mut entry) = self.sessions.remove(&connection) else { return octets.len() };
         let mut rest = octets;
-        while let Some(received) = entry.session.receive(now.instant, &mut rest) {
+        // A fault of ours ends this session and no other. It goes back to its place first, with the deliveries it
+        // has not confirmed: they are another session's when whoever runs the connection says that it is over.
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.take_in(now, &mut entry, &mut rest)));
+        self.put_back(entry);
+        if let Err(fault) = outcome {
+            resume_unwind(fault);
+        }
+        self.turn(now);
+        octets.len() - rest.len()
+    }
+
+    fn take_in(&mut self, now: Now, entry: &mut Entry, rest: &mut &[u8]) {
+        while let Some(received) = entry.session.receive(now.instant, rest) {
             match received {
-                Received::Request(header, pdu) => self.request(now, &mut entry, &header, &pdu),
-                Received::Refused(header, status) => self.refuse(&mut entry, &header, status),
+                Received::Request(header, pdu) => self.request(now, entry, &header, &pdu),
+                Received::Refused(header, status) => self.refuse(entry, &header, status),
                 Received::Response { request, status, .. } => {
                     if let Some(sent) = request.token {
-                        self.responded(&entry, sent, status);
+                        self.responded(entry, sent, status);
                     }
                 }
-                Received::Unbind => self.release(connection),
+                Received::Unbind => self.release(entry.connection),
                 // Neither reaches a message centre: the operation matrix nacks them.
                 Received::Notice(_) => {}
             }
         }
         self.counters.ignored += entry.session.take_ignored();
-        self.put_back(entry);
-        self.turn(now);
-        octets.len() - rest.len()
     }
 
     /// The peer takes no octets, so nothing is read from it; or it does again.
@@ -586,5 +596,79 @@ impl Shard {
     /// Whether messages of this session need an id of eight characters.
     fn needs_short_id(version: InterfaceVersion) -> bool {
         !version.has_tlvs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::account::AccountSettings;
+    use crate::message::Backoff;
+    use crate::pdu::{Address, Bind, QuerySm, Tlvs};
+    use crate::session::SessionSettings;
+    use crate::store::Checkpoint;
+    use crate::time::Timestamp;
+
+    const NOW: Now = Now { instant: Instant::from_nanos(1), wall: Timestamp::from_millis(1_790_000_000_000) };
+    const CONNECTION: ConnectionId = ConnectionId(7);
+    const PARTITION: PartitionNumber = PartitionNumber(0);
+
+    fn shard() -> Shard {
+        let pause = Duration::from_secs(1);
+        let settings = ShardSettings {
+            number: ShardNumber(0),
+            shards: 1,
+            system_id: Box::from(*b"smppd"),
+            session: SessionSettings::default(),
+            validity: Validity { default: pause, longest: pause },
+            retry: Backoff { delay_min: pause, delay_max: pause },
+            deliver_retry: Backoff { delay_min: pause, delay_max: pause },
+            is_durable: false,
+        };
+        let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
+        let mut partition =
+            Partition::recover(PARTITION, 0, PartitionSettings::default(), &Checkpoint::initial());
+        partition.finish_recovery(Position(0));
+        let map = PartitionMap::new([(PARTITION, ShardNumber(0))]);
+        Shard::new(settings, Rc::new(accounts), Routes::new([]), Vec::new(), vec![partition], map)
+    }
+
+    fn send(shard: &mut Shard, pdu: &Pdu<'_>) {
+        let mut octets = Vec::new();
+        pdu.encode(CommandStatus::ESME_ROK, 1, &mut octets).expect("it fits");
+        shard.handle_octets(NOW, CONNECTION, &octets);
+    }
+
+    #[test]
+    fn a_fault_of_ours_loses_no_delivery_of_its_session() {
+        let mut shard = shard();
+        shard.connected(NOW, CONNECTION, "test");
+        send(
+            &mut shard,
+            &Pdu::BindTransceiver(Bind {
+                system_id: b"demo",
+                password: b"x",
+                system_type: b"",
+                interface_version: InterfaceVersion::V5_0,
+                address_range: Address::default(),
+                tlvs: Tlvs::EMPTY,
+            }),
+        );
+        shard.handle_verified(NOW, CONNECTION, true);
+        let sent = Sent { key: ParcelKey { id: MessageId::from_u64(9), part: 1 }, owner: ShardNumber(0) };
+        let entry = shard.sessions.get_mut(&CONNECTION).expect("a session");
+        entry.session.request_with(NOW.instant, CommandId::DELIVER_SM, sent, |_| {});
+        // No account has this place: whatever asks for it panics.
+        entry.account = Some(AccountIndex(u32::MAX));
+        let query = Pdu::QuerySm(QuerySm {
+            message_id: b"123456789012345678",
+            source: Address::default(),
+            tlvs: Tlvs::EMPTY,
+        });
+        assert!(catch_unwind(AssertUnwindSafe(|| send(&mut shard, &query))).is_err());
+        let entry = shard.sessions.get_mut(&CONNECTION).expect("it is still there");
+        assert_eq!(entry.session.take_unanswered(), Some(sent));
     }
 }
