@@ -134,19 +134,10 @@ pub fn wants_receipt(content: &Content<'_>, state: MessageState) -> bool {
 }
 
 /// The receipt, or intermediate notification, that says `state` about a message.
+///
+/// # Errors
+/// An address is too long for the wire, which that of an accepted message is not.
 pub fn receipt_for(
-    content: &Content<'_>,
-    part: u8,
-    state: MessageState,
-    error: u16,
-    at: Timestamp,
-    default_alphabet: Alphabet,
-) -> Parcel {
-    receipt_parcel(content, part, state, error, at, default_alphabet)
-        .unwrap_or_else(|_| unreachable!("the addresses were checked when the message was accepted"))
-}
-
-fn receipt_parcel(
     content: &Content<'_>,
     part: u8,
     state: MessageState,

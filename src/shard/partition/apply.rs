@@ -166,9 +166,8 @@ impl Partition {
                 return;
             }
             let part = ParcelKey::NOTIFICATION_FIRST + message.standing.notifications;
-            let alphabet = account.map_or_else(Default::default, |account| account.settings.default_alphabet);
             let kind_state = if accepted_receipt { state } else { MessageState::ENROUTE };
-            notification = Some(receipt_for(&content, part, kind_state, 0, at, alphabet.into()));
+            notification = Some(receipt(&content, part, kind_state, 0, at, accounts));
             message.standing.notifications += 1;
         })?;
         Ok(notification.and_then(|parcel| self.hold(parcel, accounts)))
@@ -212,10 +211,7 @@ impl Partition {
         if !wants_receipt(&content, state) {
             return Ok(None);
         }
-        let alphabet = accounts
-            .index_of(content.system_id)
-            .map_or_else(Default::default, |index| accounts.get(index).settings.default_alphabet);
-        let parcel = receipt_for(&content, ParcelKey::FINAL_RECEIPT, state, error, at, alphabet.into());
+        let parcel = receipt(&content, ParcelKey::FINAL_RECEIPT, state, error, at, accounts);
         Ok(self.hold(parcel, accounts))
     }
 
@@ -237,6 +233,21 @@ impl Partition {
         self.timers.arm(alarm, TimerKey::Parcel(key));
         Some(key)
     }
+}
+
+/// What a message's sender is told of it, in the account's alphabet.
+fn receipt(
+    content: &Content<'_>,
+    part: u8,
+    state: MessageState,
+    error: u16,
+    at: Timestamp,
+    accounts: &Accounts,
+) -> Parcel {
+    let account = accounts.index_of(content.system_id).map(|index| accounts.get(index));
+    let alphabet = account.map_or_else(Default::default, |account| account.settings.default_alphabet);
+    receipt_for(content, part, state, error, at, alphabet.into())
+        .unwrap_or_else(|_| unreachable!("the addresses were checked when the message was accepted"))
 }
 
 /// Why a record changed nothing.
