@@ -63,6 +63,14 @@ counters! {
     unfinished = "smppd_messages_unfinished";
     /// Gauge: receipts and replies that are not confirmed.
     parcels = "smppd_deliveries_pending";
+    /// Gauge: what messages, receipts and replies take in memory, roughly, in octets.
+    memory_octets = "smppd_messages_memory_octets";
+    /// Gauge: segments of the journal that hold something needed.
+    segments = "smppd_journal_segments";
+    /// Gauge: blocks of unfinished messages, receipts and replies at rest.
+    rest_blocks = "smppd_rest_blocks";
+    /// Gauge: those of them that are at rest alone, because memory is short.
+    cold_blocks = "smppd_rest_blocks_cold";
     /// Gauge: partitions stopped by a disk error.
     failed = "smppd_partitions_failed";
 }

@@ -10,7 +10,7 @@ use crate::message::{Content, MessageId};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{Alphabet, Udh, segment};
 use crate::time::Timestamp;
-use crate::time::timers::Timers;
+use crate::time::timers::{TimerId, Timers};
 
 /// How the simulator behaves.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,7 +105,8 @@ pub enum Behaviour {
 #[derive(Debug)]
 pub struct Simulator {
     settings: SimulatorSettings,
-    pending: HashMap<MessageId, Pending, RandomState>,
+    /// With the timer of each.
+    pending: HashMap<MessageId, (TimerId, Pending), RandomState>,
     timers: Timers<Timestamp, MessageId>,
     reports: u64,
 }
@@ -169,8 +170,8 @@ impl Simulator {
     }
 
     fn schedule(&mut self, id: MessageId, pending: Pending) {
-        self.timers.arm(pending.next_at, id);
-        self.pending.insert(id, pending);
+        let timer = self.timers.arm(pending.next_at, id);
+        self.pending.insert(id, (timer, pending));
     }
 
     /// No two messages have the same one: [`mix`] maps no two numbers to the same.
@@ -182,8 +183,8 @@ impl Simulator {
 impl Carrier for Simulator {
     /// `resumed` makes no difference: a message offered again is told about again, from the start, once.
     fn offer(&mut self, now: Timestamp, message: &Content<'_>, _resumed: bool) {
-        if let Some(before) = self.pending.remove(&message.id) {
-            self.timers.disarm(before.next_at, message.id);
+        if let Some((timer, _)) = self.pending.remove(&message.id) {
+            self.timers.disarm(timer);
         }
         let destination = message.destination.digits;
         let mut draws = Draws::new(self.settings.seed, message.id, destination);
@@ -200,7 +201,7 @@ impl Carrier for Simulator {
 
     fn poll(&mut self, now: Timestamp) -> Option<Report> {
         let (_, id) = self.timers.pop_due(now)?;
-        let mut pending = self.pending.remove(&id)?;
+        let (_, mut pending) = self.pending.remove(&id)?;
         let (news, next) = match (pending.next, pending.behaviour) {
             (Step::Take, Behaviour::NeverAnswers) => (News::Busy { id, error: 0 }, None),
             (Step::Take, Behaviour::State(_)) => {

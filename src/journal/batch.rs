@@ -1,14 +1,19 @@
 //! A batch: the records of one commit behind a header that proves them whole.
 
-use crate::journal::{Position, Record, SegmentNumber};
+use std::any::Any;
+use std::fmt;
+
+use crate::journal::{Placement, Position, Record, SegmentNumber};
 use crate::message::PartitionNumber;
 
 /// Batches begin and end at multiples of this, as O_DIRECT asks.
 pub const BATCH_ALIGN: usize = 4096;
+/// As long as a batch should become; it keeps one write, and one pause for it, short. Every record fits.
+pub const BATCH_OCTETS_MAX: usize = 1 << 20;
 
 const MAGIC: [u8; 4] = *b"SMPJ";
 /// Version of the records and of this header.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 const HEADER_OCTETS: usize = 52;
 
 /// What every batch of a partition carries, so that no other octets pass for one of its batches.
@@ -20,10 +25,34 @@ pub struct Identity {
     pub salt: u64,
 }
 
+/// The memory that a batch is gathered in and written from. Whoever writes it makes it, aligned as the disk wants it,
+/// and finds it again in [`Batch::into_buffer`].
+pub trait BatchBuffer: Any {
+    /// The octets; as many as the longest batch.
+    fn octets(&self) -> &[u8];
+
+    /// The octets, to be filled.
+    fn octets_mut(&mut self) -> &mut [u8];
+}
+
+impl BatchBuffer for Vec<u8> {
+    fn octets(&self) -> &[u8] {
+        self
+    }
+
+    fn octets_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
 /// Records on their way to a segment.
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch {
-    octets: Vec<u8>,
+    /// Where it goes, once it is closed.
+    placement: Placement,
+    position: Position,
+    buffer: Box<dyn BatchBuffer>,
+    /// Octets used: header and records; once sealed, zeros up to the next multiple of [`BATCH_ALIGN`] too.
+    length: usize,
     payload_octets: usize,
 }
 
@@ -55,20 +84,47 @@ const fn aligned(payload_octets: usize) -> usize {
 }
 
 impl Batch {
-    /// An empty batch in a used buffer.
-    pub fn new(mut buffer: Vec<u8>) -> Self {
-        buffer.clear();
-        buffer.resize(HEADER_OCTETS, 0);
-        Self { octets: buffer, payload_octets: 0 }
+    /// An empty batch; what the buffer holds does not matter.
+    pub(super) fn new(placement: Placement, position: Position, buffer: Box<dyn BatchBuffer>) -> Self {
+        Self { placement, position, buffer, length: HEADER_OCTETS, payload_octets: 0 }
     }
 
-    /// Adds a record and tells how many octets it took.
-    pub fn append(&mut self, record: &Record<'_>) -> usize {
-        let before = self.octets.len();
-        record.put(&mut self.octets);
-        let grown = self.octets.len() - before;
-        self.payload_octets += grown;
-        grown
+    /// Whether a record of so many octets can be added.
+    pub(super) fn fits(&self, octets: usize) -> bool {
+        self.length + octets <= self.buffer.octets().len()
+    }
+
+    /// Adds a record, which takes so many octets and fits.
+    pub(super) fn append(&mut self, record: &Record<'_>, octets: usize) {
+        assert!(self.fits(octets), "a record is shorter than a batch");
+        let end = self.length + octets;
+        let mut room = &mut self.buffer.octets_mut()[self.length..end];
+        record.put(&mut room);
+        debug_assert!(room.is_empty(), "a record is as long as it says");
+        self.length = end;
+        self.payload_octets += octets;
+    }
+
+    /// Writes the header, and zeros behind the records: what [`octets`](Self::octets) then gives is what goes to disk.
+    pub(super) fn seal(&mut self, identity: Identity) {
+        let octets = self.buffer.octets_mut();
+        let payload = &octets[HEADER_OCTETS..HEADER_OCTETS + self.payload_octets];
+        let checksum = crc32c::crc32c(payload);
+        let mut header = [0; HEADER_OCTETS];
+        header[..4].copy_from_slice(&MAGIC);
+        header[4..6].copy_from_slice(&FORMAT.to_le_bytes());
+        header[6..8].copy_from_slice(&u16::from(identity.partition.0).to_le_bytes());
+        header[8..16].copy_from_slice(&identity.salt.to_le_bytes());
+        header[16..24].copy_from_slice(&self.placement.segment.0.to_le_bytes());
+        header[24..32].copy_from_slice(&self.position.0.to_le_bytes());
+        header[32..40].copy_from_slice(&(self.payload_octets as u64).to_le_bytes());
+        header[40..44].copy_from_slice(&checksum.to_le_bytes());
+        let own = crc32c::crc32c(&header[..HEADER_OCTETS - 4]);
+        header[HEADER_OCTETS - 4..].copy_from_slice(&own.to_le_bytes());
+        octets[..HEADER_OCTETS].copy_from_slice(&header);
+        let end = aligned(self.payload_octets);
+        octets[HEADER_OCTETS + self.payload_octets..end].fill(0);
+        self.length = end;
     }
 
     /// Octets of records.
@@ -76,40 +132,40 @@ impl Batch {
         self.payload_octets
     }
 
-    /// Whether it has no record.
-    pub const fn is_empty(&self) -> bool {
-        self.payload_octets == 0
-    }
-
-    /// What it will take in a segment.
+    /// What it takes in a segment.
     pub const fn aligned_octets(&self) -> usize {
         aligned(self.payload_octets)
     }
 
-    /// Writes the header and pads to [`aligned_octets`](Self::aligned_octets): what goes to disk.
-    pub fn seal(&mut self, identity: Identity, segment: SegmentNumber, position: Position) -> &[u8] {
-        self.octets.truncate(HEADER_OCTETS + self.payload_octets);
-        let checksum = crc32c::crc32c(&self.octets[HEADER_OCTETS..]);
-        let mut header = Vec::with_capacity(HEADER_OCTETS);
-        header.extend_from_slice(&MAGIC);
-        header.extend_from_slice(&FORMAT.to_le_bytes());
-        header.extend_from_slice(&u16::from(identity.partition.0).to_le_bytes());
-        header.extend_from_slice(&identity.salt.to_le_bytes());
-        header.extend_from_slice(&segment.0.to_le_bytes());
-        header.extend_from_slice(&position.0.to_le_bytes());
-        header.extend_from_slice(&(self.payload_octets as u64).to_le_bytes());
-        header.extend_from_slice(&checksum.to_le_bytes());
-        header.extend_from_slice(&[0; 4]);
-        let own = crc32c::crc32c(&header);
-        header.extend_from_slice(&own.to_le_bytes());
-        self.octets[..HEADER_OCTETS].copy_from_slice(&header);
-        self.octets.resize(self.aligned_octets(), 0);
-        &self.octets
+    /// Its number.
+    pub const fn position(&self) -> Position {
+        self.position
     }
 
-    /// The buffer, for another batch.
-    pub fn into_buffer(self) -> Vec<u8> {
-        self.octets
+    /// Where it goes.
+    pub const fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    pub(super) const fn placement_mut(&mut self) -> &mut Placement {
+        &mut self.placement
+    }
+
+    /// What goes to disk.
+    pub fn octets(&self) -> &[u8] {
+        &self.buffer.octets()[..self.length]
+    }
+
+    /// The buffer, to be written from; what goes to disk is its first [`aligned_octets`](Self::aligned_octets).
+    pub fn into_buffer(self) -> Box<dyn BatchBuffer> {
+        self.buffer
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { placement, position, payload_octets, .. } = self;
+        write!(f, "Batch({position:?}, {payload_octets} octets, {placement:?})")
     }
 }
 

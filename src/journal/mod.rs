@@ -9,8 +9,9 @@ mod replay;
 mod ring;
 
 use std::collections::VecDeque;
+use std::fmt;
 
-pub use batch::{BATCH_ALIGN, Batch, BatchError, BatchHeader, Identity};
+pub use batch::{BATCH_ALIGN, BATCH_OCTETS_MAX, Batch, BatchBuffer, BatchError, BatchHeader, Identity};
 pub use record::{Record, RecordError};
 pub use replay::{Replay, ReplayEnd, SegmentFault, find_batch, replay_segment};
 pub use ring::{Placement, Ring, SegmentNumber};
@@ -37,45 +38,72 @@ impl<T> Stored<T> {
     }
 }
 
+/// Makes a buffer for a batch: so many octets long.
+pub type Buffers = Box<dyn FnMut(usize) -> Box<dyn BatchBuffer>>;
+
 /// The writing end: records that wait for a commit, and what each commit will have earned.
 ///
 /// `E` is what a record earns its writer once it is durable: an answer, a hand-over, a delivery.
-#[derive(Debug)]
 pub struct Journal<E> {
-    open: Batch,
+    identity: Identity,
+    ring: Ring,
+    /// The batch that records go to; made with its first record.
+    open: Option<Batch>,
     full: VecDeque<Batch>,
+    /// The number of the open batch, or of the next one.
     position: Position,
+    /// The last batch taken to be written.
+    taken: Position,
     committed: Position,
     waiting_octets: usize,
     earned: VecDeque<(Position, E)>,
-    spare: Vec<Vec<u8>>,
+    buffers: Buffers,
+    spare: Vec<Box<dyn BatchBuffer>>,
 }
 
-/// A batch is closed when it has grown to this; it keeps one write, and one pause for it, short.
-const BATCH_OCTETS_MAX: usize = 1 << 20;
+/// Where a journal goes on.
+#[derive(Debug)]
+pub struct JournalStart {
+    /// What its batches carry.
+    pub identity: Identity,
+    /// Its segments and files.
+    pub ring: Ring,
+    /// Its last batch.
+    pub last: Position,
+}
+
 /// Buffers kept for the next batches.
 const SPARE_MAX: usize = 4;
 
 impl<E> Journal<E> {
-    /// A journal whose next batch is the one behind `last`.
-    pub fn resume(last: Position) -> Self {
+    /// A journal that goes on at `start`.
+    pub fn resume(start: JournalStart, buffers: Buffers) -> Self {
+        let JournalStart { identity, ring, last } = start;
         Self {
-            open: Batch::new(Vec::new()),
+            identity,
+            ring,
+            open: None,
             full: VecDeque::new(),
             position: last.next(),
+            taken: last,
             committed: last,
             waiting_octets: 0,
             earned: VecDeque::new(),
+            buffers,
             spare: Vec::new(),
         }
     }
 
     /// Adds a record to the open batch.
     pub fn append(&mut self, record: &Record<'_>) {
-        if self.open.payload_octets() >= BATCH_OCTETS_MAX {
+        let octets = record.octets();
+        if self.open.as_ref().is_some_and(|open| !open.fits(octets)) {
             self.close_open();
         }
-        self.waiting_octets += self.open.append(record);
+        let mut open = self.open.take().unwrap_or_else(|| self.begin());
+        open.append(record, octets);
+        self.open = Some(open);
+        self.waiting_octets += octets;
     }
 
     /// What everything appended so far earns, once it is durable.
@@ -85,12 +113,28 @@ impl<E> Journal<E> {
 
     /// The batch of the last record appended: once it is durable, so is everything so far.
     pub fn last(&self) -> Position {
-        if self.open.is_empty() { Position(self.position.0 - 1) } else { self.position }
+        if self.open.is_some() { self.position } else { Position(self.position.0 - 1) }
     }
 
-    /// The batch that the next record goes to.
-    pub const fn position(&self) -> Position {
-        self.position
+    /// The batch that a record goes to if it is the next.
+    pub fn position_for(&self, record: &Record<'_>) -> Position {
+        match &self.open {
+            Some(open) if !open.fits(record.octets()) => self.position.next(),
+            Some(_) | None => self.position,
+        }
+    }
+
+    /// The segment that a record goes to if it is the next.
+    pub fn segment_for(&self, record: &Record<'_>) -> SegmentNumber {
+        match &self.open {
+            Some(open) if open.fits(record.octets()) => open.placement().segment,
+            open => self.ring.segment_behind(open.as_ref().map_or(0, Batch::aligned_octets)),
+        }
+    }
+
+    /// The segment that the last record went to.
+    pub fn segment(&self) -> SegmentNumber {
+        self.ring.current()
     }
 
     /// Every batch up to this one is durable.
@@ -103,29 +147,41 @@ impl<E> Journal<E> {
         self.waiting_octets
     }
 
-    /// Whether there is a batch to write.
+    /// Whether there are records that nobody writes yet.
     pub fn has_batch(&self) -> bool {
-        !self.full.is_empty() || !self.open.is_empty()
+        !self.full.is_empty() || self.open.is_some()
     }
 
-    /// The next batch to write, with its number; one is in flight at a time.
-    pub fn take_batch(&mut self) -> Option<(Position, Batch)> {
-        if self.full.is_empty() && !self.open.is_empty() {
+    /// The next batch to write, sealed; one is in flight at a time. `None` as well while its segment has no file.
+    pub fn take_batch(&mut self) -> Option<Batch> {
+        if self.full.is_empty() {
             self.close_open();
         }
-        let batch = self.full.pop_front()?;
-        let position = Position(self.position.0 - self.full.len() as u64 - 1);
-        Some((position, batch))
+        let segment = self.full.front()?.placement().segment;
+        let file = self.ring.file_of(segment)?;
+        let mut batch = self.full.pop_front()?;
+        batch.placement_mut().file = file;
+        batch.seal(self.identity);
+        self.taken = batch.position();
+        Some(batch)
     }
 
-    /// The batch is durable: its buffer comes back, and what it earned can be taken.
-    pub fn commit(&mut self, position: Position, batch: Batch) {
+    /// The batch at this position is durable: what it earned can be taken. Its buffer, if it can be used again.
+    pub fn commit(&mut self, position: Position, payload_octets: usize, spare: Option<Box<dyn BatchBuffer>>) {
         assert!(position == self.committed.next(), "batches are committed in order");
         self.committed = position;
-        self.waiting_octets -= batch.payload_octets();
-        if self.spare.len() < SPARE_MAX {
-            self.spare.push(batch.into_buffer());
-        }
+        self.waiting_octets -= payload_octets;
+        self.spare.extend(spare.filter(|_| self.spare.len() < SPARE_MAX));
+    }
+
+    /// Without a disk, whatever was appended is as durable as it will ever be.
+    pub fn commit_unwritten(&mut self) {
+        let batches = self.full.drain(..).chain(self.open.take());
+        let room = SPARE_MAX - self.spare.len().min(SPARE_MAX);
+        self.spare.extend(batches.take(room).map(Batch::into_buffer));
+        self.position = self.position.next();
+        self.committed = Position(self.position.0 - 1);
+        self.waiting_octets = 0;
     }
 
     /// The next thing a committed record earned, in the order of the records.
@@ -139,55 +195,101 @@ impl<E> Journal<E> {
 
     /// Closes the open batch, so that everything recorded so far is durable with the batch returned.
     pub fn seal(&mut self) -> Position {
-        if !self.open.is_empty() {
-            self.close_open();
-        }
+        self.close_open();
         Position(self.position.0 - 1)
     }
 
     /// Gives up on everything not durable yet, but for the batch taken last when it may still be (`in_flight`);
     /// what the rest would have earned goes to `each`.
     pub fn abandon(&mut self, in_flight: bool, mut each: impl FnMut(E)) {
-        let taken = Position(self.position.0 - self.full.len() as u64 - 1);
-        let last = if in_flight { taken } else { self.committed };
+        let last = if in_flight { self.taken } else { self.committed };
         let (stored, lost): (VecDeque<_>, VecDeque<_>) =
             self.earned.drain(..).partition(|(position, _)| *position <= last);
         self.earned = stored;
         lost.into_iter().for_each(|(_, earned)| each(earned));
     }
 
+    /// The file to be made next, if one is wanted.
+    pub fn file_wanted(&mut self) -> Option<u32> {
+        self.ring.file_wanted()
+    }
+
+    /// A file that was wanted is there.
+    pub fn add_file(&mut self, file: u32) {
+        self.ring.add_file(file);
+    }
+
+    /// Nothing below this segment is needed any more.
+    pub fn release_below(&mut self, keep: SegmentNumber) {
+        self.ring.release_below(keep);
+    }
+
+    /// Segments that hold something needed.
+    pub fn segments_in_use(&self) -> usize {
+        self.ring.segments_in_use()
+    }
+
+    fn begin(&mut self) -> Batch {
+        let (segment, offset) = self.ring.begin();
+        let buffer = self.spare.pop().unwrap_or_else(|| (self.buffers)(self.ring.batch_octets_max()));
+        // Its file is known when it is written.
+        Batch::new(Placement { segment, file: u32::MAX, offset }, self.position, buffer)
+    }
+
     fn close_open(&mut self) {
-        let next = Batch::new(self.spare.pop().unwrap_or_default());
-        self.full.push_back(std::mem::replace(&mut self.open, next));
-        self.position = self.position.next();
+        if let Some(open) = self.open.take() {
+            self.ring.end(open.aligned_octets());
+            self.full.push_back(open);
+            self.position = self.position.next();
+        }
+    }
+}
+
+impl<E> fmt::Debug for Journal<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { position, committed, waiting_octets, .. } = self;
+        write!(f, "Journal(at {position:?}, {committed:?} committed, {waiting_octets} octets wait)")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::MessageId;
+    use crate::message::{MessageId, PartitionNumber};
 
     fn settled(number: u64) -> Record<'static> {
         Record::Settled { id: MessageId::from_u64(number), part: 0 }
     }
 
+    fn journal<E>(last: u64, batch_octets_max: usize) -> Journal<E> {
+        let start = JournalStart {
+            identity: Identity { partition: PartitionNumber(0), salt: 1 },
+            ring: Ring::resume(8 << 20, batch_octets_max, &[], SegmentNumber(0), 3),
+            last: Position(last),
+        };
+        Journal::resume(start, Box::new(|octets| Box::new(vec![0xFF; octets])))
+    }
+
+    fn commit<E>(journal: &mut Journal<E>, batch: Batch) {
+        journal.commit(batch.position(), batch.payload_octets(), Some(batch.into_buffer()));
+    }
+
     #[test]
     fn nothing_is_earned_before_its_batch_is_durable() {
-        let mut journal = Journal::resume(Position(41));
+        let mut journal = journal(41, BATCH_OCTETS_MAX);
         journal.append(&settled(1));
         journal.earn('a');
-        let (first, batch) = journal.take_batch().expect("a batch");
+        let first = journal.take_batch().expect("a batch");
         journal.append(&settled(2));
         journal.earn('b');
-        assert_eq!(first, Position(42));
+        assert_eq!(first.position(), Position(42));
         assert!(journal.take_earned().is_none());
-        journal.commit(first, batch);
+        commit(&mut journal, first);
         assert_eq!(journal.take_earned().map(Stored::into_inner), Some('a'));
         assert!(journal.take_earned().is_none());
-        let (second, batch) = journal.take_batch().expect("a batch");
-        assert_eq!(second, Position(43));
-        journal.commit(second, batch);
+        let second = journal.take_batch().expect("a batch");
+        assert_eq!(second.position(), Position(43));
+        commit(&mut journal, second);
         assert_eq!(journal.take_earned().map(Stored::into_inner), Some('b'));
         assert_eq!((journal.waiting_octets(), journal.has_batch()), (0, false));
     }
@@ -195,7 +297,7 @@ mod tests {
     #[test]
     fn what_is_given_up_may_or_may_not_spare_the_batch_in_flight() {
         for (in_flight, given_up) in [(false, &['b', 'c'][..]), (true, &['c'])] {
-            let mut journal = Journal::resume(Position(0));
+            let mut journal = journal(0, BATCH_OCTETS_MAX);
             let mut batches = Vec::new();
             for (number, earned) in (1..).zip(['a', 'b', 'c']) {
                 journal.append(&settled(number));
@@ -205,13 +307,11 @@ mod tests {
                 }
             }
             let mut batches = batches.into_iter();
-            let (position, batch) = batches.next().expect("the first");
-            journal.commit(position, batch);
+            commit(&mut journal, batches.next().expect("the first"));
             let mut lost = Vec::new();
             journal.abandon(in_flight, |earned| lost.push(earned));
             assert_eq!(lost, given_up);
-            let (position, batch) = batches.next().expect("the second");
-            journal.commit(position, batch);
+            commit(&mut journal, batches.next().expect("the second"));
             let paid: Vec<char> =
                 std::iter::from_fn(|| journal.take_earned().map(Stored::into_inner)).collect();
             assert_eq!(paid.len() + lost.len(), 3);
@@ -219,22 +319,58 @@ mod tests {
     }
 
     #[test]
-    fn a_long_turn_makes_several_batches() {
-        let mut journal = Journal::resume(Position(0));
+    fn a_long_turn_makes_several_batches_one_behind_the_other() {
+        let mut journal = journal(0, BATCH_OCTETS_MAX);
         let content = vec![0; 60_000];
         for number in 0..40 {
             journal.append(&Record::Accepted { attempt: None, content: &content });
             journal.earn(number);
         }
-        let mut earned = 0;
-        while let Some((position, batch)) = journal.take_batch() {
-            assert!(batch.payload_octets() < BATCH_OCTETS_MAX + 70_000);
-            journal.commit(position, batch);
+        let (mut earned, mut offset) = (0, 0);
+        while let Some(batch) = journal.take_batch() {
+            assert_eq!((batch.placement().segment, batch.placement().offset), (SegmentNumber(1), offset));
+            assert_eq!(batch.octets().len(), batch.aligned_octets());
+            offset += batch.aligned_octets() as u64;
+            commit(&mut journal, batch);
             while let Some(stored) = journal.take_earned() {
                 assert_eq!(stored.into_inner(), earned);
                 earned += 1;
             }
         }
         assert_eq!((earned, journal.committed()), (40, Position(3)));
+    }
+
+    #[test]
+    fn a_batch_waits_until_its_segment_has_a_file() {
+        let mut journal = journal::<()>(0, BATCH_OCTETS_MAX);
+        let content = vec![0; 1_000_000];
+        for _ in 0..29 {
+            journal.append(&Record::Accepted { attempt: None, content: &content });
+        }
+        assert_eq!(journal.file_wanted(), Some(3));
+        let mut written = 0;
+        while let Some(batch) = journal.take_batch() {
+            written += 1;
+            commit(&mut journal, batch);
+        }
+        assert!(written < 29 && journal.has_batch(), "{written}");
+        journal.add_file(3);
+        assert_eq!(journal.take_batch().map(|batch| batch.placement().file), Some(3));
+    }
+
+    #[test]
+    fn the_segment_asked_for_is_that_of_the_next_record() {
+        for batch_octets_max in [110_000, 250_000, BATCH_OCTETS_MAX] {
+            let mut journal = journal::<()>(0, batch_octets_max);
+            let content = vec![0; 100_000];
+            for _ in 0..200 {
+                let record = Record::Accepted { attempt: None, content: &content };
+                let segment = journal.segment_for(&record);
+                journal.append(&record);
+                assert_eq!(journal.segment(), segment);
+                let placed = journal.open.as_ref().map(|open| open.placement().segment);
+                assert_eq!(placed, Some(segment));
+            }
+        }
     }
 }

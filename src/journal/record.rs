@@ -1,5 +1,7 @@
 //! Events of a partition in the form in which they are journaled, replayed and kept at rest.
 
+use bytes::BufMut;
+
 use crate::message::{MessageId, Standing, State};
 use crate::pdu::receipt::MessageState;
 use crate::time::Timestamp;
@@ -97,75 +99,83 @@ const DELIVERY_AT_REST: u8 = 11;
 
 /// Octets before the body of each record: its length (with these) and its kind.
 const PREFIX_OCTETS: usize = 5;
+/// What a [`Standing`] takes.
+const STANDING_OCTETS: usize = 15;
 
 impl<'a> Record<'a> {
-    /// Appends the record: length (4, little-endian, all of it), kind (1), body.
-    pub fn put(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&[0; PREFIX_OCTETS]);
-        let kind = self.put_body(out);
-        let length = (out.len() - start) as u32;
-        out[start..start + 4].copy_from_slice(&length.to_le_bytes());
-        out[start + 4] = kind;
+    /// What the record takes: length (4), kind (1), body.
+    pub fn octets(&self) -> usize {
+        PREFIX_OCTETS
+            + match *self {
+                Self::Accepted { content, .. } => 2 + content.len(),
+                Self::Attempt { .. } | Self::Settled { .. } => 9,
+                Self::Forwarded { carrier_id, .. } => 8 + carrier_id.len(),
+                Self::Deferred { .. } => 18,
+                Self::Interim { .. } => 17,
+                Self::Final { .. } => 19,
+                Self::Replaced(octets) | Self::Mo(octets) | Self::DeliveryAtRest(octets) => octets.len(),
+                Self::MessageAtRest { content, .. } => STANDING_OCTETS + content.len(),
+            }
     }
 
-    fn put_body(&self, out: &mut Vec<u8>) -> u8 {
+    /// Appends the record: length (4, little-endian, all of it), kind (1), body.
+    pub fn put(&self, out: &mut impl BufMut) {
+        out.put_u32_le(self.octets() as u32);
         match *self {
             Self::Accepted { attempt, content } => {
-                out.extend_from_slice(&[u8::from(attempt.is_some()), attempt.unwrap_or(0)]);
-                out.extend_from_slice(content);
-                ACCEPTED
+                out.put_slice(&[ACCEPTED, u8::from(attempt.is_some()), attempt.unwrap_or(0)]);
+                out.put_slice(content);
             }
             Self::Attempt { id, carrier } => {
-                put_id(id, out);
-                out.push(carrier);
-                ATTEMPT
+                out.put_u8(ATTEMPT);
+                out.put_u64_le(id.as_u64());
+                out.put_u8(carrier);
             }
             Self::Forwarded { id, carrier_id } => {
-                put_id(id, out);
-                out.extend_from_slice(carrier_id);
-                FORWARDED
+                out.put_u8(FORWARDED);
+                out.put_u64_le(id.as_u64());
+                out.put_slice(carrier_id);
             }
             Self::Deferred { id, until, error } => {
-                put_id(id, out);
-                put_time(until, out);
-                out.extend_from_slice(&error.to_le_bytes());
-                DEFERRED
+                out.put_u8(DEFERRED);
+                out.put_u64_le(id.as_u64());
+                out.put_u64_le(until.as_millis());
+                out.put_u16_le(error);
             }
             Self::Interim { id, state, at } => {
-                put_id(id, out);
-                out.push(state.0);
-                put_time(at, out);
-                INTERIM
+                out.put_u8(INTERIM);
+                out.put_u64_le(id.as_u64());
+                out.put_u8(state.0);
+                out.put_u64_le(at.as_millis());
             }
             Self::Final { id, state, error, at } => {
-                put_id(id, out);
-                out.push(state.0);
-                out.extend_from_slice(&error.to_le_bytes());
-                put_time(at, out);
-                FINAL
+                out.put_u8(FINAL);
+                out.put_u64_le(id.as_u64());
+                out.put_u8(state.0);
+                out.put_u16_le(error);
+                out.put_u64_le(at.as_millis());
             }
             Self::Replaced(content) => {
-                out.extend_from_slice(content);
-                REPLACED
+                out.put_u8(REPLACED);
+                out.put_slice(content);
             }
             Self::Mo(parcel) => {
-                out.extend_from_slice(parcel);
-                MO
+                out.put_u8(MO);
+                out.put_slice(parcel);
             }
             Self::Settled { id, part } => {
-                put_id(id, out);
-                out.push(part);
-                SETTLED
+                out.put_u8(SETTLED);
+                out.put_u64_le(id.as_u64());
+                out.put_u8(part);
             }
             Self::MessageAtRest { standing, content } => {
+                out.put_u8(MESSAGE_AT_REST);
                 standing.put(out);
-                out.extend_from_slice(content);
-                MESSAGE_AT_REST
+                out.put_slice(content);
             }
             Self::DeliveryAtRest(parcel) => {
-                out.extend_from_slice(parcel);
-                DELIVERY_AT_REST
+                out.put_u8(DELIVERY_AT_REST);
+                out.put_slice(parcel);
             }
         }
     }
@@ -228,19 +238,19 @@ impl<'a> Record<'a> {
 }
 
 impl Standing {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(match self.state {
+    fn put(&self, out: &mut impl BufMut) {
+        out.put_u8(match self.state {
             State::Scheduled => 0,
             State::Queued => 1,
             State::Attempting => 2,
             State::Forwarded => 3,
             State::Final(_) => unreachable!("a message that is over is not kept whole"),
         });
-        out.push(self.carrier);
-        out.extend_from_slice(&self.deferrals.to_le_bytes());
-        out.extend_from_slice(&self.error.to_le_bytes());
-        put_time(self.deadline, out);
-        out.push(self.notifications);
+        out.put_u8(self.carrier);
+        out.put_u16_le(self.deferrals);
+        out.put_u16_le(self.error);
+        out.put_u64_le(self.deadline.as_millis());
+        out.put_u8(self.notifications);
     }
 
     fn read(rest: &mut &[u8]) -> Result<Self, RecordError> {
@@ -259,14 +269,6 @@ impl Standing {
             notifications: read_u8(rest)?,
         })
     }
-}
-
-fn put_id(id: MessageId, out: &mut Vec<u8>) {
-    out.extend_from_slice(&id.as_u64().to_le_bytes());
-}
-
-fn put_time(at: Timestamp, out: &mut Vec<u8>) {
-    out.extend_from_slice(&at.as_millis().to_le_bytes());
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], RecordError> {
@@ -324,7 +326,9 @@ mod tests {
         ];
         let mut octets = Vec::new();
         for record in &records {
+            let before = octets.len();
             record.put(&mut octets);
+            assert_eq!(octets.len() - before, record.octets(), "{record:?}");
         }
         let mut rest = &octets[..];
         for record in &records {

@@ -91,18 +91,21 @@ fn later_batch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Batch, Record};
+    use crate::journal::{BATCH_OCTETS_MAX, Batch, Placement, Record};
     use crate::message::{MessageId, PartitionNumber};
 
     const IDENTITY: Identity = Identity { partition: PartitionNumber(3), salt: 0xABCD };
     const SEGMENT: SegmentNumber = SegmentNumber(5);
 
     fn sealed(segment: SegmentNumber, position: u64, records: u64) -> Vec<u8> {
-        let mut batch = Batch::new(Vec::new());
+        let placement = Placement { segment, file: 0, offset: 0 };
+        let mut batch = Batch::new(placement, Position(position), Box::new(vec![0xEE; BATCH_OCTETS_MAX]));
         for number in 0..records {
-            batch.append(&Record::Settled { id: MessageId::from_u64(number), part: 0 });
+            let record = Record::Settled { id: MessageId::from_u64(number), part: 0 };
+            batch.append(&record, record.octets());
         }
-        batch.seal(IDENTITY, segment, Position(position)).to_vec()
+        batch.seal(IDENTITY);
+        batch.octets().to_vec()
     }
 
     /// Batches 10, 11, 12 and zeros, with an old batch somewhere behind them.

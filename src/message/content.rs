@@ -97,6 +97,17 @@ impl<'a> Content<'a> {
         self.id.of_batch(self.batch_offset)
     }
 
+    /// The octets to keep: exactly as many as it takes.
+    pub fn to_octets(&self) -> Box<[u8]> {
+        let texts = self.system_id.len()
+            + self.service_type.len()
+            + self.source.digits.len()
+            + self.destination.digits.len();
+        let mut octets = Vec::with_capacity(FIXED_OCTETS + texts + self.user_data.len() + self.tlvs.len());
+        self.put(&mut octets);
+        octets.into_boxed_slice()
+    }
+
     /// Appends the fields to `out`. Strings longer than their field cannot come from a decoded PDU.
     pub fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.id.as_u64().to_le_bytes());
@@ -176,6 +187,9 @@ impl<'a> Content<'a> {
         })
     }
 }
+
+/// What the fixed fields and the lengths of the others take.
+const FIXED_OCTETS: usize = 8 + 2 + 3 * 8 + 2 + 9 + 4 + 2 * 2;
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], ContentError> {
     let (head, tail) = rest.split_first_chunk().ok_or(ContentError)?;

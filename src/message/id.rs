@@ -108,6 +108,15 @@ impl MessageId {
             self.0 >> (TIME_SHIFT + 12)
         }
     }
+
+    /// The lowest id that this id's period can have.
+    pub const fn period_begin(self) -> Self {
+        if self.is_short() {
+            Self((self.period() << (PARTITION_BITS + 10)) + SHORT_FIRST)
+        } else {
+            Self(self.period() << (TIME_SHIFT + 12))
+        }
+    }
 }
 
 impl fmt::Display for MessageId {

@@ -43,6 +43,13 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Where a message stands that was just accepted: scheduled when it says so, else queued.
+    pub fn accepted(content: &Content<'_>) -> Self {
+        let state = if content.is_scheduled() { State::Scheduled } else { State::Queued };
+        let deadline = content.due_at();
+        Self { state, carrier: 0, deferrals: 0, error: 0, deadline, notifications: 0 }
+    }
+
     /// An attempt begins: from here on its carrier says what comes next.
     pub(crate) const fn begin_attempt(&mut self, carrier: u8) {
         self.carrier = carrier;
@@ -51,13 +58,9 @@ impl Standing {
 }
 
 impl Message {
-    /// A message as accepted: scheduled when its content says so, else queued. `content` is the record that
-    /// `view` was read from.
-    pub fn accept(view: &Content<'_>, content: Box<[u8]>) -> Self {
-        let state = if view.is_scheduled() { State::Scheduled } else { State::Queued };
-        let deadline = view.due_at();
-        let standing = Standing { state, carrier: 0, deferrals: 0, error: 0, deadline, notifications: 0 };
-        Self { content, expires_at: view.expires_at, standing }
+    /// A message that stands there; `content` is a [`Content`] that was read, and `expires_at` of it.
+    pub const fn new(content: Box<[u8]>, expires_at: Timestamp, standing: Standing) -> Self {
+        Self { content, expires_at, standing }
     }
 
     /// When its validity ends.

@@ -88,6 +88,17 @@ impl Parcel {
         Ok(Self { octets: Bytes::copy_from_slice(octets) })
     }
 
+    /// The name in a record, without reading the rest of it.
+    pub fn key_of(octets: &[u8]) -> Option<ParcelKey> {
+        let (id, rest) = octets.split_first_chunk()?;
+        Some(ParcelKey { id: MessageId::from_u64(u64::from_le_bytes(*id)), part: *rest.first()? })
+    }
+
+    /// The account in a record.
+    pub fn system_id_of(octets: &[u8]) -> Option<&[u8]> {
+        split(octets).ok().map(|view| view.system_id)
+    }
+
     /// The octets for a record.
     pub fn as_octets(&self) -> &[u8] {
         &self.octets

@@ -11,13 +11,12 @@ use crossbeam_channel::{Sender, TrySendError};
 use foldhash::fast::RandomState;
 use rustls::ServerConfig;
 
-use crate::journal::SegmentNumber;
 use crate::metrics::Counters;
 use crate::server::clock::Clock;
 use crate::server::mesh::{Inbound, MailSender};
 use crate::server::pacemaker::Pacemaker;
 use crate::server::password::{Verifier, VerifyRequest};
-use crate::server::state::Order;
+use crate::server::state::{ORDERS_MAX, Order};
 use crate::shard::{ConnectionId, Lookup, Shard};
 use crate::time::Now;
 
@@ -106,9 +105,6 @@ pub(super) struct Core {
     pub(super) handshakes: Cell<usize>,
     /// Connections that wait for something that may never come: the heartbeat lets them look at the time.
     pub(super) impatient: RefCell<HashSet<ConnectionId, RandomState>>,
-    /// For each journal: the newest segment written, and the oldest still needed, if that has changed.
-    pub(super) newest_segments: Vec<Cell<SegmentNumber>>,
-    pub(super) released: Vec<Cell<Option<SegmentNumber>>>,
     /// For each journal: whether a batch is being written.
     pub(super) is_writing: Vec<Cell<bool>>,
 }
@@ -202,7 +198,7 @@ impl Core {
             }
         }
         for (place, state) in self.states.iter().enumerate() {
-            while !state.is_full() {
+            while state.len() < ORDERS_MAX {
                 let Some(op) = shard.take_store_op(place) else { break };
                 if state.try_send(Order::Op(op)).is_err() {
                     break;

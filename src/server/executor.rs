@@ -16,7 +16,6 @@ use glommio::{Task, spawn_local};
 use rustls::ServerConfig;
 
 use crate::account::Accounts;
-use crate::journal::SegmentNumber;
 use crate::server::clock::Clock;
 use crate::server::connection::{self, ConnectionSettings};
 use crate::server::core::{Buffers, Core, JournalBell, Pulse, SharedCore};
@@ -27,14 +26,13 @@ use crate::server::password::Verifier;
 use crate::server::state::Order;
 use crate::server::tls::Transport;
 use crate::shard::{Commit, Shard};
-use crate::store::StoreDone;
 
 /// Heartbeats between publications of the counters.
 const COUNT: u64 = 64;
 /// Heartbeats between looks of connections at the time.
 const IMPATIENCE: u64 = 32;
-/// Heartbeats between flushes of half-filled blocks.
-const FLUSH: u64 = 500;
+/// Heartbeats after which messages that are over go to rest, however few they are: a minute.
+const FLUSH: u64 = 15_000;
 /// After an accept that failed (no file descriptors): trying again at once would take the whole core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long sessions may take to unbind when the server stops.
@@ -53,7 +51,8 @@ pub(super) struct Listen {
 
 /// What an executor is given to begin with.
 pub(super) struct Parts {
-    pub(super) shard: Shard,
+    /// Makes the shard, here, where its buffers are.
+    pub(super) shard: Box<dyn FnOnce() -> Shard>,
     pub(super) clock: Clock,
     pub(super) tls: Arc<std::sync::RwLock<Arc<ServerConfig>>>,
     pub(super) mesh: Vec<MailSender>,
@@ -77,7 +76,7 @@ pub(super) async fn run(parts: Parts) {
     let Parts { mailbox, journals, listen, connection, ready, .. } = parts;
     let count = journals.len();
     let core: SharedCore = Rc::new(Core {
-        shard: RefCell::new(parts.shard),
+        shard: RefCell::new((parts.shard)()),
         clock: parts.clock,
         buffers: RefCell::new(Buffers::new()),
         tls: parts.tls,
@@ -93,8 +92,6 @@ pub(super) async fn run(parts: Parts) {
         next_connection: Cell::new((u64::from(parts.core_number) << 48) + 1),
         handshakes: Cell::new(0),
         impatient: RefCell::new(HashSet::default()),
-        newest_segments: (0..count).map(|_| Cell::new(SegmentNumber(0))).collect(),
-        released: (0..count).map(|_| Cell::new(None)).collect(),
         is_writing: (0..count).map(|_| Cell::new(false)).collect(),
     });
     let heartbeat = spawn_local(beat(Rc::clone(&core)));
@@ -135,12 +132,7 @@ pub(super) async fn run(parts: Parts) {
         take_mail(&core, &mailbox);
         sleep(HEARTBEAT).await;
     }
-    core.with(None, |shard, _| {
-        for (place, newest) in core.newest_segments.iter().enumerate() {
-            shard.flush_blocks();
-            shard.checkpoint(place, newest.get());
-        }
-    });
+    core.with(None, |shard, _| shard.stop());
     let deadline = StdInstant::now() + DRAIN_TIMEOUT;
     while !core.is_settled() && StdInstant::now() < deadline {
         take_mail(&core, &mailbox);
@@ -170,7 +162,7 @@ async fn beat(core: SharedCore) {
             core.wake_impatient();
         }
         if beat.is_multiple_of(FLUSH) {
-            core.with(None, |shard, _| shard.flush_blocks());
+            core.with(None, |shard, _| shard.flush_finals());
         }
     }
 }
@@ -216,39 +208,26 @@ async fn accept(
 async fn write_journal(core: SharedCore, place: usize, mut files: JournalFiles) {
     loop {
         let next = futures_lite::future::poll_fn(|cx| {
-            // Freed segments come first, batch or no batch: a full journal takes no more records until it knows.
-            if let Some(keep) = core.released[place].take() {
-                return Poll::Ready(Err(keep));
-            }
-            let Some(taken) = core.shard.borrow_mut().take_batch(place) else {
+            let Some(batch) = core.shard.borrow_mut().take_batch(place) else {
                 core.journal_bells[place].arm(cx.waker());
                 return Poll::Pending;
             };
             core.is_writing[place].set(true);
-            Poll::Ready(Ok(taken))
+            Poll::Ready(batch)
         });
-        let (position, mut batch) = match next.await {
-            Ok(taken) => taken,
-            Err(keep) => {
-                files.release_below(keep);
-                core.with(None, |shard, _| shard.segments_released(place, files.segments_in_use()));
-                continue;
-            }
-        };
+        let batch = next.await;
+        let (position, payload_octets, octets) =
+            (batch.position(), batch.payload_octets(), batch.aligned_octets());
         let start = StdInstant::now();
-        match files.write(position, &mut batch).await {
-            Ok(segment) => {
-                let micros = start.elapsed().as_micros() as u64;
-                core.newest_segments[place].set(segment);
-                let in_use = files.segments_in_use();
-                core.is_writing[place].set(false);
-                core.with(None, |shard, now| {
-                    let commit = Commit { position, batch, segment, segments_in_use: in_use, micros };
-                    shard.committed(now, place, commit);
-                });
-            }
+        let written = files.write(batch).await;
+        let micros = start.elapsed().as_micros() as u64;
+        core.is_writing[place].set(false);
+        match written {
+            Ok(()) => core.with(None, |shard, now| {
+                let commit = Commit { position, payload_octets, octets, micros, spare: None };
+                shard.committed(now, place, commit);
+            }),
             Err(error) => {
-                core.is_writing[place].set(false);
                 core.with(None, |shard, now| {
                     shard.failed(now, place, &format!("the journal failed: {error}"));
                 });
@@ -286,15 +265,7 @@ fn take_mail(core: &SharedCore, mailbox: &Mailbox) -> bool {
             Inbound::Verified(connection, is_right) => shard.handle_verified(now, connection, is_right),
             Inbound::Found(lookup, found) => shard.handle_lookup(now, *lookup, found),
             Inbound::NotFound(lookup) => shard.handle_lookup_failed(now, &lookup),
-            Inbound::Stored(partition, done) => {
-                if let StoreDone::Checkpoint(keep, _) = done
-                    && let Some(place) = shard.place_of(partition)
-                {
-                    core.released[place].set(Some(keep));
-                    core.journal_bells[place].ring();
-                }
-                shard.handle_store(partition, done);
-            }
+            Inbound::Stored(partition, done) => shard.handle_store(now, partition, done),
             Inbound::StoreFailed(partition, reason) => {
                 if let Some(place) = shard.place_of(partition) {
                     shard.store_failed(now, place, &reason);

@@ -22,7 +22,7 @@ pub(super) enum Inbound {
     /// A password was verified.
     Verified(ConnectionId, bool),
     /// The state at rest answers.
-    Found(Box<Lookup>, Vec<FinalMessage>),
+    Found(Box<Lookup>, Vec<FinalMessage<'static>>),
     /// The state at rest cannot answer.
     NotFound(Box<Lookup>),
     /// The state at rest has done something.

@@ -15,6 +15,7 @@ pub mod pacemaker;
 mod password;
 mod recovery;
 mod run;
+mod segments;
 mod state;
 mod tls;
 mod watch;

@@ -1,43 +1,43 @@
 //! From a data directory to partitions that go on where they were.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::account::Accounts;
-use crate::config::Config;
-use crate::journal::{
-    BatchError, BatchHeader, Identity, Position, Record, ReplayEnd, Ring, SegmentFault, SegmentNumber,
-    find_batch, replay_segment,
-};
+use crate::config::{Config, Durability};
+use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Record, Ring};
 use crate::message::{Content, Parcel, PartitionNumber};
-use crate::server::disk::{self, JournalFolder, segment_path};
+use crate::server::disk::{self, JournalFolder};
 use crate::server::durable_file;
-use crate::server::state::{self, State};
-use crate::shard::Partition;
+use crate::server::segments::Segments;
+use crate::server::state::State;
+use crate::shard::{PartitionSettings, Recovered, Recovery};
 use crate::store::Checkpoint;
 
 /// Segments that are ready before the first message comes.
 const SEGMENTS_READY: u32 = 3;
+/// How often a recovery that takes long tells how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A partition folder, opened and not replayed yet.
 pub(super) struct Found {
     number: PartitionNumber,
     journal: PathBuf,
+    segments: Segments,
     state: State,
     identity: Identity,
     checkpoint: Checkpoint,
-    /// Segments that are needed, oldest first.
-    segments: Vec<(SegmentNumber, u32)>,
-    newest: SegmentNumber,
-    files: u32,
+    recovery: Recovery,
+    /// The accounts that its messages and parcels name.
+    pub(super) system_ids: BTreeSet<Box<[u8]>>,
 }
 
 /// A partition, ready to go on.
-pub(super) struct Recovered {
-    pub(super) partition: Partition,
+pub(super) struct Opened {
+    pub(super) partition: Recovered,
     pub(super) journal: JournalFolder,
     pub(super) state: State,
 }
@@ -58,218 +58,137 @@ pub(super) fn partitions(data_dir: &Path, cores: usize) -> io::Result<BTreeSet<P
 }
 
 impl Found {
-    /// Opens a partition, making its folder when there is none.
+    /// Opens a partition, making its folder when there is none, and looks through its journal.
     ///
     /// # Errors
     /// See the message: it names the file.
     pub(super) fn open(config: &Config, number: PartitionNumber) -> Result<Self, String> {
         let folder = config.data_dir.join(format!("partition-{number}"));
         let journal = folder.join("journal");
-        let state_folder = folder.join("state");
         durable_file::make_folder(&journal).map_err(|error| format!("{}: {error}", journal.display()))?;
-        let in_state = |error: io::Error| format!("{}: {error}", state_folder.display());
-        let state = State::open(&state_folder).map_err(in_state)?;
+        let segment_octets = config.journal_segment_octets;
+        let in_state = |error: io::Error| format!("{}: {error}", folder.join("state").display());
+        let state = State::open(&folder, segment_octets).map_err(in_state)?;
         let identity = state.identity(number).map_err(in_state)?;
         // Each time, and not only by who made them: that start may have ended before it came to this.
         for folder in [&folder, &config.data_dir] {
             durable_file::sync_folder(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
         let checkpoint = state.checkpoint().map_err(in_state)?;
-
-        let mut segments = Vec::new();
-        let mut files = 0;
-        let mut newest = SegmentNumber(checkpoint.segment.0.saturating_sub(1));
-        for file in 0.. {
-            let path = segment_path(&journal, file);
-            let Some(header) = read_header(identity, &path)? else { break };
-            match header {
-                Ok(header) => {
-                    newest = newest.max(header.segment);
-                    if header.segment >= checkpoint.segment {
-                        segments.push((header.segment, file));
-                    }
-                    files = file + 1;
-                }
-                Err(_) => {
-                    refuse_damaged(identity, &checkpoint, &path)?;
-                    let found =
-                        fs::metadata(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-                    // One that was being filled with zeros when the server stopped is the last one; it is not
-                    // counted, and made again. Before a file that holds something (of a time when segments
-                    // were smaller) it stays, and grows as it is written.
-                    if found.len() >= config.journal_segment_octets {
-                        files = file + 1;
-                    }
-                }
-            }
+        let mut segments = Segments::find(&journal, identity, &checkpoint, segment_octets)?;
+        for file in segments.files..SEGMENTS_READY {
+            disk::make_segment(&journal, file, segment_octets).map_err(|error| {
+                let mib = (u64::from(SEGMENTS_READY) * segment_octets) >> 20;
+                format!("{}: {error} (the journal needs {mib} MiB of free space)", journal.display())
+            })?;
+            segments.files = file + 1;
         }
-        segments.sort_unstable();
-        let in_journal = |error: io::Error| {
-            let mib = (u64::from(SEGMENTS_READY) * config.journal_segment_octets) >> 20;
-            format!("{}: {error} (the journal needs {mib} MiB of free space)", journal.display())
-        };
-        let files = disk::prepare(&journal, files, SEGMENTS_READY, config.journal_segment_octets)
-            .map_err(in_journal)?;
-        Ok(Self { number, journal, state, identity, checkpoint, segments, newest, files })
-    }
 
-    /// The accounts that its messages and parcels name.
-    ///
-    /// # Errors
-    /// See the message.
-    pub(super) fn system_ids(&self) -> Result<BTreeSet<Box<[u8]>>, String> {
-        let mut names: BTreeSet<Box<[u8]>> =
-            self.checkpoint.credits_used.iter().map(|(system_id, _)| system_id.clone()).collect();
-        for value in self.state.rest() {
-            let value = value.map_err(|error| format!("partition {}: {error}", self.number))?;
-            names.extend(
-                value.get(8..).and_then(|mut record| Record::take(&mut record).ok()?).and_then(system_id),
-            );
-        }
-        self.each_batch(|_, _, mut records| {
+        let is_durable = config.durability != Durability::Memory;
+        let settings = PartitionSettings { is_durable, ..config.partition };
+        let mut recovery = Recovery::new(number, config.node, settings, &checkpoint);
+        let mut system_ids: BTreeSet<Box<[u8]>> =
+            checkpoint.credits_used.iter().map(|(system_id, _)| system_id.clone()).collect();
+        segments.each_batch(|_, position, mut records| {
+            recovery.foresee(records).map_err(|_| {
+                format!("partition {number}: batch {} was written by another version", position.0)
+            })?;
             while let Ok(Some(record)) = Record::take(&mut records) {
-                names.extend(system_id(record));
+                if let Some(name) = system_id(&record).filter(|name| !system_ids.contains(*name)) {
+                    system_ids.insert(name.into());
+                }
             }
             Ok(())
         })?;
-        Ok(names)
+        Ok(Self { number, journal, segments, state, identity, checkpoint, recovery, system_ids })
     }
 
-    /// Replays the journal on top of what is at rest.
+    /// Takes in what is at rest and replays the journal on top of it.
     ///
     /// # Errors
     /// Damage: the message names file and position. Nothing is passed over silently.
-    pub(super) fn recover(self, config: &Config, accounts: &Accounts) -> Result<Recovered, String> {
-        let start = Instant::now();
-        let mut partition = Partition::recover(self.number, config.node, config.partition, &self.checkpoint);
-        for value in self.state.rest() {
-            let value = value.map_err(|error| format!("partition {}: {error}", self.number))?;
-            partition
-                .restore(&value, accounts)
-                .map_err(|_| format!("partition {}: something at rest cannot be read", self.number))?;
+    pub(super) fn recover(self, config: &Config, accounts: &Accounts) -> Result<Opened, String> {
+        let Self { number, journal, segments, state, identity, checkpoint, mut recovery, .. } = self;
+        let mut progress = Progress { number, begun: Instant::now(), told: Instant::now() };
+        let at_rest = |error: io::Error| format!("partition {number}: {error}");
+        for block in state.rest(&checkpoint).map_err(at_rest)? {
+            let (block, octets, gone) = block.map_err(at_rest)?;
+            recovery.restore(block, &octets, gone, accounts).map_err(|_| {
+                format!("partition {number}: block {} of the state at rest cannot be read", block.0)
+            })?;
+            progress.tell(|| format!("{} things at rest so far", sum(recovery.unfinished())));
         }
-        let mut last = state::last_before(&self.checkpoint);
         let mut batches = 0_u64;
-        self.each_batch(|segment, position, records| {
-            last = position;
+        let last = segments.each_batch(|segment, position, records| {
             batches += 1;
-            partition.replay(segment, position, records, accounts).map_err(|_| {
-                format!("partition {}: batch {} was written by another version", self.number, position.0)
+            progress.tell(|| {
+                let whole = segments.needed.len();
+                let done = segments.needed.iter().filter(|(needed, _)| *needed < segment).count();
+                format!("{done} of {whole} journal segments replayed")
+            });
+            recovery.replay(segment, position, records, accounts).map_err(|_| {
+                format!("partition {number}: batch {} was written by another version", position.0)
             })
         })?;
-        partition.finish_recovery(last);
-        let (messages, parcels) = partition.unfinished();
+        if last < checkpoint.as_of {
+            let message = format!(
+                "{}: the journal ends with batch {}, but batch {} was durable: what came between is lost",
+                journal.display(),
+                last.0,
+                checkpoint.as_of.0
+            );
+            // Only a server that syncs can hold the disk to that.
+            if config.durability == Durability::Fsync {
+                return Err(format!(
+                    "{message}; restore the files from a copy, or start once with --durability os to go on without it"
+                ));
+            }
+            log::error!("{message}");
+        }
+        let last = last.max(checkpoint.as_of);
+        let (messages, parcels) = recovery.unfinished();
         log::info!(
-            "partition {}: {messages} messages and {parcels} deliveries go on; {batches} batches replayed in {} ms",
-            self.number,
-            start.elapsed().as_millis()
+            "partition {number}: {messages} messages and {parcels} deliveries go on; {batches} batches replayed in {} ms",
+            progress.begun.elapsed().as_millis()
         );
-        let ring = Ring::resume(config.journal_segment_octets, &self.segments, self.newest, self.files);
-        let journal = JournalFolder {
-            folder: self.journal,
-            identity: self.identity,
-            durability: config.durability,
-            segment_octets: config.journal_segment_octets,
-            ring,
-        };
-        Ok(Recovered { partition, journal, state: self.state })
+        let Segments { needed, newest, files, .. } = segments;
+        let ring = Ring::resume(config.journal_segment_octets, BATCH_OCTETS_MAX, &needed, newest, files);
+        let partition = recovery.finish(JournalStart { identity, ring, last });
+        Ok(Opened {
+            partition,
+            journal: JournalFolder { folder: journal, durability: config.durability },
+            state,
+        })
     }
+}
 
-    /// The number of the batch that a segment file begins with.
-    fn first_of(&self, file: u32) -> Option<Position> {
-        let header = read_header(self.identity, &segment_path(&self.journal, file)).ok()??;
-        header.ok().map(|header| header.position)
-    }
+/// Says how far a recovery is, when it takes long.
+struct Progress {
+    number: PartitionNumber,
+    begun: Instant,
+    told: Instant,
+}
 
-    /// Every whole batch behind the checkpoint, in order.
-    fn each_batch(
-        &self,
-        mut each: impl FnMut(SegmentNumber, Position, &[u8]) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let mut expected = self.checkpoint.first;
-        for (place, (segment, file)) in self.segments.iter().enumerate() {
-            let path = segment_path(&self.journal, *file);
-            let octets = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-            let first = BatchHeader::read(self.identity, &octets).map(|header| header.position);
-            if *segment == self.checkpoint.segment {
-                // The checkpoint names its first batch; an empty checkpoint begins where the journal does.
-                expected = first.unwrap_or(expected);
-            }
-            let replay = replay_segment(self.identity, *segment, expected, &octets).map_err(|fault| {
-                let SegmentFault { offset, position, followed_by } = fault;
-                damage(&path, offset, &format!("batch {}", position.0), followed_by)
-            })?;
-            if replay.end == ReplayEnd::Torn {
-                log::warn!(
-                    "{}: a batch was being written when the server stopped; it was not answered",
-                    path.display()
-                );
-            }
-            // Where the next segment begins an earlier recovery ended: a batch that reached the disk after it,
-            // from a process that was killed while writing, was never answered for.
-            let next = self.segments.get(place + 1);
-            let next = next.and_then(|(_, file)| self.first_of(*file));
-            for (position, records) in replay.batches {
-                if next.is_some_and(|next| position >= next) {
-                    break;
-                }
-                each(*segment, position, records)?;
-                expected = position.next();
-            }
+impl Progress {
+    fn tell(&mut self, how_far: impl FnOnce() -> String) {
+        if self.told.elapsed() >= PROGRESS_INTERVAL {
+            self.told = Instant::now();
+            log::info!("partition {}: recovering, {}", self.number, how_far());
         }
-        Ok(())
     }
 }
 
-/// The header a segment file begins with; `None` when there is no such file.
-fn read_header(identity: Identity, path: &Path) -> Result<Option<Result<BatchHeader, BatchError>>, String> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
-    };
-    let mut block = [0; 4096];
-    match file.read_exact(&mut block) {
-        Ok(()) => {}
-        // It was being made when the server stopped; nothing can be in it, and no file comes after it.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
-    }
-    match BatchHeader::read(identity, &block) {
-        Err(BatchError::Format(format)) => {
-            Err(format!("{}: written by another version (format {format})", path.display()))
-        }
-        header => Ok(Some(header)),
-    }
+const fn sum((messages, parcels): (usize, usize)) -> usize {
+    messages + parcels
 }
 
-/// What is wrong with a file in which something that can be read stands behind something that cannot.
-fn damage(path: &Path, offset: usize, what: &str, followed_by: Position) -> String {
-    format!(
-        "{}: damaged at offset {offset}: {what} cannot be read, but batch {} behind it can; \
-         restore the file from a copy, or move the partition's folder away to start without it",
-        path.display(),
-        followed_by.0
-    )
-}
-
-/// A file that begins with no batch is free, unless something that is needed follows.
-fn refuse_damaged(identity: Identity, checkpoint: &Checkpoint, path: &Path) -> Result<(), String> {
-    let octets = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    match find_batch(identity, checkpoint.segment, &octets) {
-        None => Ok(()),
-        Some((_, header)) => Err(damage(path, 0, "the first batch", header.position)),
-    }
-}
-
-fn system_id(record: Record<'_>) -> Option<Box<[u8]>> {
-    match record {
+/// The account that something is of.
+fn system_id<'a>(record: &Record<'a>) -> Option<&'a [u8]> {
+    match *record {
         Record::Accepted { content, .. } | Record::MessageAtRest { content, .. } => {
-            Content::read(content).ok().map(|content| content.system_id.into())
+            Content::read(content).ok().map(|content| content.system_id)
         }
-        Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
-            Parcel::read(octets).ok().map(|parcel| parcel.view().system_id.into())
-        }
+        Record::Mo(octets) | Record::DeliveryAtRest(octets) => Parcel::system_id_of(octets),
         Record::Attempt { .. }
         | Record::Forwarded { .. }
         | Record::Deferred { .. }

@@ -30,10 +30,10 @@ use crate::server::core::Pulse;
 use crate::server::executor::{self, Listen, Parts};
 use crate::server::mesh::{Inbound, MailSender, mailbox};
 use crate::server::password::{self, Verifier};
-use crate::server::recovery::{self, Found, Recovered};
+use crate::server::recovery::{self, Found, Opened};
 use crate::server::state::{self, Order};
-use crate::server::{admin, certificate, durable_file, watch};
-use crate::shard::{PartitionMap, Shard, ShardNumber, ShardSettings};
+use crate::server::{admin, certificate, disk, durable_file, watch};
+use crate::shard::{Partition, PartitionMap, Shard, ShardNumber, ShardSettings};
 
 /// What glommio asks for its own buffers; batches of the journal are taken from it.
 const IO_MEMORY: usize = 8 << 20;
@@ -98,12 +98,11 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     let partitions = recovery::partitions(&config.data_dir, cores)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
     let found = open_all(config, &partitions)?;
-    let names = found.iter().map(Found::system_ids).collect::<Result<Vec<_>, _>>()?;
-    let names: BTreeSet<Box<[u8]>> = names.into_iter().flatten().collect();
-    let accounts =
-        Arc::new(Accounts::default().reload(settings).with_unknown(names.iter().map(|name| &**name)));
-    let recovered = recover_all(config, found, &accounts)?;
-    for Recovered { partition, .. } in &recovered {
+    let names: BTreeSet<&[u8]> =
+        found.iter().flat_map(|found| &found.system_ids).map(|name| &**name).collect();
+    let accounts = Arc::new(Accounts::default().reload(settings).with_unknown(names));
+    let opened = recover_all(config, found, &accounts)?;
+    for Opened { partition, .. } in &opened {
         for (system_id, used) in partition.credits_used() {
             if let Some(index) = accounts.index_of(system_id) {
                 accounts.get(index).restore_credits(used);
@@ -111,7 +110,7 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
         }
     }
 
-    let server = Server::start(config, cores, clock, &accounts, recovered, &listen, &tls)?;
+    let server = Server::start(config, cores, clock, &accounts, opened, &listen, &tls)?;
     drop(reserved);
     for Listen { address, is_tls } in &listen {
         println!("listening on {address} ({})", if *is_tls { "TLS" } else { "plain TCP" });
@@ -174,13 +173,13 @@ impl Server {
         cores: usize,
         clock: Clock,
         accounts: &Arc<Accounts>,
-        recovered: Vec<Recovered>,
+        opened: Vec<Opened>,
         listen: &[Listen],
         tls: &Arc<RwLock<Arc<ServerConfig>>>,
     ) -> Result<Self, Failure> {
         let shard_of = |partition: PartitionNumber| ShardNumber((usize::from(partition.0) % cores) as u8);
-        let map = PartitionMap::new(recovered.iter().map(|recovered| {
-            let number = recovered.partition.number;
+        let map = PartitionMap::new(opened.iter().map(|opened| {
+            let number = opened.partition.number();
             (number, shard_of(number))
         }));
         let verifier = Verifier::start(VERIFIERS, BINDS_MAX)
@@ -189,13 +188,13 @@ impl Server {
         let (senders, mailboxes): (Vec<Vec<MailSender>>, Vec<_>) =
             (0..cores).map(|_| mailbox(cores, 2)).unzip();
         let pulses: Vec<Arc<Pulse>> = (0..cores).map(|_| Arc::new(Pulse::default())).collect();
-        let low_water = LOW_WATER_SEGMENTS * config.journal_segment_octets * recovered.len() as u64;
+        let low_water = LOW_WATER_SEGMENTS * config.journal_segment_octets * opened.len() as u64;
         watch::watch(pulses.clone(), config.data_dir.clone(), low_water)
             .map_err(|error| format!("no thread for the watchdog: {error}"))?;
 
-        let mut by_core: Vec<Vec<Recovered>> = (0..cores).map(|_| Vec::new()).collect();
-        for recovered in recovered {
-            by_core[usize::from(shard_of(recovered.partition.number).0)].push(recovered);
+        let mut by_core: Vec<Vec<Opened>> = (0..cores).map(|_| Vec::new()).collect();
+        for opened in opened {
+            by_core[usize::from(shard_of(opened.partition.number()).0)].push(opened);
         }
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut server = Self {
@@ -209,11 +208,12 @@ impl Server {
         let (ready, readiness) = bounded(cores);
         for (number, (partitions, mailbox)) in by_core.into_iter().zip(mailboxes).enumerate() {
             let mut parts = (Vec::new(), Vec::new(), Vec::new());
-            for Recovered { partition, journal, state } in partitions {
+            for Opened { partition, journal, state } in partitions {
                 let mail = senders[number][cores].clone();
                 let (orders, thread) =
-                    state::start(partition.number, state, mail, clock, config.final_retention)
-                        .map_err(|error| format!("no thread for partition {}: {error}", partition.number))?;
+                    state::start(partition.number(), state, mail, clock, config.final_retention).map_err(
+                        |error| format!("no thread for partition {}: {error}", partition.number()),
+                    )?;
                 server.states.push((orders.clone(), thread));
                 parts.0.push(partition);
                 parts.1.push(journal);
@@ -268,9 +268,13 @@ impl Server {
                 };
                 // Nothing of a shard may cross threads, so it is made where it stays.
                 let accounts = Rc::new(Accounts::clone(&accounts));
-                let shard = Shard::new(settings, accounts, routes, carriers_of(&carriers), partitions, map);
+                let shard = move || {
+                    let partitions = partitions.into_iter();
+                    let partitions = partitions.map(|partition| Partition::open(partition, disk::buffers()));
+                    Shard::new(settings, accounts, routes, carriers_of(&carriers), partitions.collect(), map)
+                };
                 executor.run(executor::run(Parts {
-                    shard,
+                    shard: Box::new(shard),
                     clock,
                     tls,
                     mesh,
@@ -572,17 +576,24 @@ fn greet(config: &Config, listen: &[Listen], password: &str) {
 }
 
 fn open_all(config: &Config, partitions: &BTreeSet<PartitionNumber>) -> Result<Vec<Found>, Failure> {
-    partitions.iter().map(|number| Found::open(config, *number).map_err(Failure)).collect()
+    side_by_side(partitions.iter().copied(), |number| Found::open(config, number))
 }
 
-/// Every partition in a thread of its own.
-fn recover_all(config: &Config, found: Vec<Found>, accounts: &Accounts) -> Result<Vec<Recovered>, Failure> {
+fn recover_all(config: &Config, found: Vec<Found>, accounts: &Accounts) -> Result<Vec<Opened>, Failure> {
+    side_by_side(found, |found| found.recover(config, accounts))
+}
+
+/// Does something for every partition, each in a thread of its own.
+fn side_by_side<P: Send, R: Send>(
+    partitions: impl IntoIterator<Item = P>,
+    work: impl Fn(P) -> Result<R, String> + Sync,
+) -> Result<Vec<R>, Failure> {
+    let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> =
-            found.into_iter().map(|found| scope.spawn(move || found.recover(config, accounts))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Recovered, String>>| match thread.join()
-        {
-            Ok(recovered) => recovered.map_err(Failure),
+            partitions.into_iter().map(|partition| scope.spawn(move || work(partition))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<R, String>>| match thread.join() {
+            Ok(done) => done.map_err(Failure),
             Err(_) => Err(Failure("recovery met a fault of ours; the log says which".to_owned())),
         };
         threads.into_iter().map(join).collect()

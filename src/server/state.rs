@@ -7,25 +7,35 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::journal::{Identity, Position};
+use crate::journal::Identity;
 use crate::message::{IdSource, PartitionNumber};
 use crate::server::clock::Clock;
+use crate::server::disk;
 use crate::server::mesh::{Inbound, MailSender};
 use crate::shard::Lookup;
-use crate::store::{Block, BlockKey, Checkpoint, FinalMessage, StoreDone, StoreOp};
+use crate::store::{
+    self, Block, BlockError, BlockKey, Checkpoint, FinalMessage, RestChanges, RestNumber, StoreDone, StoreOp,
+    gone_from_octets, gone_to_octets,
+};
 use crate::time::Timestamp;
 
-/// Orders that may wait for the thread; a partition keeps the rest, and refuses messages when it has many.
-const ORDERS_MAX: usize = 4_096;
+/// Orders and questions that may wait for the thread.
+const WAITING_MAX: usize = 4_096;
+/// With so many of them waiting no more orders come: the partition keeps them, and refuses messages when it has many.
+pub(super) const ORDERS_MAX: usize = 64;
 /// How often blocks past their retention are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Blocks looked at in one sweep, so that queries are not kept waiting.
 const SWEEP_MAX: usize = 10_000;
 const CACHE_OCTETS: u64 = 64 << 20;
-const FORMAT: &[u8] = b"smppd partition 1";
-/// The key of the checkpoint, behind the keys of everything at rest: one tree, so that one batch changes both.
+const FORMAT: &[u8] = b"smppd partition 2";
+/// Keys of blocks of unfinished things, of what has gone of each, and of the checkpoint: one tree, so that one batch
+/// changes all.
+const BLOCK: u8 = 0;
+const GONE: u8 = 1;
 const CHECKPOINT: &[u8] = &[0xFF];
 
 /// An order for the thread of a partition.
@@ -45,15 +55,20 @@ pub(super) struct State {
     rest: sled::Tree,
     finals: sled::Tree,
     folder: PathBuf,
+    journal: PathBuf,
+    segment_octets: u64,
 }
 
 impl State {
-    /// Opens the database in `folder`, making it when there is none. A damaged snapshot is removed, once,
+    /// Opens the database of a partition in `folder`, making it when there is none; files for its journal are made on
+    /// order. A damaged snapshot is removed, once,
     /// and the log read again: sled keeps nothing in a snapshot that is not in its log.
     ///
     /// # Errors
     /// It cannot be opened, or is of another version.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+    pub(super) fn open(folder: &Path, segment_octets: u64) -> io::Result<Self> {
+        let journal = folder.join("journal");
+        let folder = &folder.join("state");
         let db = match Self::config(folder).open() {
             Err(error @ sled::Error::Corruption { .. }) => {
                 let removed = remove_snapshots(folder)?;
@@ -68,7 +83,7 @@ impl State {
         .map_err(io::Error::other)?;
         let tree = |name: &str| db.open_tree(name).map_err(io::Error::other);
         let (meta, rest, finals) = (tree("meta")?, tree("rest")?, tree("final")?);
-        Ok(Self { meta, rest, finals, db, folder: folder.to_owned() })
+        Ok(Self { meta, rest, finals, db, folder: folder.clone(), journal, segment_octets })
     }
 
     fn config(folder: &Path) -> sled::Config {
@@ -116,48 +131,74 @@ impl State {
         }
     }
 
-    /// Everything unfinished that is at rest.
-    pub(super) fn rest(&self) -> impl Iterator<Item = io::Result<sled::IVec>> {
-        self.rest.range(..CHECKPOINT).values().map(|value| value.map_err(io::Error::other))
+    /// The blocks of unfinished things that a checkpoint vouches for, with what has gone of each. Whatever a checkpoint
+    /// left behind that was never made is removed first: the journal still holds all of it.
+    ///
+    /// # Errors
+    /// Something cannot be read.
+    pub(super) fn rest(
+        &self,
+        checkpoint: &Checkpoint,
+    ) -> io::Result<impl Iterator<Item = io::Result<(RestNumber, sled::IVec, Vec<u16>)>>> {
+        for key in self.rest.range(rest_key(BLOCK, checkpoint.next_rest).as_slice()..&[GONE]).keys() {
+            self.rest.remove(key.map_err(io::Error::other)?).map_err(io::Error::other)?;
+        }
+        Ok(self.rest.range([BLOCK]..[GONE]).map(|entry| {
+            let (key, octets) = entry.map_err(io::Error::other)?;
+            let number = key.get(1..).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
+            let number = RestNumber(number.ok_or_else(|| io::Error::other("a key at rest cannot be read"))?);
+            let gone = self.rest.get(rest_key(GONE, number)).map_err(io::Error::other)?;
+            let gone = gone.map_or(Some(Vec::new()), |gone| gone_from_octets(&gone));
+            let gone = gone.ok_or_else(|| io::Error::other("a list at rest cannot be read"))?;
+            Ok((number, octets, gone))
+        }))
     }
 
     /// What is known of `count` messages from `id` on.
-    fn find(&self, lookup: &Lookup) -> io::Result<Vec<FinalMessage>> {
-        let last = lookup.id.in_batch(lookup.count.saturating_sub(1));
-        let mut found = Vec::new();
-        for entry in self.finals.scan_prefix(lookup.id.period().to_be_bytes()) {
-            let (_, octets) = entry.map_err(io::Error::other)?;
-            let block = Block::read(&octets).map_err(|_| io::Error::other("a block cannot be read"))?;
-            for message in block.messages_in(lookup.id..=last) {
-                let message = message.map_err(|_| io::Error::other("a block cannot be read"))?;
-                found.retain(|known: &FinalMessage| known.id != message.id);
-                found.push(message);
-            }
-        }
-        Ok(found)
+    fn find(&self, lookup: &Lookup) -> io::Result<Vec<FinalMessage<'static>>> {
+        let ids = lookup.id..=lookup.id.in_batch(lookup.count.saturating_sub(1));
+        let blocks = self.finals.range(BlockKey::range(&ids)).rev();
+        store::find(&ids, blocks.map(|entry| entry.map(|(_, octets)| octets).map_err(Unreadable::Store)))
+            .map_err(Unreadable::into)
     }
 
     fn apply(&self, op: StoreOp) -> io::Result<Option<StoreDone>> {
         match op {
-            StoreOp::PutBlock(key, octets) => {
-                self.finals.insert(key.to_octets(), octets).map_err(io::Error::other)?;
-                Ok(Some(StoreDone::Block(key)))
+            StoreOp::PutFinals(generation, octets) => {
+                let blocks = store::cut(generation, &octets).map_err(Unreadable::Block)?;
+                for (key, octets) in blocks {
+                    self.finals.insert(key.to_octets(), octets).map_err(io::Error::other)?;
+                }
+                Ok(Some(StoreDone::Finals(generation)))
             }
-            StoreOp::PutRest(key, octets) => {
-                self.rest.insert(key.to_octets(), octets).map_err(io::Error::other)?;
-                Ok(None)
+            StoreOp::PutRest(number, octets) => {
+                self.rest.insert(rest_key(BLOCK, number), octets).map_err(io::Error::other)?;
+                Ok(Some(StoreDone::Rest(number)))
             }
-            StoreOp::Checkpoint(checkpoint, gone) => {
+            StoreOp::GetRest(number) => {
+                let octets = self.rest.get(rest_key(BLOCK, number)).map_err(io::Error::other)?;
+                let octets = octets.ok_or_else(|| io::Error::other("a block is missing"))?;
+                Ok(Some(StoreDone::GotRest(number, Bytes::copy_from_slice(&octets))))
+            }
+            StoreOp::Checkpoint(checkpoint, RestChanges { removed, gone }) => {
                 // First what the checkpoint stands on, then the checkpoint with what it forgets, as one.
                 self.sync()?;
                 let mut batch = sled::Batch::default();
-                for key in gone {
-                    batch.remove(&key.to_octets());
+                for number in removed {
+                    batch.remove(&rest_key(BLOCK, number));
+                    batch.remove(&rest_key(GONE, number));
+                }
+                for (number, gone) in gone {
+                    batch.insert(&rest_key(GONE, number), gone_to_octets(&gone));
                 }
                 batch.insert(CHECKPOINT, checkpoint.to_octets());
                 self.rest.apply_batch(batch).map_err(io::Error::other)?;
                 self.sync()?;
-                Ok(Some(StoreDone::Checkpoint(checkpoint.segment, checkpoint.first)))
+                Ok(Some(StoreDone::Checkpoint(checkpoint.segment)))
+            }
+            StoreOp::MakeFile(file) => {
+                disk::make_segment(&self.journal, file, self.segment_octets)?;
+                Ok(Some(StoreDone::File(file)))
             }
         }
     }
@@ -172,9 +213,9 @@ impl State {
     fn sweep(&self, before: Timestamp, cursor: &mut Vec<u8>) -> io::Result<usize> {
         let mut removed = 0;
         let first_id = IdSource::new(0, PartitionNumber(0)).next(before, 1);
-        // No message ends before it was accepted, so blocks of this period and later ones are young, and not
-        // read at all; nearly all of them are. Short ids tell no time: their periods come before all others.
-        let end = BlockKey { period: first_id.period(), number: 0 }.to_octets();
+        // No message ends before it was accepted, so blocks that begin with this period or later are young, and not
+        // read at all; nearly all of them are. Short ids tell no time: they come before all others.
+        let end = BlockKey { first: first_id.period_begin(), generation: 0 }.to_octets();
         let from = std::mem::take(cursor);
         if from.as_slice() >= end.as_slice() {
             // The clock was set back.
@@ -193,6 +234,33 @@ impl State {
             }
         }
         Ok(removed)
+    }
+}
+
+/// The key of a block of unfinished things, or of what has gone of it.
+fn rest_key(kind: u8, number: RestNumber) -> [u8; 5] {
+    let [a, b, c, d] = number.0.to_be_bytes();
+    [kind, a, b, c, d]
+}
+
+/// Why a block of final messages cannot be had.
+enum Unreadable {
+    Store(sled::Error),
+    Block(BlockError),
+}
+
+impl From<BlockError> for Unreadable {
+    fn from(error: BlockError) -> Self {
+        Self::Block(error)
+    }
+}
+
+impl From<Unreadable> for io::Error {
+    fn from(error: Unreadable) -> Self {
+        match error {
+            Unreadable::Store(error) => Self::other(error),
+            Unreadable::Block(BlockError) => Self::other("a block cannot be read"),
+        }
     }
 }
 
@@ -220,7 +288,7 @@ pub(super) fn start(
     clock: Clock,
     retention: Duration,
 ) -> io::Result<(Sender<Order>, JoinHandle<()>)> {
-    let (sender, orders) = bounded(ORDERS_MAX);
+    let (sender, orders) = bounded(WAITING_MAX);
     let thread = std::thread::Builder::new()
         .name(format!("state-{partition}"))
         .spawn(move || run(partition, &state, &orders, &mail, clock, retention))?;
@@ -299,17 +367,13 @@ fn run(
     }
 }
 
-/// Tells what replay must begin with, for messages.
-pub(super) fn last_before(checkpoint: &Checkpoint) -> Position {
-    Position(checkpoint.first.0.saturating_sub(1))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
     use crate::message::MessageId;
     use crate::pdu::receipt::MessageState;
-    use crate::store::BlockBuilder;
 
     const MINUTE: u64 = 60_000;
     /// Some day of 2026.
@@ -319,29 +383,34 @@ mod tests {
         Timestamp::from_millis(NOW.as_millis() + minute * MINUTE)
     }
 
-    /// A block with one message that ended at a time.
-    fn put(state: &State, number: u64, id: MessageId, final_date: Timestamp) -> BlockKey {
-        let mut block = BlockBuilder::default();
-        block.push(&FinalMessage {
+    /// A generation of one message that ended at a time.
+    fn put(state: &State, generation: u64, id: MessageId, final_date: Timestamp) -> BlockKey {
+        let mut octets = Vec::new();
+        let ended = FinalMessage {
             id,
             batch_offset: 0,
             batch_count: 1,
             state: MessageState::DELIVERED,
             error: 0,
             final_date,
-            system_id: Box::from(*b"demo"),
-            source_addr: Box::from(*b"12125550100"),
-        });
-        let key = BlockKey { period: id.period(), number };
-        let done = state.apply(StoreOp::PutBlock(key, block.finish().0)).expect("stored");
-        assert_eq!(done, Some(StoreDone::Block(key)));
-        key
+            system_id: Cow::Borrowed(b"demo"),
+            source_addr: Cow::Borrowed(b"12125550100"),
+        };
+        ended.put(&mut octets);
+        let done = state.apply(StoreOp::PutFinals(generation, octets.into())).expect("stored");
+        assert_eq!(done, Some(StoreDone::Finals(generation)));
+        BlockKey { first: id, generation }
+    }
+
+    fn state(name: &str) -> (PathBuf, State) {
+        let folder = std::env::temp_dir().join(format!("smppd-{name}-{}", std::process::id()));
+        let state = State::open(&folder, 1 << 20).expect("a database");
+        (folder, state)
     }
 
     #[test]
     fn a_sweep_removes_what_is_old_and_reads_nothing_that_is_young() {
-        let folder = std::env::temp_dir().join(format!("smppd-sweep-{}", std::process::id()));
-        let state = State::open(&folder).expect("a database");
+        let (folder, state) = state("sweep");
         let mut ids = IdSource::new(0, PartitionNumber(0));
         put(&state, 1, ids.next_short(), at(0));
         let short = put(&state, 2, ids.next_short(), at(50));
@@ -350,8 +419,8 @@ mod tests {
         let late = put(&state, 4, ids.next(at(1), 1), at(61));
         put(&state, 5, ids.next(at(2), 1), at(3));
         // Whatever is read of this one is an error.
-        let young = BlockKey { period: ids.next(at(40), 1).period(), number: 6 };
-        state.apply(StoreOp::PutBlock(young, b"no block".to_vec())).expect("stored");
+        let young = BlockKey { first: ids.next(at(40), 1), generation: 6 };
+        state.finals.insert(young.to_octets(), b"no block").expect("stored");
         let keys = || -> Vec<BlockKey> {
             let keys = state.finals.iter().keys();
             keys.map(|key| BlockKey::from_octets(&key.expect("a key")).expect("a key")).collect()
@@ -367,6 +436,28 @@ mod tests {
         state.finals.remove(young.to_octets()).expect("removed");
         assert_eq!(state.sweep(at(62), &mut cursor).expect("swept"), 2);
         assert_eq!(keys(), []);
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn what_a_checkpoint_left_that_was_never_made_is_not_found() {
+        let (folder, state) = state("leftovers");
+        for number in 0..5 {
+            state.apply(StoreOp::PutRest(RestNumber(number), vec![number as u8])).expect("stored");
+        }
+        let changes = RestChanges { removed: vec![RestNumber(1)], gone: vec![(RestNumber(2), vec![0, 7])] };
+        let checkpoint = Checkpoint { next_rest: RestNumber(3), ..Checkpoint::initial() };
+        state.apply(StoreOp::Checkpoint(checkpoint.clone(), changes)).expect("stored");
+        assert_eq!(state.checkpoint().expect("readable"), checkpoint);
+        let rest = || -> Vec<(u32, Vec<u8>, Vec<u16>)> {
+            let rest = state.rest(&checkpoint).expect("readable").map(|block| block.expect("readable"));
+            rest.map(|(number, octets, gone)| (number.0, octets.to_vec(), gone)).collect()
+        };
+        let whole = vec![(0, vec![0], vec![]), (2, vec![2], vec![0, 7])];
+        assert_eq!((rest(), rest()), (whole.clone(), whole));
+        let got = state.apply(StoreOp::GetRest(RestNumber(2))).expect("read");
+        assert_eq!(got, Some(StoreDone::GotRest(RestNumber(2), Bytes::from_static(&[2]))));
         drop(state);
         std::fs::remove_dir_all(&folder).expect("removed");
     }

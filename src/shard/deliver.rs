@@ -11,15 +11,26 @@ use crate::shard::mesh::{Delivery, MeshMessage, SessionAddress, ShardNumber};
 use crate::shard::{Entry, Event, Sent, Shard};
 use crate::time::Now;
 
+/// An outbox with fewer parcels is not tidied.
+const TIDY_MIN: usize = 4_096;
+
 /// What this shard's partitions have for one account.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     /// To be offered to the home, oldest first.
     pending: VecDeque<ParcelKey>,
+    /// With so many, those that have left memory are taken out.
+    tidy_at: usize,
     /// With the home.
     in_flight: u32,
     /// How many the home takes at once.
     room: u32,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self { pending: VecDeque::new(), tidy_at: TIDY_MIN, in_flight: 0, room: 0 }
+    }
 }
 
 impl Shard {
@@ -28,7 +39,18 @@ impl Shard {
         let Some(place) = self.place_of(key.id.partition()) else { return };
         let Some(held) = self.partitions[place].parcel(key) else { return };
         let account = held.account;
-        self.outboxes.entry(account).or_default().pending.push_back(key);
+        if self.partitions[place].note_pending(key, true) {
+            let outbox = self.outboxes.entry(account).or_default();
+            outbox.pending.push_back(key);
+            // What grew cold while it waited is still named here, and comes again when it is back.
+            if outbox.pending.len() >= outbox.tidy_at {
+                let partitions = &self.partitions;
+                outbox
+                    .pending
+                    .retain(|key| partitions.iter().any(|partition| partition.parcel(*key).is_some()));
+                outbox.tidy_at = (2 * outbox.pending.len()).max(TIDY_MIN);
+            }
+        }
         self.pump(account);
     }
 
@@ -47,9 +69,16 @@ impl Shard {
             if outbox.in_flight >= outbox.room {
                 return;
             }
-            let Some(key) = outbox.pending.pop_front() else { return };
+            let Some(key) = outbox.pending.pop_front() else {
+                // More may be at rest alone.
+                self.partitions.iter_mut().for_each(|partition| partition.fetch_for(account));
+                return;
+            };
             let Some(place) = self.place_of(key.id.partition()) else { continue };
-            // It may have been given up while it waited.
+            // It may have been given up while it waited, or have grown cold, or come back to be named twice.
+            if !self.partitions[place].note_pending(key, false) {
+                continue;
+            }
             let Some(held) = self.partitions[place].parcel(key) else { continue };
             let parcel = held.parcel.clone();
             self.partitions[place].note_delivery(key, true, None);
@@ -172,7 +201,9 @@ impl Shard {
             Delivery::Returned => {
                 if let Some(place) = self.place_of(key.id.partition()) {
                     self.partitions[place].note_delivery(key, false, None);
-                    self.outboxes.entry(account).or_default().pending.push_front(key);
+                    if self.partitions[place].note_pending(key, true) {
+                        self.outboxes.entry(account).or_default().pending.push_front(key);
+                    }
                 }
             }
         }

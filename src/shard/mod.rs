@@ -13,12 +13,13 @@ mod mesh;
 mod operation;
 mod outputs;
 mod outward;
+mod parked;
 mod partition;
 mod settings;
 mod submission;
 mod submit;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
@@ -31,20 +32,25 @@ pub use mesh::{
     ShardNumber,
 };
 pub use outputs::{Commit, Lookup, Outputs, VerifyRequest};
-pub use partition::{ApplyError, Due, Earned, HeldParcel, Partition, PartitionSettings, Unrecoverable};
+pub use partition::{
+    ApplyError, Due, Earned, HeldParcel, Partition, PartitionSettings, Recovered, Recovery, Returned,
+    Unrecoverable,
+};
 pub use settings::{PartitionMap, ShardSettings};
 pub use submission::{SubmitError, Validity};
 
+use parked::Parked;
+
 use crate::account::{Account, AccountIndex, Accounts};
 use crate::carrier::Carrier;
-use crate::journal::{Batch, Position, SegmentNumber};
+use crate::journal::Batch;
 use crate::message::{MessageId, ParcelKey, PartitionNumber};
 use crate::metrics::Counters;
 use crate::pdu::{CommandId, CommandStatus, Header, InterfaceVersion, Pdu};
 use crate::route::Routes;
 use crate::session::{CloseReason, Elapsed, Received, Session, Side};
-use crate::store::{FinalMessage, StoreDone, StoreOp};
-use crate::time::timers::Timers;
+use crate::store::{FinalMessage, RestNumber, StoreDone, StoreOp};
+use crate::time::timers::{TimerId, Timers};
 use crate::time::{Instant, Now};
 
 type FastMap<K, V> = HashMap<K, V, RandomState>;
@@ -65,7 +71,8 @@ struct Entry {
     account: Option<AccountIndex>,
     binding: Option<bind::Binding>,
     is_dirty: bool,
-    alarm: Option<Instant>,
+    /// The timer that is armed, and for when.
+    alarm: Option<(Instant, TimerId)>,
 }
 
 /// The core of one executor.
@@ -87,11 +94,12 @@ pub struct Shard {
     next_gathering: u64,
     /// Senders that wait for the outcome of their message (transaction mode).
     transactions: FastMap<MessageId, ReplyTo>,
+    /// What waits for a cold block to come back.
+    parked: BTreeMap<(PartitionNumber, RestNumber), Vec<Parked>>,
     local: VecDeque<MeshMessage>,
     /// About accounts that another core has heard of before us: they wait for our own reload.
     early: VecDeque<MeshMessage>,
     is_draining: bool,
-    scratch: Vec<u8>,
     outputs: Outputs,
     counters: Counters,
 }
@@ -124,10 +132,10 @@ impl Shard {
             gatherings: FastMap::default(),
             next_gathering: 1,
             transactions: FastMap::default(),
+            parked: BTreeMap::new(),
             local: VecDeque::new(),
             early: VecDeque::new(),
             is_draining: false,
-            scratch: Vec::new(),
             outputs,
             counters: Counters::default(),
         }
@@ -156,6 +164,10 @@ impl Shard {
             sessions: self.sessions.len() as u64,
             unfinished: messages as u64,
             parcels: parcels as u64,
+            memory_octets: self.partitions.iter().map(|partition| partition.memory_octets() as u64).sum(),
+            segments: self.partitions.iter().map(|partition| partition.segments_in_use() as u64).sum(),
+            rest_blocks: self.partitions.iter().map(|partition| partition.blocks_at_rest().0 as u64).sum(),
+            cold_blocks: self.partitions.iter().map(|partition| partition.blocks_at_rest().1 as u64).sum(),
             failed: self.partitions.iter().filter(|partition| partition.has_failed()).count() as u64,
             ..self.counters
         }
@@ -270,8 +282,8 @@ impl Shard {
         }
         let system_id =
             entry.account.map(|index| self.accounts.get(index).settings.system_id.as_str().into());
-        if let Some(alarm) = entry.alarm {
-            self.session_timers.disarm(alarm, connection);
+        if let Some((_, timer)) = entry.alarm {
+            self.session_timers.disarm(timer);
         }
         self.counters.closed += 1;
         self.outputs.events.push(Event::Closed { system_id, reason, connection, peer: entry.peer });
@@ -297,7 +309,7 @@ impl Shard {
     }
 
     /// The state at rest answers.
-    pub fn handle_lookup(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage>) {
+    pub fn handle_lookup(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage<'static>>) {
         self.looked_up(now, lookup, found);
         self.turn(now);
     }
@@ -313,30 +325,38 @@ impl Shard {
         self.partitions.iter_mut().for_each(|partition| partition.note_disk(is_low));
     }
 
-    /// The state at rest has done something.
-    pub fn handle_store(&mut self, partition: PartitionNumber, done: StoreDone) {
-        if let Some(place) = self.place_of(partition) {
-            self.partitions[place].store_done(done);
+    /// The state at rest has done something. What has come back from it goes on, with whoever waited for it.
+    pub fn handle_store(&mut self, now: Now, partition: PartitionNumber, done: StoreDone) {
+        let Some(place) = self.place_of(partition) else { return };
+        let returned_from = if let StoreDone::GotRest(number, _) = &done { Some(*number) } else { None };
+        match self.partitions[place].store_done(done, &self.accounts) {
+            Ok(Returned { with_carrier, parcels }) => {
+                with_carrier.into_iter().for_each(|id| self.hand_over(now, id, true));
+                parcels.into_iter().for_each(|key| self.enqueue(key));
+                if let Some(number) = returned_from {
+                    self.unpark(now, partition, number);
+                }
+                self.turn(now);
+            }
+            Err(Unrecoverable) => {
+                self.store_failed(now, place, "the state at rest failed: a block cannot be read");
+            }
         }
     }
 
     /// The next batch of a partition, to be written; one at a time.
-    pub fn take_batch(&mut self, place: usize) -> Option<(Position, Batch)> {
+    pub fn take_batch(&mut self, place: usize) -> Option<Batch> {
         self.partitions[place].take_batch()
     }
 
     /// A batch is durable.
     pub fn committed(&mut self, now: Now, place: usize, commit: Commit) {
+        let Commit { position, payload_octets, octets, micros, spare } = commit;
         self.counters.commits += 1;
-        self.counters.commit_octets += commit.batch.aligned_octets() as u64;
-        self.counters.commit_micros += commit.micros;
-        self.partitions[place].commit(commit.position, commit.segment, commit.batch, commit.segments_in_use);
+        self.counters.commit_octets += octets as u64;
+        self.counters.commit_micros += micros;
+        self.partitions[place].commit(position, payload_octets, spare);
         self.turn(now);
-    }
-
-    /// A checkpoint has freed segments of a partition; so many are still held.
-    pub fn segments_released(&mut self, place: usize, segments_in_use: usize) {
-        self.partitions[place].segments_released(segments_in_use);
     }
 
     /// A batch could not be made durable: the partition stops, and everybody who waits for it is told.
@@ -357,6 +377,7 @@ impl Shard {
         let number = partition.number;
         let mut waiting = partition.fail(in_flight);
         // No final state can be recorded any more, so nobody need wait for one.
+        waiting.extend(self.forget_parked(number));
         self.transactions.retain(|id, reply_to| {
             let goes_on = id.partition() != number;
             if !goes_on {
@@ -375,9 +396,9 @@ impl Shard {
         self.partitions[place].take_store_op()
     }
 
-    /// Frees every segment of a partition but the newest `segment`: regularly, and before a stop.
-    pub fn checkpoint(&mut self, place: usize, segment: SegmentNumber) {
-        self.partitions[place].checkpoint(segment);
+    /// The server stops: whatever is not at rest goes there as far as it can.
+    pub fn stop(&mut self) {
+        self.partitions.iter_mut().for_each(Partition::stop);
     }
 
     /// Time has passed.
@@ -397,13 +418,14 @@ impl Shard {
             while let Some(due) = self.partitions[place].pop_due(now.wall) {
                 self.due(now, place, due);
             }
+            self.partitions[place].go_on(&self.accounts);
         }
         self.turn(now);
     }
 
-    /// Half-filled blocks of final messages go to rest.
-    pub fn flush_blocks(&mut self) {
-        self.partitions.iter_mut().for_each(Partition::flush_blocks);
+    /// Messages that are over go to rest.
+    pub fn flush_finals(&mut self) {
+        self.partitions.iter_mut().for_each(Partition::flush_finals);
     }
 
     /// Other accounts and routes from now on; sessions of accounts that left are unbound.
@@ -486,12 +508,12 @@ impl Shard {
         }
         // An alarm that is too early finds nothing due and is set anew; one that is too late would be a fault.
         if let Some(next) = entry.session.next_timeout()
-            && entry.alarm.is_none_or(|alarm| next < alarm)
+            && entry.alarm.is_none_or(|(alarm, _)| next < alarm)
         {
-            if let Some(alarm) = entry.alarm.replace(next) {
-                self.session_timers.disarm(alarm, entry.connection);
+            if let Some((_, timer)) = entry.alarm {
+                self.session_timers.disarm(timer);
             }
-            self.session_timers.arm(next, entry.connection);
+            entry.alarm = Some((next, self.session_timers.arm(next, entry.connection)));
         }
     }
 
@@ -605,6 +627,7 @@ mod tests {
 
     use super::*;
     use crate::account::AccountSettings;
+    use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Position, Ring, SegmentNumber};
     use crate::message::Backoff;
     use crate::pdu::{Address, Bind, QuerySm, Tlvs};
     use crate::session::SessionSettings;
@@ -628,9 +651,13 @@ mod tests {
             is_durable: false,
         };
         let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
-        let mut partition =
-            Partition::recover(PARTITION, 0, PartitionSettings::default(), &Checkpoint::initial());
-        partition.finish_recovery(Position(0));
+        let recovery = Recovery::new(PARTITION, 0, PartitionSettings::default(), &Checkpoint::initial());
+        let start = JournalStart {
+            identity: Identity { partition: PARTITION, salt: 1 },
+            ring: Ring::resume(1 << 23, BATCH_OCTETS_MAX, &[], SegmentNumber(0), 1),
+            last: Position(0),
+        };
+        let partition = Partition::open(recovery.finish(start), Box::new(|octets| Box::new(vec![0; octets])));
         let map = PartitionMap::new([(PARTITION, ShardNumber(0))]);
         Shard::new(settings, Rc::new(accounts), Routes::new([]), Vec::new(), vec![partition], map)
     }

@@ -12,6 +12,7 @@ use crate::pdu::{
 };
 use crate::shard::answer::too_late;
 use crate::shard::mesh::{Answer, Matching, MeshMessage, Operation, Replacement, ReplyTo};
+use crate::shard::parked::Parked;
 use crate::shard::partition::Earned;
 use crate::shard::submission::{self, SubmitError};
 use crate::shard::{Entry, Lookup, Shard};
@@ -236,6 +237,10 @@ impl Shard {
         account: AccountIndex,
         operation: Operation,
     ) {
+        if let Some(block) = self.cold_block_for(account, &operation) {
+            self.park(block, Parked::Operation(reply_to, account, operation));
+            return;
+        }
         match operation {
             Operation::Query { id, source } => self.query(reply_to, account, id, &source.digits),
             Operation::Cancel { id, source, .. } | Operation::Replace { id, source, .. }
@@ -282,7 +287,7 @@ impl Shard {
             self.answer_when_durable(id, reply_to, answer);
             return;
         }
-        let known = partition.final_message(id).cloned();
+        let known = partition.final_message(id).map(FinalMessage::into_owned);
         match known {
             Some(known) if known.batch_count <= 1 || known.batch_offset > 0 => {
                 let answer = final_answer(owner, source_addr, id, &[known]);
@@ -309,7 +314,7 @@ impl Shard {
         id: MessageId,
         count: u8,
         source_addr: &[u8],
-        known: Vec<FinalMessage>,
+        known: Vec<FinalMessage<'static>>,
     ) {
         let (partition, source_addr) = (id.partition(), source_addr.into());
         self.outputs.lookups.push(Lookup { partition, reply_to, account, source_addr, id, count, known });
@@ -322,7 +327,7 @@ impl Shard {
         account: AccountIndex,
         id: MessageId,
         source_addr: &[u8],
-        first: FinalMessage,
+        first: FinalMessage<'static>,
     ) {
         let Some(place) = self.place_of(id.partition()) else { return };
         let partition = &self.partitions[place];
@@ -340,7 +345,7 @@ impl Shard {
                 self.answer_when_durable(id, reply_to, answer);
                 return;
             }
-            known.extend(partition.final_message(member).cloned());
+            known.extend(partition.final_message(member).map(FinalMessage::into_owned));
         }
         if known.len() == usize::from(count) {
             let answer = final_answer(owner, source_addr, id, &known);
@@ -351,7 +356,14 @@ impl Shard {
     }
 
     /// The state at rest has answered. What is there is over: it can be asked after, not changed.
-    pub(super) fn looked_up(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage>) {
+    pub(super) fn looked_up(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage<'static>>) {
+        // The first of a submit_multi may be over while others are cold.
+        let whole = found.iter().chain(&lookup.known).find(|message| message.id == lookup.id);
+        let count = whole.filter(|first| first.batch_offset == 0).map_or(1, |first| first.batch_count);
+        if let Some(block) = self.cold_block_of(lookup.id, count) {
+            self.park(block, Parked::Lookup(lookup, found));
+            return;
+        }
         let Lookup { reply_to, account, source_addr, id, count, mut known, .. } = lookup;
         for message in found {
             if known.iter().all(|known| known.id != message.id) {
@@ -405,7 +417,7 @@ impl Shard {
             (is_theirs(&content, owner, source_addr) && there, content.batch_offset, content.batch_count)
         } else {
             let known = partition.final_message(id).ok_or(UNKNOWN)?;
-            (is_over_for(known, owner, source_addr), known.batch_offset, known.batch_count)
+            (is_over_for(&known, owner, source_addr), known.batch_offset, known.batch_count)
         };
         if !is_theirs {
             return Err(UNKNOWN);
@@ -496,7 +508,7 @@ impl Shard {
         let partition = &self.partitions[place];
         let Some(message) = partition.message(id) else {
             let known =
-                partition.final_message(id).is_some_and(|known| is_over_for(known, owner, source_addr));
+                partition.final_message(id).is_some_and(|known| is_over_for(&known, owner, source_addr));
             return Err(if known { CommandStatus::ESME_RREPLACEFAIL } else { CommandStatus::ESME_RINVMSGID });
         };
         let content = message.content();
@@ -567,13 +579,13 @@ fn is_theirs(content: &Content<'_>, account: &Account, source_addr: &[u8]) -> bo
 }
 
 /// The same of a message that is over.
-fn is_over_for(message: &FinalMessage, account: &Account, source_addr: &[u8]) -> bool {
+fn is_over_for(message: &FinalMessage<'_>, account: &Account, source_addr: &[u8]) -> bool {
     *message.system_id == *account.settings.system_id.as_bytes() && *message.source_addr == *source_addr
 }
 
 /// What query_sm is told of messages that are over: for a whole submit_multi, DELIVERED if all were.
-fn final_answer(account: &Account, source_addr: &[u8], id: MessageId, known: &[FinalMessage]) -> Answer {
-    let theirs = |message: &FinalMessage| is_over_for(message, account, source_addr);
+fn final_answer(account: &Account, source_addr: &[u8], id: MessageId, known: &[FinalMessage<'_>]) -> Answer {
+    let theirs = |message: &FinalMessage<'_>| is_over_for(message, account, source_addr);
     let worst = known.iter().find(|message| message.state != MessageState::DELIVERED).or(known.first());
     match worst {
         Some(worst) if known.iter().all(theirs) => Answer::State {

@@ -1,7 +1,7 @@
 //! What a shard wants done, and how it hears that a batch was written.
 
 use crate::account::AccountIndex;
-use crate::journal::{Batch, Position, SegmentNumber};
+use crate::journal::{BatchBuffer, Position};
 use crate::message::{MessageId, PartitionNumber};
 use crate::shard::event::Event;
 use crate::shard::mesh::{ConnectionId, MeshMessage, ReplyTo};
@@ -36,22 +36,21 @@ pub struct Lookup {
     /// How many ids in a row.
     pub count: u8,
     /// What memory already knew of them.
-    pub known: Vec<FinalMessage>,
+    pub known: Vec<FinalMessage<'static>>,
 }
 
 /// A batch that is durable.
-#[derive(Debug)]
 pub struct Commit {
     /// Its number.
     pub position: Position,
-    /// The batch; its buffer is used again.
-    pub batch: Batch,
-    /// Where it is.
-    pub segment: SegmentNumber,
-    /// Segments of the journal that hold something needed.
-    pub segments_in_use: usize,
+    /// Octets of its records.
+    pub payload_octets: usize,
+    /// Octets that were written.
+    pub octets: usize,
     /// How long it took, in microseconds.
     pub micros: u64,
+    /// Its buffer, if that can be used again.
+    pub spare: Option<Box<dyn BatchBuffer>>,
 }
 
 /// What a shard wants done, to be taken after every input.

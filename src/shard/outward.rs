@@ -9,6 +9,7 @@ use crate::pdu::receipt::MessageState;
 use crate::pdu::{CommandStatus, MessagingMode};
 use crate::route::CarrierIndex;
 use crate::shard::mesh::Answer;
+use crate::shard::parked::Parked;
 use crate::shard::partition::{Due, Earned};
 use crate::shard::{Event, Shard};
 use crate::time::Now;
@@ -36,6 +37,12 @@ impl Shard {
 
     /// A carrier says something. What does not apply (any more) is acknowledged and forgotten.
     pub(super) fn reported(&mut self, now: Now, carrier: u8, report: Report) {
+        if let News::Taken { id, .. } | News::Busy { id, .. } | News::State { id, .. } = report.news
+            && let Some(block) = self.cold_block_of(id, 1)
+        {
+            self.park(block, Parked::Report(carrier, report));
+            return;
+        }
         let acknowledge = Earned::Acknowledge { carrier, token: report.token };
         match report.news {
             News::Taken { id, carrier_id } => {

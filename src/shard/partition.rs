@@ -1,41 +1,49 @@
 //! A partition: the messages it accepted, in memory, with every change on its way to the journal.
 //!
-//! One function, [`apply`](Partition::apply), changes a partition. Live traffic applies a record and appends
-//! it; recovery only applies. What a record leads to (an answer, a hand-over, a delivery) is *earned*: it is
-//! taken back from the journal once the record is durable.
+//! One function, `Memory::apply`, changes a partition. Live traffic applies a record and appends it; recovery only
+//! applies. What a record leads to (an answer, a hand-over, a delivery) is *earned*: it is taken back from the journal
+//! once the record is durable.
+//!
+//! What has grown old goes to rest, so that the journal can be used again (`checkpoint`), and leaves memory when that
+//! is short (`cold`).
 
 mod apply;
+mod checkpoint;
+mod cold;
+mod finals;
+mod memory;
 mod recovery;
 mod rest;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
 use crate::account::{AccountIndex, Accounts};
-use crate::journal::{Batch, Journal, Position, Record, SegmentNumber, Stored};
-use crate::message::{IdSource, Message, MessageId, Parcel, ParcelKey, PartitionNumber};
+use crate::journal::{Batch, BatchBuffer, Buffers, Journal, Position, Record, SegmentNumber, Stored};
+use crate::message::{Content, Message, MessageId, Parcel, ParcelKey, PartitionNumber};
 use crate::shard::mesh::{Answer, ReplyTo};
-use crate::store::{BlockBuilder, BlockKey, FinalMessage, RestKey, StoreOp};
+use crate::store::{FinalMessage, RestNumber, StoreDone, StoreOp};
 use crate::time::Timestamp;
-use crate::time::timers::Timers;
+use crate::time::timers::TimerId;
 
 pub use apply::ApplyError;
-pub use recovery::Unrecoverable;
+pub use recovery::{Recovered, Recovery, Unrecoverable};
 
-use apply::{alarm, rest_key};
-use recovery::Replaying;
-use rest::Touched;
+use apply::Source;
+use checkpoint::Checkpointing;
+use memory::{HeldMessage, Kept, Memory, TimerKey, alarm};
 
 type FastMap<K, V> = HashMap<K, V, RandomState>;
 
 /// What a partition obeys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PartitionSettings {
-    /// Messages, receipts and replies in memory; above it submissions are refused.
+    /// Messages that are not over, receipts and replies, in memory or at rest; above it submissions are refused.
     pub messages_max: usize,
-    /// Octets that they take in memory, roughly; above it submissions are refused.
+    /// Octets that those in memory take, roughly. Above half of it, what is at rest leaves memory; above it submissions
+    /// are refused.
     pub messages_octets_max: usize,
     /// Segments of the journal; above it submissions are refused until the state at rest has caught up.
     pub segments_max: usize,
@@ -47,18 +55,21 @@ pub struct PartitionSettings {
     pub checkpoint_segments: usize,
     /// How long unsettled receipts and replies are kept.
     pub parcel_retention: Duration,
+    /// Whether anything is to outlive the process.
+    pub is_durable: bool,
 }
 
 impl Default for PartitionSettings {
     fn default() -> Self {
         Self {
-            messages_max: 5_000_000,
+            messages_max: 20_000_000,
             messages_octets_max: 2 << 30,
             segments_max: 64,
             journal_waiting_octets_max: 64 << 20,
-            store_waiting_max: 100_000,
+            store_waiting_max: 1_000,
             checkpoint_segments: 4,
             parcel_retention: Duration::from_secs(72 * 3600),
+            is_durable: true,
         }
     }
 }
@@ -90,17 +101,15 @@ pub struct HeldParcel {
     pub account: AccountIndex,
     /// Deliveries tried.
     pub attempts: u16,
-    /// When it is tried again, or given up; the armed timer.
+    /// When it is tried again, or given up.
     pub alarm: Timestamp,
     /// Whether it is with its home now.
     pub in_flight: bool,
-}
-
-/// What a timer of a partition is for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-enum TimerKey {
-    Message(MessageId),
-    Parcel(ParcelKey),
+    /// Whether it waits to be offered to its home.
+    pub is_pending: bool,
+    /// Rings at `alarm`.
+    timer: TimerId,
+    kept: Kept,
 }
 
 /// Something that is due.
@@ -122,90 +131,106 @@ pub struct Partition {
     /// Its number.
     pub number: PartitionNumber,
     settings: PartitionSettings,
-    ids: IdSource,
+    memory: Memory,
     journal: Journal<Earned>,
-    messages: FastMap<MessageId, Message>,
-    parcels: FastMap<ParcelKey, HeldParcel>,
-    /// Messages that no carrier has, by account and destination: what cancel_sm without an id looks through.
-    waiting: FastMap<(AccountIndex, Box<[u8]>), BTreeSet<MessageId>>,
-    finals: FastMap<MessageId, FinalMessage>,
-    timers: Timers<Timestamp, TimerKey>,
-    credits_used: BTreeMap<Box<[u8]>, u64>,
-    blocks: BTreeMap<u64, BlockBuilder>,
-    full_blocks: Vec<(u64, BlockBuilder)>,
-    block_members: FastMap<BlockKey, Vec<MessageId>>,
-    next_block: u64,
-    /// Keys touched by batches that are not committed yet, batch by batch.
-    touched_open: VecDeque<(Position, Vec<RestKey>)>,
-    touched: VecDeque<Touched>,
-    at_rest: HashSet<RestKey, RandomState>,
     /// Orders to the state at rest, each of which may go once its position is durable.
     store_ops: VecDeque<(Position, StoreOp)>,
+    checkpointing: Option<Checkpointing>,
+    /// The checkpoint is made, and on its way to rest.
     checkpoint_pending: bool,
-    replaying: Option<Replaying>,
-    segments_in_use: usize,
-    /// What messages and parcels take in memory, roughly.
-    octets: usize,
+    /// Cold blocks that are on their way back, and those of them that nobody was asked for yet.
+    fetching: Vec<RestNumber>,
+    fetches: VecDeque<RestNumber>,
+    /// Cold blocks in which something is due.
+    due_blocks: VecDeque<RestNumber>,
+    /// After a restart: cold blocks with messages that a carrier had.
+    to_resume: BTreeSet<RestNumber>,
+    /// Everything is to go to rest: the server stops.
+    stops: bool,
     is_disk_low: bool,
     failed: bool,
 }
 
 impl Partition {
-    /// Credits that accounts have used here, ever.
-    pub fn credits_used(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        self.credits_used.iter().map(|(system_id, used)| (&**system_id, *used))
+    /// A partition that goes on where recovery left it, gathering its batches in such buffers.
+    pub fn open(recovered: Recovered, buffers: Buffers) -> Self {
+        let Recovered { number, settings, memory, journal, to_resume } = recovered;
+        Self {
+            number,
+            settings,
+            memory,
+            journal: Journal::resume(journal, buffers),
+            store_ops: VecDeque::new(),
+            checkpointing: None,
+            checkpoint_pending: false,
+            fetching: Vec::new(),
+            fetches: VecDeque::new(),
+            due_blocks: VecDeque::new(),
+            to_resume,
+            stops: false,
+            is_disk_low: false,
+            failed: false,
+        }
     }
 
-    /// Messages that are not over, and unsettled parcels.
+    /// Messages that are not over, and unsettled parcels, cold ones too.
     pub fn unfinished(&self) -> (usize, usize) {
-        (self.messages.len(), self.parcels.len())
+        let (messages, parcels) = self.memory.rest.cold();
+        (self.memory.messages.len() + messages, self.memory.parcels.len() + parcels)
     }
 
-    /// A message that is not over.
+    /// A message that is not over; one that is cold is not here.
     pub fn message(&self, id: MessageId) -> Option<&Message> {
-        self.messages.get(&id)
+        self.memory.messages.get(&id).map(|held| &held.message)
     }
 
     /// A message that is over and not yet at rest.
-    pub fn final_message(&self, id: MessageId) -> Option<&FinalMessage> {
-        self.finals.get(&id)
+    pub fn final_message(&self, id: MessageId) -> Option<FinalMessage<'_>> {
+        self.memory.finals.get(id)
     }
 
-    /// A parcel that is not settled.
+    /// A parcel that is not settled; one that is cold is not here.
     pub fn parcel(&self, key: ParcelKey) -> Option<&HeldParcel> {
-        self.parcels.get(&key)
+        self.memory.parcels.get(&key)
+    }
+
+    /// Notes whether a parcel waits to be offered to its home; false when it did so before, or is not here.
+    pub fn note_pending(&mut self, key: ParcelKey, is_pending: bool) -> bool {
+        let held = self.memory.parcels.get_mut(&key);
+        held.is_some_and(|held| std::mem::replace(&mut held.is_pending, is_pending) != is_pending)
     }
 
     /// Notes where a parcel is; `retry_at` when it comes back to be tried again.
     pub fn note_delivery(&mut self, key: ParcelKey, in_flight: bool, retry_at: Option<Timestamp>) {
-        let retention = self.settings.parcel_retention;
-        let Some(held) = self.parcels.get_mut(&key) else { return };
+        let Memory { parcels, timers, parcel_retention, .. } = &mut self.memory;
+        let Some(held) = parcels.get_mut(&key) else { return };
         held.in_flight = in_flight;
         if let Some(retry_at) = retry_at {
             held.attempts = held.attempts.saturating_add(1);
-            self.timers.disarm(held.alarm, TimerKey::Parcel(key));
-            held.alarm = retry_at.min(held.parcel.expires_at(retention));
-            self.timers.arm(held.alarm, TimerKey::Parcel(key));
+            timers.disarm(held.timer);
+            held.alarm = retry_at.min(held.parcel.expires_at(*parcel_retention));
+            held.timer = timers.arm(held.alarm, TimerKey::Parcel(key));
         }
     }
 
-    /// The messages between two addresses that no carrier has yet, oldest first.
+    /// The messages between two addresses that no carrier has yet and that are not cold, oldest first.
     pub fn waiting_for(
         &self,
         account: AccountIndex,
         destination: &[u8],
     ) -> impl Iterator<Item = MessageId> + use<'_> {
         let key = (account, Box::from(destination));
-        self.waiting.get(&key).into_iter().flatten().copied()
+        self.memory.waiting.get(&key).into_iter().flatten().copied()
     }
 
     /// Whether one more message can be taken.
     pub fn has_room(&self) -> bool {
-        let kept = self.messages.len() + self.parcels.len() + self.finals.len();
-        kept < self.settings.messages_max
-            && self.octets < self.settings.messages_octets_max
+        let (messages, parcels) = self.unfinished();
+        let (finals, _) = self.memory.finals.len();
+        messages + parcels + finals < self.settings.messages_max
+            && self.memory_octets() < self.settings.messages_octets_max
             && !self.is_disk_low
-            && self.segments_in_use < self.settings.segments_max
+            && self.journal.segments_in_use() < self.settings.segments_max
             && self.journal.waiting_octets() < self.settings.journal_waiting_octets_max
             && self.store_ops.len() < self.settings.store_waiting_max
     }
@@ -237,17 +262,43 @@ impl Partition {
     /// The ids of `count` new messages; `short` for a peer that takes eight characters.
     pub fn next_id(&mut self, now: Timestamp, count: u8, short: bool) -> MessageId {
         if !short {
-            return self.ids.next(now, count);
+            return self.memory.ids.next(now, count);
         }
         loop {
-            let id = self.ids.next_short();
-            // After eight million the numbers come round: those still in use are passed over. One that is only
-            // known to the state at rest is not: query_sm then tells of the younger message.
-            let has_parcel = ParcelKey::about(id).any(|key| self.parcels.contains_key(&key));
-            if !has_parcel && !self.messages.contains_key(&id) && !self.finals.contains_key(&id) {
+            let id = self.memory.ids.next_short();
+            // After eight million the numbers come round: those still in use are passed over. One that is only known
+            // to the state at rest, being over or a receipt that is cold, is not: query_sm then tells of the younger.
+            let memory = &self.memory;
+            let has_parcel = ParcelKey::about(id).any(|key| memory.parcels.contains_key(&key));
+            let is_message = memory.messages.contains_key(&id) || memory.rest.block_of(id).is_some();
+            if !has_parcel && !is_message && !memory.finals.contains(id) {
                 return id;
             }
         }
+    }
+
+    /// Puts a message on record; `attempt` is the carrier that its first attempt begins with at once, and `earned` is
+    /// due once the record is durable.
+    ///
+    /// # Errors
+    /// The partition has stopped, or knows the id; nothing happened.
+    pub fn accept(
+        &mut self,
+        attempt: Option<u8>,
+        content: Box<[u8]>,
+        accounts: &Accounts,
+        earned: impl IntoIterator<Item = Earned>,
+    ) -> Result<(), ApplyError> {
+        if self.failed {
+            return Err(ApplyError::Unknown);
+        }
+        let id = Content::id_of(&content).ok_or(ApplyError::Unreadable)?;
+        let segment = self.begin_record(&Record::Accepted { attempt, content: &content });
+        self.memory.accept(attempt, content, Source::live(segment), accounts)?;
+        let Some(held) = self.memory.messages.get(&id) else { unreachable!("it was accepted") };
+        self.journal.append(&Record::Accepted { attempt, content: held.message.content_octets() });
+        earned.into_iter().for_each(|earned| self.journal.earn(earned));
+        Ok(())
     }
 
     /// Applies an event and puts it on record; `earned` is due once it is durable.
@@ -263,17 +314,21 @@ impl Partition {
         if self.failed {
             return Err(ApplyError::Unknown);
         }
-        let parcel = self.apply(record, accounts)?;
+        let segment = self.begin_record(record);
+        let parcel = self.memory.apply(record, Source::live(segment), accounts)?;
         self.journal.append(record);
-        if let Some(key) = rest_key(record) {
-            self.touch(key);
-        }
         if let Some(key) = parcel {
-            self.touch(RestKey::Parcel(key));
             self.journal.earn(Earned::Deliver(key));
         }
         earned.into_iter().for_each(|earned| self.journal.earn(earned));
         Ok(())
+    }
+
+    /// The segment that a record is about to go to.
+    fn begin_record(&mut self, record: &Record<'_>) -> SegmentNumber {
+        let segment = self.journal.segment_for(record);
+        self.memory.journaled.note(segment, self.journal.position_for(record));
+        segment
     }
 
     /// An answer that may go once everything recorded so far is durable.
@@ -292,85 +347,127 @@ impl Partition {
     }
 
     /// The next batch to write.
-    pub fn take_batch(&mut self) -> Option<(Position, Batch)> {
+    pub fn take_batch(&mut self) -> Option<Batch> {
         if self.failed { None } else { self.journal.take_batch() }
     }
 
-    /// Segments were freed; so many are still held.
-    pub const fn segments_released(&mut self, segments_in_use: usize) {
-        self.segments_in_use = segments_in_use;
-    }
-
-    /// The batch is durable, in this segment, of which `segments_in_use` are held.
-    pub fn commit(
-        &mut self,
-        position: Position,
-        segment: SegmentNumber,
-        batch: Batch,
-        segments_in_use: usize,
-    ) {
-        self.journal.commit(position, batch);
-        self.segments_in_use = segments_in_use;
-        while let Some((batch_position, _)) = self.touched_open.front() {
-            if *batch_position > position {
-                break;
-            }
-            let Some((batch_position, keys)) = self.touched_open.pop_front() else { break };
-            for key in keys {
-                self.touch_segment(segment, batch_position, key);
-            }
-        }
-        if segments_in_use > self.settings.checkpoint_segments {
+    /// The batch is durable.
+    pub fn commit(&mut self, position: Position, payload_octets: usize, spare: Option<Box<dyn BatchBuffer>>) {
+        self.journal.commit(position, payload_octets, spare);
+        let in_use = self.journal.segments_in_use();
+        if in_use > self.settings.checkpoint_segments {
             // The younger half stays: most of what it holds ends by itself before its turn comes.
             let kept = (self.settings.checkpoint_segments / 2) as u64;
-            self.checkpoint(SegmentNumber(segment.0.saturating_sub(kept)));
+            self.begin_checkpoint(SegmentNumber(self.journal.segment().0.saturating_sub(kept)));
         }
+        self.go_on_with_checkpoint();
     }
 
     /// Durability without a journal (`--durability memory`): everything recorded is earned at once.
     pub fn commit_unwritten(&mut self) {
-        while let Some((position, batch)) = self.journal.take_batch() {
-            self.touched_open.clear();
-            self.journal.commit(position, batch);
+        self.journal.commit_unwritten();
+    }
+
+    /// Segments of the journal that hold something needed.
+    pub fn segments_in_use(&self) -> usize {
+        self.journal.segments_in_use()
+    }
+
+    /// Blocks of unfinished things at rest, and those of them that are cold.
+    pub fn blocks_at_rest(&self) -> (usize, usize) {
+        self.memory.rest.blocks()
+    }
+
+    /// What messages, receipts and replies take in memory, roughly.
+    pub fn memory_octets(&self) -> usize {
+        self.memory.octets + self.memory.finals.len().1
+    }
+
+    /// What the state at rest has done. Things that came back from it are in the second part: messages that a carrier
+    /// had before a restart, and parcels.
+    ///
+    /// # Errors
+    /// What came back cannot be read.
+    pub fn store_done(&mut self, done: StoreDone, accounts: &Accounts) -> Result<Returned, Unrecoverable> {
+        match done {
+            StoreDone::Finals(generation) => self.memory.finals.stored(generation),
+            StoreDone::Rest(number) => {
+                self.memory.rest.stored(number);
+                self.cool_down(accounts);
+            }
+            StoreDone::GotRest(number, octets) => return self.warm_up(number, &octets, accounts),
+            StoreDone::Checkpoint(keep) => {
+                self.checkpoint_pending = false;
+                self.journal.release_below(keep);
+            }
+            StoreDone::File(file) => self.journal.add_file(file),
         }
+        Ok(Returned::default())
     }
 
     /// The next thing that is due by `now`; its timer is gone until it is dealt with.
     pub fn pop_due(&mut self, now: Timestamp) -> Option<Due> {
+        self.memory.now = now;
         loop {
-            let (at, key) = self.timers.pop_due(now)?;
+            let (at, key) = self.memory.timers.pop_due(now)?;
             match key {
                 TimerKey::Message(id) => {
-                    let Some(message) = self.messages.get(&id) else { continue };
-                    if now >= message.expires_at() {
+                    let Some(held) = self.memory.messages.get(&id) else { continue };
+                    if now >= held.message.expires_at() {
                         return Some(Due::Expired(id));
                     }
-                    if message.standing.state.is_waiting() {
+                    if held.message.standing.state.is_waiting() {
                         return Some(Due::Attempt(id));
                     }
                 }
                 TimerKey::Parcel(key) => {
-                    let Some(held) = self.parcels.get_mut(&key) else { continue };
-                    let expires_at = held.parcel.expires_at(self.settings.parcel_retention);
+                    let Memory { parcels, timers, parcel_retention, .. } = &mut self.memory;
+                    let Some(held) = parcels.get_mut(&key) else { continue };
+                    let expires_at = held.parcel.expires_at(*parcel_retention);
                     debug_assert_eq!(at, held.alarm);
                     if now >= expires_at {
                         return Some(Due::GiveUp(key));
                     }
                     held.alarm = expires_at;
-                    self.timers.arm(expires_at, TimerKey::Parcel(key));
+                    held.timer = timers.arm(expires_at, TimerKey::Parcel(key));
                     if !held.in_flight {
                         return Some(Due::Deliver(key));
                     }
                 }
+                TimerKey::Block(number) => self.due_blocks.push_back(number),
             }
         }
     }
 
     /// Puts a message back that was due for an attempt nobody could make.
     pub fn rearm(&mut self, id: MessageId, at: Timestamp) {
-        if let Some(message) = self.messages.get_mut(&id) {
-            message.standing.deadline = at;
-            self.timers.arm(alarm(message), TimerKey::Message(id));
+        let Memory { messages, timers, .. } = &mut self.memory;
+        if let Some(held) = messages.get_mut(&id) {
+            held.message.standing.deadline = at;
+            timers.disarm(held.timer);
+            held.timer = timers.arm(alarm(&held.message), TimerKey::Message(id));
         }
     }
+
+    /// Every message that a carrier had or may have had, and every parcel: what goes on after a restart. Those that are
+    /// cold come back by and by.
+    pub fn resume(&self) -> (Vec<MessageId>, Vec<ParcelKey>) {
+        let with_carrier = |held: &HeldMessage| !held.message.standing.state.is_waiting();
+        let messages = self.memory.messages.iter();
+        let mut messages: Vec<MessageId> =
+            messages.filter(|(_, held)| with_carrier(held)).map(|(id, _)| *id).collect();
+        messages.sort_unstable();
+        let mut parcels: Vec<ParcelKey> = self.memory.parcels.keys().copied().collect();
+        parcels.sort_unstable();
+        (messages, parcels)
+    }
+}
+
+/// What has come back from the state at rest.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Returned {
+    /// Messages that a carrier had or may have had before a restart: it is to be offered them again.
+    pub with_carrier: Vec<MessageId>,
+    /// Receipts and replies, to be delivered.
+    pub parcels: Vec<ParcelKey>,
 }

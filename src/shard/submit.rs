@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use crate::account::{Account, AccountIndex};
-use crate::journal::Record;
 use crate::message::{Content, MessageId};
 use crate::pdu::{
     Address, CommandId, CommandStatus, DestAddress, EsmClass, Framing, Header, MessagingMode, Pdu,
@@ -195,19 +194,12 @@ impl Shard {
         batch: (u8, u8),
         earned: Option<Earned>,
     ) {
-        let mut octets = std::mem::take(&mut self.scratch);
-        octets.clear();
         let content = content_of(now, account, submitted, checked, destination.address, id, batch);
-        content.put(&mut octets);
-        let is_scheduled = content.is_scheduled();
-        let attempt = (!is_scheduled).then_some(destination.carrier.0);
-        let accepted = self.record(id, &Record::Accepted { attempt, content: &octets }, earned);
-        assert!(accepted, "a fresh id was never used and the partition takes records");
-        if attempt.is_some() {
-            self.partitions[0].earn(Earned::HandOver(id));
-        }
+        let attempt = (!content.is_scheduled()).then_some(destination.carrier.0);
+        let earned = earned.into_iter().chain(attempt.map(|_| Earned::HandOver(id)));
+        let accepted = self.partitions[0].accept(attempt, content.to_octets(), &self.accounts, earned);
+        assert!(accepted.is_ok(), "a fresh id was never used and the partition takes records");
         self.counters.accepted += 1;
-        self.scratch = octets;
     }
 
     fn destination<'a>(&self, address: Address<'a>) -> Result<Destination<'a>, SubmitError> {

@@ -1,31 +1,8 @@
 //! The checkpoint: where replay begins, and what the journal before that had added up to.
 
 use crate::journal::{Position, SegmentNumber};
-use crate::message::{MessageId, ParcelKey};
-
-/// The key of something unfinished in the state at rest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum RestKey {
-    /// A message that is not over.
-    Message(MessageId),
-    /// A receipt or reply that is not settled.
-    Parcel(ParcelKey),
-}
-
-impl RestKey {
-    /// The octets of the key; messages sort before parcels.
-    pub fn to_octets(self) -> [u8; 10] {
-        let (kind, id, part) = match self {
-            Self::Message(id) => (0, id, 0),
-            Self::Parcel(key) => (1, key.id, key.part),
-        };
-        let mut octets = [0; 10];
-        octets[0] = kind;
-        octets[1..9].copy_from_slice(&id.as_u64().to_be_bytes());
-        octets[9] = part;
-        octets
-    }
-}
+use crate::message::MessageId;
+use crate::store::RestNumber;
 
 /// Where replay begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,8 +15,11 @@ pub struct Checkpoint {
     pub as_of: Position,
     /// The highest ids given out, long and short.
     pub floors: [MessageId; 2],
-    /// The next block's number.
-    pub next_block: u64,
+    /// The next generation of final messages.
+    pub next_generation: u64,
+    /// The next block of unfinished things: whatever has a higher number belongs to a checkpoint that was never made,
+    /// and the journal still holds all of it.
+    pub next_rest: RestNumber,
     /// Credits each account has used in this partition.
     pub credits_used: Vec<(Box<[u8]>, u64)>,
 }
@@ -48,7 +28,7 @@ pub struct Checkpoint {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CheckpointError;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 impl Checkpoint {
     /// The checkpoint of a partition that has never made one.
@@ -58,7 +38,8 @@ impl Checkpoint {
             first: Position(1),
             as_of: Position(0),
             floors: [MessageId::from_u64(0); 2],
-            next_block: 0,
+            next_generation: 0,
+            next_rest: RestNumber(0),
             credits_used: Vec::new(),
         }
     }
@@ -72,7 +53,8 @@ impl Checkpoint {
             self.as_of.0,
             self.floors[0].as_u64(),
             self.floors[1].as_u64(),
-            self.next_block,
+            self.next_generation,
+            self.next_rest.0.into(),
         ];
         for number in numbers {
             octets.extend_from_slice(&number.to_le_bytes());
@@ -104,7 +86,8 @@ impl Checkpoint {
             first: Position(number(&mut rest)?),
             as_of: Position(number(&mut rest)?),
             floors: [MessageId::from_u64(number(&mut rest)?), MessageId::from_u64(number(&mut rest)?)],
-            next_block: number(&mut rest)?,
+            next_generation: number(&mut rest)?,
+            next_rest: RestNumber(u32::try_from(number(&mut rest)?).map_err(|_| CheckpointError)?),
             credits_used: Vec::new(),
         };
         while let Some((length, tail)) = rest.split_first() {
@@ -127,7 +110,8 @@ mod tests {
             first: Position(100),
             as_of: Position(150),
             floors: [MessageId::from_u64(5), MessageId::from_u64(6)],
-            next_block: 7,
+            next_generation: 7,
+            next_rest: RestNumber(8),
             credits_used: vec![(Box::from(*b"demo"), 12), (Box::from(*b"other"), u64::MAX)],
         };
         let octets = checkpoint.to_octets();

@@ -1,33 +1,49 @@
 //! The state at rest: the form of what outlives memory and the journal. sled itself is opened in `server`.
 //!
-//! Three things are kept for a partition: final messages in packed blocks, unfinished things that grew older
-//! than the journal, and the checkpoint that says from which segment on the journal is still needed.
+//! Three things are kept for a partition: final messages and unfinished things in packed blocks, and the checkpoint that
+//! says from which segment on the journal is still needed.
 
-mod block;
 mod checkpoint;
+mod finals;
+mod rest;
 
-pub use block::{Block, BlockBuilder, BlockError, BlockKey, FinalMessage};
-pub use checkpoint::{Checkpoint, CheckpointError, RestKey};
+use bytes::Bytes;
 
-use crate::journal::{Position, SegmentNumber};
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use finals::{Block, BlockError, BlockKey, FinalMessage, cut, find};
+pub use rest::{
+    RestBuilder, RestChanges, RestKey, RestNumber, RestPlace, gone_from_octets, gone_to_octets, rest_entries,
+};
 
-/// What the state at rest is asked to do, in this order and no other.
+use crate::journal::SegmentNumber;
+
+/// What the thread beside a partition is asked to do, in this order and no other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreOp {
-    /// Keep a block of final messages.
-    PutBlock(BlockKey, Vec<u8>),
-    /// Keep the newest form of something unfinished.
-    PutRest(RestKey, Vec<u8>),
-    /// Make all of the above durable; then, as one, keep this checkpoint and forget what has ended before
-    /// it; then tell that segments below its own are free.
-    Checkpoint(Checkpoint, Vec<RestKey>),
+    /// Keep a generation of final messages, [`cut`] into blocks.
+    PutFinals(u64, Bytes),
+    /// Keep a block of unfinished things.
+    PutRest(RestNumber, Vec<u8>),
+    /// Tell what is in a block of unfinished things.
+    GetRest(RestNumber),
+    /// Make all of the above durable; then, as one, keep this checkpoint and change what it changes; then tell that
+    /// segments below its own are free.
+    Checkpoint(Checkpoint, RestChanges),
+    /// Make a file for a segment of the journal, filled with zeros.
+    MakeFile(u32),
 }
 
-/// What the state at rest answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What that thread answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreDone {
+    /// The messages of the generation can be looked up.
+    Finals(u64),
     /// The block can be read.
-    Block(BlockKey),
+    Rest(RestNumber),
+    /// This is in the block.
+    GotRest(RestNumber, Bytes),
     /// The checkpoint is durable; segments below this one are not needed.
-    Checkpoint(SegmentNumber, Position),
+    Checkpoint(SegmentNumber),
+    /// The file is there.
+    File(u32),
 }

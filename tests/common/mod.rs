@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use smppd::account::{AccountSettings, Accounts, StatusName};
 use smppd::carrier::{Carrier, News, Report, Simulator, SimulatorSettings};
-use smppd::journal::{Position, SegmentNumber};
+use smppd::journal::{BatchBuffer, BatchHeader, Identity, JournalStart, Position, Ring, SegmentNumber};
 use smppd::message::{Backoff, Content, MessageId, PartitionNumber};
 use smppd::pdu::{
     Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi,
@@ -16,14 +16,17 @@ use smppd::pdu::{
 use smppd::route::{CarrierIndex, Routes};
 use smppd::session::{CloseReason, SessionSettings};
 use smppd::shard::{
-    Commit, ConnectionId, Partition, PartitionMap, PartitionSettings, Shard, ShardNumber, ShardSettings,
-    Validity,
+    Commit, ConnectionId, Partition, PartitionMap, PartitionSettings, Recovery, Shard, ShardNumber,
+    ShardSettings, Validity,
 };
-use smppd::store::{Block, Checkpoint, FinalMessage, StoreDone, StoreOp};
+use smppd::store::{BlockError, BlockKey, Checkpoint, RestNumber, StoreDone, StoreOp, cut, find};
 use smppd::time::{Instant, Now, Timestamp};
 
 /// Carriers of each shard.
 const CARRIERS: usize = 2;
+/// Small, so that checkpoints come often.
+const SEGMENT_OCTETS: u64 = 160 << 10;
+const BATCH_OCTETS: usize = 144 << 10;
 
 pub const ACCEPTED_BIND: CommandStatus = CommandStatus::ESME_ROK;
 
@@ -114,12 +117,22 @@ impl Carrier for Witness {
 pub struct Esme(usize, ConnectionId);
 
 /// What is durable of one partition.
-#[derive(Default)]
 struct Disk {
     batches: Vec<(SegmentNumber, Position, Vec<u8>)>,
-    rest: HashMap<[u8; 10], Vec<u8>>,
-    blocks: Vec<Vec<u8>>,
-    checkpoint: Option<Checkpoint>,
+    rest: BTreeMap<RestNumber, (Vec<u8>, Vec<u16>)>,
+    finals: BTreeMap<[u8; 16], Vec<u8>>,
+    checkpoint: Checkpoint,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let checkpoint = Checkpoint::initial();
+        Self { batches: Vec::new(), rest: BTreeMap::new(), finals: BTreeMap::new(), checkpoint }
+    }
+}
+
+const fn identity(partition: usize) -> Identity {
+    Identity { partition: PartitionNumber(partition as u8), salt: 1 }
 }
 
 /// Several shards and everything around them.
@@ -135,6 +148,10 @@ pub struct Net {
     store_orders: Vec<usize>,
     closed: Vec<Esme>,
     accounts: Accounts,
+    /// From the next start on.
+    pub partition_settings: PartitionSettings,
+    /// Blocks that came back from rest.
+    pub fetched: usize,
     /// The carrier of all messages, from the next start on.
     pub route: CarrierIndex,
     /// Of each shard's first carrier, then of each shard's second.
@@ -170,7 +187,7 @@ impl Net {
             instant: Instant::from_nanos(1_000_000_000),
             wall: Timestamp::from_millis(1_790_000_000_000),
         };
-        let disks = (0..shards).map(|_| Disk::default()).collect();
+        let disks = (0..shards).map(|_| Disk::new()).collect();
         let mut net = Self {
             shards: Vec::new(),
             disks,
@@ -182,6 +199,8 @@ impl Net {
             store_orders: vec![usize::MAX; shards],
             closed: Vec::new(),
             accounts: Accounts::default(),
+            partition_settings: PartitionSettings::default(),
+            fetched: 0,
             route: CarrierIndex(0),
             witnessed: Vec::new(),
             confirms: true,
@@ -198,22 +217,28 @@ impl Net {
         self.witnessed = (0..CARRIERS * count).map(|_| Rc::default()).collect();
         self.shards = (0..count)
             .map(|number| {
-                let disk = &self.disks[number];
-                let checkpoint = disk.checkpoint.clone().unwrap_or_else(Checkpoint::initial);
-                let settings = PartitionSettings::default();
-                let mut partition =
-                    Partition::recover(PartitionNumber(number as u8), 0, settings, &checkpoint);
-                for octets in disk.rest.values() {
-                    partition.restore(octets, &accounts).expect("readable");
+                let disk = &mut self.disks[number];
+                let checkpoint = &disk.checkpoint;
+                disk.rest.retain(|number, _| *number < checkpoint.next_rest);
+                let mut recovery =
+                    Recovery::new(PartitionNumber(number as u8), 0, self.partition_settings, checkpoint);
+                let batches = disk.batches.iter().filter(|(segment, ..)| *segment >= checkpoint.segment);
+                for (_, _, records) in batches.clone() {
+                    recovery.foresee(records).expect("readable");
+                }
+                for (number, (octets, gone)) in &disk.rest {
+                    recovery.restore(*number, octets, gone.clone(), &accounts).expect("readable");
                 }
                 let mut last = Position(checkpoint.first.0 - 1);
-                for (segment, position, records) in &disk.batches {
-                    if *segment >= checkpoint.segment {
-                        partition.replay(*segment, *position, records, &accounts).expect("readable");
-                        last = *position;
-                    }
+                let mut newest = checkpoint.segment;
+                for (segment, position, records) in batches {
+                    recovery.replay(*segment, *position, records, &accounts).expect("readable");
+                    (newest, last) = (*segment, *position);
                 }
-                partition.finish_recovery(last);
+                let ring = Ring::resume(SEGMENT_OCTETS, BATCH_OCTETS, &[], newest, 1);
+                let start = JournalStart { identity: identity(number), ring, last };
+                let buffers = Box::new(|octets| -> Box<dyn BatchBuffer> { Box::new(vec![0; octets]) });
+                let partition = Partition::open(recovery.finish(start), buffers);
                 let settings = ShardSettings {
                     number: ShardNumber(number as u8),
                     shards: count as u8,
@@ -316,7 +341,7 @@ impl Net {
 
     /// Final messages leave memory.
     pub fn put_to_rest(&mut self) {
-        self.shards.iter_mut().for_each(Shard::flush_blocks);
+        self.shards.iter_mut().for_each(Shard::flush_finals);
         self.turn();
     }
 
@@ -485,36 +510,25 @@ impl Net {
         for lookup in outputs.lookups {
             moved = true;
             let last = lookup.id.in_batch(lookup.count - 1);
-            let found: Vec<FinalMessage> = self.disks[number]
-                .blocks
-                .iter()
-                .flat_map(|block| {
-                    Block::read(block)
-                        .expect("a block")
-                        .messages()
-                        .map(|m| m.expect("whole"))
-                        .collect::<Vec<_>>()
-                })
-                .filter(|message| (lookup.id..=last).contains(&message.id))
-                .collect();
+            let ids = lookup.id..=last;
+            let blocks = self.disks[number].finals.range(BlockKey::range(&ids)).rev();
+            let found = find(&ids, blocks.map(|(_, block)| Ok::<_, BlockError>(block))).expect("blocks");
             self.shards[number].handle_lookup(now, lookup, found);
         }
         if !self.is_disk_held
-            && let Some((position, batch)) = self.shards[number].take_batch(0)
+            && let Some(batch) = self.shards[number].take_batch(0)
         {
             moved = true;
-            let segment = SegmentNumber(position.0 / 8 + 1);
-            let identity = smppd::journal::Identity { partition: PartitionNumber(number as u8), salt: 1 };
-            let mut sealed = batch.clone();
-            let octets = sealed.seal(identity, segment, position).to_vec();
-            let (_, records) = smppd::journal::BatchHeader::read_batch(identity, &octets).expect("sealed");
-            self.disks[number].batches.push((segment, position, records.to_vec()));
-            let oldest = self.disks[number]
-                .checkpoint
-                .as_ref()
-                .map_or(SegmentNumber(1), |checkpoint| checkpoint.segment);
-            let in_use = (segment.0 - oldest.0 + 1) as usize;
-            let commit = Commit { position, batch, segment, segments_in_use: in_use, micros: 100 };
+            let (header, records) =
+                BatchHeader::read_batch(identity(number), batch.octets()).expect("sealed");
+            self.disks[number].batches.push((header.segment, header.position, records.to_vec()));
+            let commit = Commit {
+                position: batch.position(),
+                payload_octets: batch.payload_octets(),
+                octets: batch.aligned_octets(),
+                micros: 100,
+                spare: Some(batch.into_buffer()),
+            };
             self.shards[number].committed(now, 0, commit);
         }
         while self.store_orders[number] > 0
@@ -524,27 +538,32 @@ impl Net {
             self.store_orders[number] -= 1;
             let disk = &mut self.disks[number];
             let done = match op {
-                StoreOp::PutBlock(key, octets) => {
-                    disk.blocks.push(octets);
-                    Some(StoreDone::Block(key))
+                StoreOp::PutFinals(generation, octets) => {
+                    let blocks = cut(generation, &octets).expect("whole").into_iter();
+                    disk.finals.extend(blocks.map(|(key, block)| (key.to_octets(), block)));
+                    StoreDone::Finals(generation)
                 }
-                StoreOp::PutRest(key, octets) => {
-                    disk.rest.insert(key.to_octets(), octets);
-                    None
+                StoreOp::PutRest(number, octets) => {
+                    disk.rest.insert(number, (octets, Vec::new()));
+                    StoreDone::Rest(number)
                 }
-                StoreOp::Checkpoint(checkpoint, gone) => {
-                    for key in gone {
-                        disk.rest.remove(&key.to_octets());
+                StoreOp::GetRest(number) => {
+                    self.fetched += 1;
+                    StoreDone::GotRest(number, disk.rest[&number].0.clone().into())
+                }
+                StoreOp::Checkpoint(checkpoint, changes) => {
+                    changes.removed.iter().for_each(|number| _ = disk.rest.remove(number));
+                    for (number, gone) in changes.gone {
+                        disk.rest.get_mut(&number).expect("it is at rest").1 = gone;
                     }
-                    let done = StoreDone::Checkpoint(checkpoint.segment, checkpoint.first);
-                    disk.batches.retain(|(segment, _, _)| *segment >= checkpoint.segment);
-                    disk.checkpoint = Some(checkpoint);
-                    Some(done)
+                    let keep = checkpoint.segment;
+                    disk.batches.retain(|(segment, _, _)| *segment >= keep);
+                    disk.checkpoint = checkpoint;
+                    StoreDone::Checkpoint(keep)
                 }
+                StoreOp::MakeFile(file) => StoreDone::File(file),
             };
-            if let Some(done) = done {
-                self.shards[number].handle_store(PartitionNumber(number as u8), done);
-            }
+            self.shards[number].handle_store(now, PartitionNumber(number as u8), done);
         }
         moved
     }

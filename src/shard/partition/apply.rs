@@ -1,89 +1,131 @@
 //! The one place where a partition changes: a record, applied.
 
-use super::{HeldParcel, Partition, TimerKey};
-use crate::account::{AccountIndex, Accounts};
-use crate::journal::Record;
+use std::borrow::Cow;
+
+use super::memory::{Kept, Memory, TimerKey, alarm, waiting_key};
+use super::{HeldMessage, HeldParcel};
+use crate::account::Accounts;
+use crate::journal::{Record, SegmentNumber};
 use crate::message::{
-    Content, Event, Message, MessageId, Parcel, ParcelKey, Refused, next, receipt_for, wants_receipt,
+    Content, Event, Message, MessageId, Parcel, ParcelKey, Refused, Standing, next, receipt_for,
+    wants_receipt,
 };
 use crate::pdu::receipt::MessageState;
-use crate::store::{FinalMessage, RestKey};
+use crate::store::{FinalMessage, RestKey, RestPlace};
 use crate::time::Timestamp;
 
-/// What a message or parcel takes in memory beside its octets: its fields, its places in the tables, its timer.
-const BESIDE_OCTETS: usize = 256;
+/// Where a record comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// A segment of the journal; the sum of credits may hold the record already.
+    Journal {
+        /// Which one.
+        segment: SegmentNumber,
+        /// Whether its credits are still to be counted.
+        counts_credits: bool,
+    },
+    /// The state at rest.
+    Rest(RestPlace),
+}
 
-impl Partition {
-    /// Changes the partition as `record` says; the parcel that came of it.
+impl Source {
+    /// A record that is being made.
+    pub(super) const fn live(segment: SegmentNumber) -> Self {
+        Self::Journal { segment, counts_credits: true }
+    }
+
+    const fn counts_credits(self) -> bool {
+        matches!(self, Self::Journal { counts_credits: true, .. })
+    }
+}
+
+impl Memory {
+    /// Changes the memory as `record` says; the parcel that came of it.
     pub(super) fn apply(
         &mut self,
         record: &Record<'_>,
+        source: Source,
         accounts: &Accounts,
     ) -> Result<Option<ParcelKey>, ApplyError> {
         match *record {
             Record::Accepted { attempt, content } => {
-                let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
-                let mut message = Message::accept(&view, content.into());
-                if let Some(carrier) = attempt {
-                    let state = next(message.standing.state, Event::Attempt);
-                    message.standing.state = state.map_err(ApplyError::Refused)?;
-                    message.standing.begin_attempt(carrier);
-                }
-                self.insert(view.id, message, accounts)?;
-                self.count_credits(view.system_id, view.segments.into());
+                self.accept(attempt, content.into(), source, accounts)?;
                 Ok(None)
             }
             Record::MessageAtRest { standing, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
-                let mut message = Message::accept(&view, content.into());
-                message.standing = standing;
-                self.insert(view.id, message, accounts)?;
+                let message = Message::new(content.into(), view.expires_at, standing);
+                self.insert(view.id, message, source, accounts)?;
                 Ok(None)
             }
-            Record::Attempt { id, carrier } => self.change(id, Event::Attempt, accounts, |message| {
+            Record::Attempt { id, carrier } => self.change(id, Event::Attempt, source, accounts, |message| {
                 message.standing.begin_attempt(carrier);
             }),
             Record::Forwarded { id, carrier_id: _ } => {
-                self.change(id, Event::Forwarded, accounts, |message| message.standing.deferrals = 0)
+                self.change(id, Event::Forwarded, source, accounts, |message| message.standing.deferrals = 0)
             }
-            Record::Deferred { id, until, error } => self.change(id, Event::Deferred, accounts, |message| {
-                message.standing.deferrals = message.standing.deferrals.saturating_add(1);
-                message.standing.deadline = until;
-                message.standing.error = error;
-            }),
-            Record::Interim { id, state, at } => self.interim(id, state, at, accounts),
-            Record::Final { id, state, error, at } => self.finish(id, state, error, at, accounts),
+            Record::Deferred { id, until, error } => {
+                self.change(id, Event::Deferred, source, accounts, |message| {
+                    message.standing.deferrals = message.standing.deferrals.saturating_add(1);
+                    message.standing.deadline = until;
+                    message.standing.error = error;
+                })
+            }
+            Record::Interim { id, state, at } => self.interim(id, state, at, source, accounts),
+            Record::Final { id, state, error, at } => self.finish(id, state, error, at, source, accounts),
             Record::Replaced(content) => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
                 let event = Event::Replaced { scheduled: view.is_scheduled() };
                 let (mut old_segments, mut old_octets) = (view.segments, content.len());
-                self.change(view.id, event, accounts, |message| {
+                self.change(view.id, event, source, accounts, |message| {
                     old_segments = message.content().segments;
                     old_octets = message.content_octets().len();
                     message.replace_content(&view, content.into());
                 })?;
                 self.octets = self.octets + content.len() - old_octets;
                 let more = view.segments.saturating_sub(old_segments);
-                self.count_credits(view.system_id, more.into());
+                self.count_credits(view.system_id, more.into(), source);
                 Ok(None)
             }
             Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
                 let parcel = Parcel::read(octets).map_err(|_| ApplyError::Unreadable)?;
-                Ok(self.hold(parcel, accounts))
+                Ok(self.hold(parcel, source, Kept::default(), accounts))
             }
             Record::Settled { id, part } => {
-                let key = ParcelKey { id, part };
-                let held = self.parcels.remove(&key).ok_or(ApplyError::Unknown)?;
-                self.octets -= BESIDE_OCTETS + held.parcel.as_octets().len();
-                self.timers.disarm(held.alarm, TimerKey::Parcel(key));
+                let held = self.remove_parcel(ParcelKey { id, part }).ok_or(ApplyError::Unknown)?;
+                if let Source::Journal { segment, .. } = source {
+                    self.mark_gone(held.kept, segment);
+                }
                 Ok(None)
             }
         }
     }
 
-    /// Adds to what an account has used, unless the checkpoint's sum holds it already.
-    pub(super) fn count_credits(&mut self, system_id: &[u8], segments: u64) {
-        if self.replaying.as_ref().is_some_and(|replaying| replaying.position <= replaying.credits_as_of) {
+    /// A message is accepted; `attempt` is the carrier that its first attempt begins with at once.
+    pub(super) fn accept(
+        &mut self,
+        attempt: Option<u8>,
+        content: Box<[u8]>,
+        source: Source,
+        accounts: &Accounts,
+    ) -> Result<(), ApplyError> {
+        let view = Content::read(&content).map_err(|_| ApplyError::Unreadable)?;
+        let (id, expires_at, segments) = (view.id, view.expires_at, view.segments);
+        let mut standing = Standing::accepted(&view);
+        if let Some(carrier) = attempt {
+            standing.state = next(standing.state, Event::Attempt).map_err(ApplyError::Refused)?;
+            standing.begin_attempt(carrier);
+        }
+        if self.messages.contains_key(&id) {
+            return Err(ApplyError::Refused(Refused::InTransit));
+        }
+        self.count_credits(view.system_id, segments.into(), source);
+        self.insert(id, Message::new(content, expires_at, standing), source, accounts)
+    }
+
+    /// Adds to what an account has used.
+    pub(super) fn count_credits(&mut self, system_id: &[u8], segments: u64, source: Source) {
+        if !source.counts_credits() {
             return;
         }
         match self.credits_used.get_mut(system_id) {
@@ -92,70 +134,80 @@ impl Partition {
         }
     }
 
-    pub(super) fn insert(
+    fn insert(
         &mut self,
         id: MessageId,
         message: Message,
+        source: Source,
         accounts: &Accounts,
     ) -> Result<(), ApplyError> {
         if self.messages.contains_key(&id) {
             return Err(ApplyError::Refused(Refused::InTransit));
         }
         self.ids.observe(id);
-        self.timers.arm(alarm(&message), TimerKey::Message(id));
-        if message.standing.state.is_waiting()
-            && let Some(key) = waiting_key(&message, accounts)
-        {
-            self.waiting.entry(key).or_default().insert(id);
-        }
-        self.octets += BESIDE_OCTETS + message.content_octets().len();
-        self.messages.insert(id, message);
+        let kept = self.kept_by(source, RestKey::Message(id), Kept::default());
+        self.add_message(id, message, kept, accounts);
         Ok(())
     }
 
-    pub(super) fn change(
+    /// How something is kept that comes from `source`, and from something kept like `origin`.
+    fn kept_by(&mut self, source: Source, key: RestKey, origin: Kept) -> Kept {
+        match source {
+            Source::Journal { segment, .. } => {
+                // Replay makes a receipt from the message it is about: it needs what the message needs.
+                let mut kept = Kept::default();
+                Self::mark(&mut self.journaled, &mut kept, origin.since.unwrap_or(segment), key);
+                kept
+            }
+            Source::Rest(place) => Kept { since: None, place: Some(place) },
+        }
+    }
+
+    fn change(
         &mut self,
         id: MessageId,
         event: Event,
+        source: Source,
         accounts: &Accounts,
         change: impl FnOnce(&mut Message),
     ) -> Result<Option<ParcelKey>, ApplyError> {
-        let message = self.messages.get_mut(&id).ok_or(ApplyError::Unknown)?;
+        let HeldMessage { message, timer, kept } = self.messages.get_mut(&id).ok_or(ApplyError::Unknown)?;
         let state = next(message.standing.state, event).map_err(ApplyError::Refused)?;
-        let was_waiting =
-            message.standing.state.is_waiting().then(|| waiting_key(message, accounts)).flatten();
-        self.timers.disarm(alarm(message), TimerKey::Message(id));
+        let was_waiting = waiting_key(message, accounts);
+        let was_due = alarm(message);
         message.standing.state = state;
         change(message);
-        self.timers.arm(alarm(message), TimerKey::Message(id));
-        let waits = state.is_waiting().then(|| waiting_key(message, accounts)).flatten();
-        if let Some(key) = was_waiting {
-            self.waits_no_more(&key, id);
+        let due = alarm(message);
+        if due != was_due || !self.timers.is_armed(*timer) {
+            self.timers.disarm(*timer);
+            *timer = self.timers.arm(due, TimerKey::Message(id));
         }
-        if let Some(key) = waits {
-            self.waiting.entry(key).or_default().insert(id);
+        let waits = waiting_key(message, accounts);
+        if let Source::Journal { segment, .. } = source {
+            Self::mark(&mut self.journaled, kept, segment, RestKey::Message(id));
+        }
+        if was_waiting != waits {
+            if let Some(key) = was_waiting {
+                self.waits_no_more(&key, id);
+            }
+            if let Some(key) = waits {
+                self.waiting.entry(key).or_default().insert(id);
+            }
         }
         Ok(None)
     }
 
-    pub(super) fn waits_no_more(&mut self, key: &(AccountIndex, Box<[u8]>), id: MessageId) {
-        if let Some(ids) = self.waiting.get_mut(key) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.waiting.remove(key);
-            }
-        }
-    }
-
-    pub(super) fn interim(
+    fn interim(
         &mut self,
         id: MessageId,
         state: MessageState,
         at: Timestamp,
+        source: Source,
         accounts: &Accounts,
     ) -> Result<Option<ParcelKey>, ApplyError> {
         let mut notification = None;
-        self.change(id, Event::Reported(state), accounts, |message| {
+        let origin = self.messages.get(&id).map(|held| held.kept).unwrap_or_default();
+        self.change(id, Event::Reported(state), source, accounts, |message| {
             let content = message.content();
             let account = accounts.index_of(content.system_id).map(|index| accounts.get(index));
             let accepted_receipt = state == MessageState::ACCEPTED
@@ -170,67 +222,85 @@ impl Partition {
             notification = Some(receipt(&content, part, kind_state, 0, at, accounts));
             message.standing.notifications += 1;
         })?;
-        Ok(notification.and_then(|parcel| self.hold(parcel, accounts)))
+        Ok(notification.and_then(|parcel| self.hold(parcel, source, origin, accounts)))
     }
 
-    pub(super) fn finish(
+    fn finish(
         &mut self,
         id: MessageId,
         state: MessageState,
         error: u16,
         at: Timestamp,
+        source: Source,
         accounts: &Accounts,
     ) -> Result<Option<ParcelKey>, ApplyError> {
-        let message = self.messages.get(&id).ok_or(ApplyError::Unknown)?;
+        let message = &self.messages.get(&id).ok_or(ApplyError::Unknown)?.message;
         let event = match state {
             MessageState::EXPIRED => Event::Expired,
             MessageState::DELETED if message.standing.state.is_waiting() => Event::Cancelled,
             _ => Event::Reported(state),
         };
         next(message.standing.state, event).map_err(ApplyError::Refused)?;
-        let Some(message) = self.messages.remove(&id) else { return Err(ApplyError::Unknown) };
-        self.octets -= BESIDE_OCTETS + message.content_octets().len();
-        self.timers.disarm(alarm(&message), TimerKey::Message(id));
-        if message.standing.state.is_waiting()
-            && let Some(key) = waiting_key(&message, accounts)
-        {
-            self.waits_no_more(&key, id);
+        let HeldMessage { message, kept, .. } =
+            self.remove_message(id, accounts).ok_or(ApplyError::Unknown)?;
+        if let Source::Journal { segment, .. } = source {
+            self.mark_gone(kept, segment);
         }
         let content = message.content();
-        let ended = FinalMessage {
+        self.finals_full |= self.finals.put(&FinalMessage {
             id,
             batch_offset: content.batch_offset,
             batch_count: content.batch_count,
             state,
             error,
             final_date: at,
-            system_id: content.system_id.into(),
-            source_addr: content.source.digits.into(),
-        };
-        self.put_final(ended);
+            system_id: Cow::Borrowed(content.system_id),
+            source_addr: Cow::Borrowed(content.source.digits),
+        });
         if !wants_receipt(&content, state) {
             return Ok(None);
         }
         let parcel = receipt(&content, ParcelKey::FINAL_RECEIPT, state, error, at, accounts);
-        Ok(self.hold(parcel, accounts))
+        Ok(self.hold(parcel, source, kept, accounts))
     }
 
-    /// Keeps a parcel until it is settled.
-    pub(super) fn hold(&mut self, parcel: Parcel, accounts: &Accounts) -> Option<ParcelKey> {
+    /// Keeps a parcel until it is settled; `origin` is how the message is kept that it is about.
+    fn hold(
+        &mut self,
+        parcel: Parcel,
+        source: Source,
+        origin: Kept,
+        accounts: &Accounts,
+    ) -> Option<ParcelKey> {
         let view = parcel.view();
         let key = view.key;
         let account = accounts.index_of(view.system_id)?;
         if key.part == ParcelKey::REPLY {
             self.ids.observe(key.id);
+            // Costs nothing, but the checkpoint names every account that something at rest is for.
+            self.count_credits(view.system_id, 0, source);
         }
-        let alarm = parcel.expires_at(self.settings.parcel_retention);
-        let held = HeldParcel { parcel, account, attempts: 0, alarm, in_flight: false };
-        self.octets += BESIDE_OCTETS + held.parcel.as_octets().len();
-        if let Some(old) = self.parcels.insert(key, held) {
-            self.octets -= BESIDE_OCTETS + old.parcel.as_octets().len();
-            self.timers.disarm(old.alarm, TimerKey::Parcel(key));
+        if let Some(old) = self.remove_parcel(key)
+            && let Source::Journal { segment, .. } = source
+        {
+            self.mark_gone(old.kept, segment);
         }
-        self.timers.arm(alarm, TimerKey::Parcel(key));
+        let alarm = parcel.expires_at(self.parcel_retention);
+        let timer = self.timers.arm(alarm, TimerKey::Parcel(key));
+        let kept = self.kept_by(source, RestKey::Parcel(key), origin);
+        self.add_parcel(
+            key,
+            HeldParcel {
+                parcel,
+                account,
+                attempts: 0,
+                alarm,
+                in_flight: false,
+                is_pending: false,
+                timer,
+                kept,
+            },
+        );
         Some(key)
     }
 }
@@ -261,8 +331,8 @@ pub enum ApplyError {
     Unreadable,
 }
 
-/// What a record is about, in the state at rest.
-pub(super) fn rest_key(record: &Record<'_>) -> Option<RestKey> {
+/// What a record is about.
+pub(super) fn subject(record: &Record<'_>) -> Option<RestKey> {
     match *record {
         Record::Accepted { content, .. }
         | Record::Replaced(content)
@@ -272,19 +342,7 @@ pub(super) fn rest_key(record: &Record<'_>) -> Option<RestKey> {
         | Record::Deferred { id, .. }
         | Record::Interim { id, .. }
         | Record::Final { id, .. } => Some(RestKey::Message(id)),
-        Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
-            Parcel::read(octets).ok().map(|parcel| RestKey::Parcel(parcel.view().key))
-        }
+        Record::Mo(octets) | Record::DeliveryAtRest(octets) => Parcel::key_of(octets).map(RestKey::Parcel),
         Record::Settled { id, part } => Some(RestKey::Parcel(ParcelKey { id, part })),
     }
-}
-
-/// When a message is to be looked at: at its deadline, or when its validity ends.
-pub(super) fn alarm(message: &Message) -> Timestamp {
-    message.standing.deadline.min(message.expires_at())
-}
-
-pub(super) fn waiting_key(message: &Message, accounts: &Accounts) -> Option<(AccountIndex, Box<[u8]>)> {
-    let content = message.content();
-    Some((accounts.index_of(content.system_id)?, content.destination.digits.into()))
 }

@@ -1,19 +1,55 @@
 //! From what is at rest and what the journal holds to a partition that goes on.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::{FastMap, Partition, PartitionSettings, rest_key};
+use foldhash::fast::RandomState;
+
+use super::apply::{ApplyError, Source, subject};
+use super::finals::Finals;
+use super::memory::{Journaled, Memory};
+use super::rest::Rest;
+use super::{FastMap, PartitionSettings};
 use crate::account::Accounts;
-use crate::journal::{Journal, Position, Record, SegmentNumber};
-use crate::message::{Content, IdSource, Message, MessageId, ParcelKey, PartitionNumber};
-use crate::shard::partition::ApplyError;
-use crate::store::{Checkpoint, RestKey};
+use crate::journal::{JournalStart, Position, Record, SegmentNumber};
+use crate::message::{IdSource, PartitionNumber};
+use crate::store::{Checkpoint, RestKey, RestNumber, RestPlace, rest_entries};
+use crate::time::Timestamp;
 use crate::time::timers::Timers;
 
-impl Partition {
-    /// An empty partition in recovery: give it what is at rest, then the journal, then
-    /// [`finish_recovery`](Self::finish_recovery).
-    pub fn recover(
+/// A partition in recovery. Show it the whole journal ([`foresee`](Self::foresee)), then give it what is at rest
+/// ([`restore`](Self::restore)), block by block, then the journal ([`replay`](Self::replay)), then
+/// [`finish`](Self::finish).
+#[derive(Debug)]
+pub struct Recovery {
+    number: PartitionNumber,
+    settings: PartitionSettings,
+    memory: Memory,
+    /// The checkpoint's sum of credits holds the journal up to this batch.
+    credits_as_of: Position,
+    /// What the journal speaks of.
+    foreseen: HashSet<RestKey, RandomState>,
+    /// Of that, what is at rest holds the journal up to these batches.
+    at_rest_as_of: FastMap<RestKey, Position>,
+    to_resume: BTreeSet<RestNumber>,
+}
+
+/// A partition, ready to go on.
+#[derive(Debug)]
+pub struct Recovered {
+    pub(super) number: PartitionNumber,
+    pub(super) settings: PartitionSettings,
+    pub(super) memory: Memory,
+    pub(super) journal: JournalStart,
+    pub(super) to_resume: BTreeSet<RestNumber>,
+}
+
+/// A record from the state at rest or the journal that this version cannot read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unrecoverable;
+
+impl Recovery {
+    /// An empty partition, as `checkpoint` left it.
+    pub fn new(
         number: PartitionNumber,
         node: u8,
         settings: PartitionSettings,
@@ -21,57 +57,91 @@ impl Partition {
     ) -> Self {
         let mut ids = IdSource::new(node, number);
         checkpoint.floors.iter().for_each(|floor| ids.observe(*floor));
-        Self {
-            number,
-            settings,
+        let memory = Memory {
             ids,
-            journal: Journal::resume(Position(0)),
             messages: FastMap::default(),
             parcels: FastMap::default(),
             waiting: FastMap::default(),
-            finals: FastMap::default(),
+            finals: Finals::new(checkpoint.next_generation),
+            finals_full: false,
             timers: Timers::new(),
-            credits_used: checkpoint.credits_used.iter().cloned().collect(),
-            blocks: BTreeMap::new(),
-            full_blocks: Vec::new(),
-            block_members: FastMap::default(),
-            next_block: checkpoint.next_block,
-            touched_open: VecDeque::new(),
-            touched: VecDeque::new(),
-            at_rest: HashSet::default(),
-            store_ops: VecDeque::new(),
-            checkpoint_pending: false,
-            replaying: Some(Replaying {
-                at_rest_as_of: FastMap::default(),
-                credits_as_of: checkpoint.as_of,
-                position: Position(0),
-                skipped_segments: FastMap::default(),
-            }),
-            segments_in_use: 0,
+            credits_used: checkpoint.credits_used.iter().cloned().collect::<BTreeMap<_, _>>(),
+            journaled: Journaled::new(settings.is_durable),
+            rest: Rest::new(checkpoint.next_rest),
+            parcel_retention: settings.parcel_retention,
+            now: Timestamp::ZERO,
             octets: 0,
-            is_disk_low: false,
-            failed: false,
+        };
+        Self {
+            number,
+            settings,
+            memory,
+            credits_as_of: checkpoint.as_of,
+            foreseen: HashSet::default(),
+            at_rest_as_of: FastMap::default(),
+            to_resume: BTreeSet::new(),
         }
     }
 
-    /// Recovery: something unfinished from the state at rest, as [`StoreOp::PutRest`](crate::store::StoreOp::PutRest) kept it.
+    /// The records of one batch, before anything is restored: what they speak of must be in memory when they are
+    /// replayed, however short that is.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub fn restore(&mut self, octets: &[u8], accounts: &Accounts) -> Result<(), Unrecoverable> {
-        let (as_of, mut record) = octets.split_first_chunk().ok_or(Unrecoverable)?;
-        let as_of = Position(u64::from_le_bytes(*as_of));
-        let record = Record::take(&mut record).ok().flatten().ok_or(Unrecoverable)?;
-        let key = rest_key(&record).ok_or(Unrecoverable)?;
-        self.apply(&record, accounts).map_err(|_| Unrecoverable)?;
-        self.at_rest.insert(key);
-        if let Some(replaying) = &mut self.replaying {
-            replaying.at_rest_as_of.insert(key, as_of);
+    /// A record cannot be read though its batch was whole: it comes from another version.
+    pub fn foresee(&mut self, mut records: &[u8]) -> Result<(), Unrecoverable> {
+        while let Some(record) = Record::take(&mut records).map_err(|_| Unrecoverable)? {
+            self.foreseen.extend(subject(&record));
         }
         Ok(())
     }
 
-    /// Recovery: the records of one batch of the journal.
+    /// A block of unfinished things, as [`StoreOp::PutRest`](crate::store::StoreOp::PutRest) kept it, and what has gone
+    /// of it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn restore(
+        &mut self,
+        number: RestNumber,
+        octets: &[u8],
+        gone: Vec<u16>,
+        accounts: &Accounts,
+    ) -> Result<(), Unrecoverable> {
+        let mut entries = Vec::new();
+        for (slot, entry) in (0..).zip(rest_entries(octets)) {
+            let (as_of, record) = entry.map_err(|_| Unrecoverable)?;
+            entries.push((slot, as_of, subject(&record).ok_or(Unrecoverable)?, record));
+        }
+        let is_live = |slot: &u16| !gone.contains(slot);
+        let is_foreseen = entries.iter().any(|(slot, _, key, _)| is_live(slot) && self.is_foreseen(*key));
+        if !is_foreseen && self.memory.octets > self.settings.messages_octets_max / 2 {
+            if self.memory.restore_cold(number, octets, gone, accounts)? {
+                self.to_resume.insert(number);
+            }
+            return Ok(());
+        }
+        for (slot, as_of, key, record) in &entries {
+            if !is_live(slot) {
+                continue;
+            }
+            let place = RestPlace { block: number, slot: *slot };
+            self.memory.apply(record, Source::Rest(place), accounts).map_err(|_| Unrecoverable)?;
+            if self.is_foreseen(*key) {
+                self.at_rest_as_of.insert(*key, *as_of);
+            }
+        }
+        let members = entries.iter().map(|(_, _, key, _)| *key).collect();
+        self.memory.rest.restore(number, members, gone);
+        Ok(())
+    }
+
+    /// Whether the journal speaks of something, or of the message that it is about.
+    fn is_foreseen(&self, key: RestKey) -> bool {
+        self.foreseen.contains(&key)
+            || matches!(key, RestKey::Parcel(key) if self.foreseen.contains(&RestKey::Message(key.id)))
+    }
+
+    /// The records of one batch of the journal.
     ///
     /// # Errors
     /// A record cannot be read though its batch was whole: it comes from another version.
@@ -82,79 +152,44 @@ impl Partition {
         mut records: &[u8],
         accounts: &Accounts,
     ) -> Result<(), Unrecoverable> {
+        self.memory.journaled.note(segment, position);
+        let source = Source::Journal { segment, counts_credits: position > self.credits_as_of };
         while let Some(record) = Record::take(&mut records).map_err(|_| Unrecoverable)? {
-            let key = rest_key(&record);
-            let known = self
-                .replaying
-                .as_ref()
-                .zip(key)
-                .and_then(|(replaying, key)| replaying.at_rest_as_of.get(&key).copied());
-            if let Some(replaying) = &mut self.replaying {
-                replaying.position = position;
-            }
+            let key = subject(&record).ok_or(Unrecoverable)?;
             // What was put to rest later than this record holds it already.
-            if known.is_none_or(|as_of| position > as_of) {
-                // A record about something that is gone by now changes nothing.
-                match self.apply(&record, accounts) {
-                    Ok(_) | Err(ApplyError::Refused(_) | ApplyError::Unknown) => {}
-                    Err(ApplyError::Unreadable) => return Err(Unrecoverable),
-                }
-            } else {
-                self.count_skipped(&record)?;
+            if self.at_rest_as_of.get(&key).is_some_and(|as_of| position <= *as_of) {
+                continue;
             }
-            if let Some(key) = key {
-                self.touch_segment(segment, position, key);
+            // A record about something that is gone by now changes nothing.
+            match self.memory.apply(&record, source, accounts) {
+                Ok(_) | Err(ApplyError::Refused(_) | ApplyError::Unknown) => {}
+                Err(ApplyError::Unreadable) => return Err(Unrecoverable),
             }
         }
         Ok(())
     }
 
-    /// A record that is passed over because its message is at rest still took credits, which the checkpoint
-    /// may not have counted: what is at rest can be younger than the checkpoint.
-    pub(super) fn count_skipped(&mut self, record: &Record<'_>) -> Result<(), Unrecoverable> {
-        let (Record::Accepted { content: octets, .. } | Record::Replaced(octets)) = record else {
-            return Ok(());
-        };
-        let content = Content::read(octets).map_err(|_| Unrecoverable)?;
-        let Some(replaying) = &mut self.replaying else { return Ok(()) };
-        let before = replaying.skipped_segments.insert(content.id, content.segments);
-        // The version before a replacement may lie before the journal; then it is counted already.
-        let is_first = matches!(record, Record::Accepted { .. });
-        let before = if is_first { 0 } else { before.unwrap_or(content.segments) };
-        let more = content.segments.saturating_sub(before);
-        self.count_credits(content.system_id, more.into());
-        Ok(())
+    /// Messages that are not over, and unsettled parcels, so far.
+    pub fn unfinished(&self) -> (usize, usize) {
+        let (messages, parcels) = self.memory.rest.cold();
+        (self.memory.messages.len() + messages, self.memory.parcels.len() + parcels)
     }
 
-    /// Recovery is over; the next batch follows `last`. What has to go on is told by [`resume`](Self::resume).
-    pub fn finish_recovery(&mut self, last: Position) {
-        self.replaying = None;
-        self.journal = Journal::resume(last);
-    }
-
-    /// Every message that a carrier had or may have had, and every parcel: what goes on after a restart.
-    pub fn resume(&self) -> (Vec<MessageId>, Vec<ParcelKey>) {
-        let with_carrier = |message: &Message| !message.standing.state.is_waiting();
-        let mut messages: Vec<MessageId> =
-            self.messages.iter().filter(|(_, message)| with_carrier(message)).map(|(id, _)| *id).collect();
-        messages.sort_unstable();
-        let mut parcels: Vec<ParcelKey> = self.parcels.keys().copied().collect();
-        parcels.sort_unstable();
-        (messages, parcels)
+    /// Everything was replayed; the journal goes on at `journal`.
+    pub fn finish(self, journal: JournalStart) -> Recovered {
+        let Self { number, settings, memory, to_resume, .. } = self;
+        Recovered { number, settings, memory, journal, to_resume }
     }
 }
 
-/// What recovery knows while it replays.
-#[derive(Debug)]
-pub(super) struct Replaying {
-    /// Things at rest hold the journal up to these batches.
-    pub(super) at_rest_as_of: FastMap<RestKey, Position>,
-    pub(super) credits_as_of: Position,
-    pub(super) position: Position,
-    /// Credits of messages whose records are passed over because the message is at rest.
-    pub(super) skipped_segments: FastMap<MessageId, u16>,
-}
+impl Recovered {
+    /// Which partition it is.
+    pub const fn number(&self) -> PartitionNumber {
+        self.number
+    }
 
-/// A record from the state at rest or the journal that this version cannot read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Unrecoverable;
+    /// Credits that accounts have used here, ever.
+    pub fn credits_used(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.memory.credits_used.iter().map(|(system_id, used)| (&**system_id, *used))
+    }
+}

@@ -1,161 +1,267 @@
-//! What leaves memory: blocks of final messages, and checkpoints that free the journal.
+//! What a partition has at rest of its unfinished things: blocks, of which some are *cold*, in the state at rest alone.
+//!
+//! Most of what lies at rest is in memory too, and at rest only for a restart. When memory is short, blocks grow cold:
+//! what is in them leaves memory, but for what finds it again: its id, the account of a receipt or reply, the addresses
+//! of a message that waits, and the time when the first thing in the block is due. A block is cold as a whole.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use foldhash::fast::RandomState;
+use crate::account::AccountIndex;
+use crate::message::MessageId;
+use crate::store::{RestChanges, RestKey, RestNumber, RestPlace};
+use crate::time::timers::TimerId;
 
-use super::Partition;
-use crate::journal::{Position, Record, SegmentNumber};
-use crate::message::ParcelKey;
-use crate::store::{BlockBuilder, BlockKey, Checkpoint, FinalMessage, RestKey, StoreDone, StoreOp};
-
-impl Partition {
-    /// The next order for the state at rest, if what it holds is durable.
-    pub fn take_store_op(&mut self) -> Option<StoreOp> {
-        self.put_full_blocks();
-        let (gate, _) = self.store_ops.front()?;
-        if *gate > self.journal.committed() || self.failed {
-            return None;
-        }
-        self.store_ops.pop_front().map(|(_, op)| op)
-    }
-
-    /// Whether orders for the state at rest wait.
-    pub fn has_store_ops(&self) -> bool {
-        !self.store_ops.is_empty() || !self.full_blocks.is_empty()
-    }
-
-    /// The state at rest has done something.
-    pub fn store_done(&mut self, done: StoreDone) {
-        match done {
-            StoreDone::Block(key) => {
-                for id in self.block_members.remove(&key).unwrap_or_default() {
-                    self.finals.remove(&id);
-                }
-            }
-            StoreDone::Checkpoint(..) => self.checkpoint_pending = false,
-        }
-    }
-
-    /// Sends half-filled blocks to rest, so that memory does not hold the past.
-    pub fn flush_blocks(&mut self) {
-        self.full_blocks.extend(std::mem::take(&mut self.blocks));
-        self.put_full_blocks();
-    }
-
-    /// Orders full blocks kept, once everything recorded so far is durable.
-    pub(super) fn put_full_blocks(&mut self) {
-        let gate = self.journal.last();
-        for (period, block) in std::mem::take(&mut self.full_blocks) {
-            self.put_block(gate, period, block);
-        }
-    }
-
-    /// Puts everything to rest that only segments before `keep_from` hold, so that they can be used again.
-    pub fn checkpoint(&mut self, keep_from: SegmentNumber) {
-        if self.checkpoint_pending || self.failed {
-            return;
-        }
-        let Some(first) = self.touched.iter().find(|touched| touched.segment >= keep_from) else { return };
-        let (segment, first) = (first.segment, first.first);
-        self.checkpoint_pending = true;
-        // The memory holds everything recorded so far, so what is put to rest now may go when that is durable.
-        let as_of = self.journal.seal();
-        self.flush_blocks();
-        // What ended in these segments is taken from rest together with the checkpoint, not before: as long
-        // as the old checkpoint holds, the records that ended it must find it.
-        let (mut parcels, mut messages) = (BTreeSet::new(), BTreeSet::new());
-        while self.touched.front().is_some_and(|oldest| oldest.segment < keep_from) {
-            let Some(oldest) = self.touched.pop_front() else { break };
-            for key in oldest.keys {
-                match key {
-                    RestKey::Message(id) => {
-                        messages.insert(id);
-                        parcels.extend(ParcelKey::about(id).filter(|key| self.parcels.contains_key(key)));
-                    }
-                    RestKey::Parcel(key) => _ = parcels.insert(key),
-                }
-            }
-        }
-        // The record that made a parcel may stay while the message it is about goes, or is put to rest: replay
-        // could not make the parcel again. So parcels go first.
-        let parcels = parcels.into_iter().map(RestKey::Parcel);
-        let mut gone = Vec::new();
-        for key in parcels.chain(messages.into_iter().map(RestKey::Message)) {
-            if !self.put_to_rest(as_of, key) && self.at_rest.remove(&key) {
-                gone.push(key);
-            }
-        }
-        let checkpoint = Checkpoint {
-            segment,
-            first,
-            as_of,
-            floors: self.ids.floors(),
-            next_block: self.next_block,
-            credits_used: self.credits_used.iter().map(|(name, used)| (name.clone(), *used)).collect(),
-        };
-        self.store_ops.push_back((as_of, StoreOp::Checkpoint(checkpoint, gone)));
-    }
-
-    pub(super) fn put_final(&mut self, ended: FinalMessage) {
-        let period = ended.id.period();
-        let full = self.blocks.entry(period).or_default().push(&ended);
-        self.finals.insert(ended.id, ended);
-        if full && let Some(block) = self.blocks.remove(&period) {
-            self.full_blocks.push((period, block));
-        }
-    }
-
-    pub(super) fn put_block(&mut self, gate: Position, period: u64, block: BlockBuilder) {
-        let key = BlockKey { period, number: self.next_block };
-        self.next_block += 1;
-        let (octets, members) = block.finish();
-        self.block_members.insert(key, members);
-        self.store_ops.push_back((gate, StoreOp::PutBlock(key, octets)));
-    }
-
-    /// Orders the newest form of something kept; `false` when it has ended.
-    pub(super) fn put_to_rest(&mut self, as_of: Position, key: RestKey) -> bool {
-        let mut octets = as_of.0.to_le_bytes().to_vec();
-        match key {
-            RestKey::Message(id) => {
-                let Some(message) = self.messages.get(&id) else { return false };
-                let standing = message.standing;
-                Record::MessageAtRest { standing, content: message.content_octets() }.put(&mut octets);
-            }
-            RestKey::Parcel(key) => {
-                let Some(held) = self.parcels.get(&key) else { return false };
-                Record::DeliveryAtRest(held.parcel.as_octets()).put(&mut octets);
-            }
-        }
-        self.at_rest.insert(key);
-        self.store_ops.push_back((as_of, StoreOp::PutRest(key, octets)));
-        true
-    }
-
-    pub(super) fn touch(&mut self, key: RestKey) {
-        let position = self.journal.position();
-        match self.touched_open.back_mut() {
-            Some((open, keys)) if *open == position => keys.push(key),
-            Some(_) | None => self.touched_open.push_back((position, vec![key])),
-        }
-    }
-
-    pub(super) fn touch_segment(&mut self, segment: SegmentNumber, position: Position, key: RestKey) {
-        match self.touched.back_mut() {
-            Some(touched) if touched.segment == segment => _ = touched.keys.insert(key),
-            Some(_) | None => {
-                let keys = [key].into_iter().collect();
-                self.touched.push_back(Touched { segment, first: position, keys });
-            }
-        }
-    }
+/// The blocks of unfinished things.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    blocks: BTreeMap<RestNumber, RestBlock>,
+    next: u32,
+    /// Blocks that may grow cold, the one that was put there first in front.
+    to_cool: VecDeque<RestNumber>,
+    cold: Cold,
 }
 
-/// Things touched by the records of one segment.
+/// One block.
+#[derive(Debug, Default)]
+struct RestBlock {
+    /// How many things were put in.
+    total: u16,
+    /// Slots of those that have ended, or are at rest in a newer form elsewhere.
+    ended: Vec<u16>,
+    /// Those of them of which a checkpoint says so.
+    gone: Vec<u16>,
+    /// What was put in, by slot; not of a cold block.
+    members: Vec<RestKey>,
+    /// When the first thing of a cold block is due.
+    timer: Option<TimerId>,
+    is_cold: bool,
+    /// It can be read.
+    is_stored: bool,
+}
+
+/// How what is cold is found.
+#[derive(Debug, Default)]
+struct Cold {
+    messages: BTreeMap<MessageId, RestNumber>,
+    parcels: usize,
+    blocks: usize,
+    /// Blocks with parcels of an account.
+    accounts: BTreeSet<(AccountIndex, RestNumber)>,
+    /// Blocks with messages that wait, by account and destination.
+    waiting: BTreeSet<(u64, RestNumber)>,
+}
+
+/// What a cold block is found by.
 #[derive(Debug)]
-pub(super) struct Touched {
-    pub(super) segment: SegmentNumber,
-    pub(super) first: Position,
-    pub(super) keys: HashSet<RestKey, RandomState>,
+pub(super) enum Trace {
+    /// A message; with account and destination when it waits for its carrier.
+    Message(MessageId, Option<u64>),
+    /// A parcel of this account.
+    Parcel(AccountIndex),
+}
+
+/// Account and destination as one number; two pairs may share one.
+pub(super) fn waiting_hash(account: AccountIndex, destination: &[u8]) -> u64 {
+    (u64::from(account.0) << 32) | u64::from(crc32c::crc32c(destination))
+}
+
+impl Rest {
+    /// No block yet; the first will have this number.
+    pub(super) fn new(next: RestNumber) -> Self {
+        Self { next: next.0, ..Self::default() }
+    }
+
+    /// The number of the next block.
+    pub(super) const fn next(&self) -> RestNumber {
+        RestNumber(self.next)
+    }
+
+    /// A block was put to rest.
+    pub(super) fn add(&mut self, number: RestNumber, members: Vec<RestKey>) {
+        let total = members.len() as u16;
+        self.insert(number, RestBlock { total, members, ..RestBlock::default() });
+    }
+
+    /// A block was found at rest. Its members that have gone are among `members` too.
+    pub(super) fn restore(&mut self, number: RestNumber, members: Vec<RestKey>, gone: Vec<u16>) {
+        let (total, ended) = (members.len() as u16, gone.clone());
+        self.insert(
+            number,
+            RestBlock { total, ended, gone, members, is_stored: true, ..RestBlock::default() },
+        );
+        self.to_cool.push_back(number);
+    }
+
+    /// A block was found at rest, and grows cold at once.
+    pub(super) fn restore_cold(&mut self, number: RestNumber, total: u16, gone: Vec<u16>) {
+        let ended = gone.clone();
+        self.insert(number, RestBlock { total, ended, gone, is_stored: true, ..RestBlock::default() });
+    }
+
+    fn insert(&mut self, number: RestNumber, block: RestBlock) {
+        self.next = self.next.max(number.0 + 1);
+        self.blocks.insert(number, block);
+    }
+
+    /// A block can be read from now on.
+    pub(super) fn stored(&mut self, number: RestNumber) {
+        if let Some(block) = self.blocks.get_mut(&number) {
+            block.is_stored = true;
+            self.to_cool.push_back(number);
+        }
+    }
+
+    /// Something has ended, or is put to rest elsewhere. The block still says otherwise, and must until a checkpoint
+    /// [forgets](Self::forget) it.
+    pub(super) fn end(&mut self, place: RestPlace) {
+        if let Some(block) = self.blocks.get_mut(&place.block) {
+            block.ended.push(place.slot);
+        }
+    }
+
+    /// Slots of a block of which nothing is left.
+    pub(super) fn ended(&self, number: RestNumber) -> &[u16] {
+        self.blocks.get(&number).map_or(&[], |block| &block.ended)
+    }
+
+    /// These things that have ended are gone with the next checkpoint: what it changes.
+    pub(super) fn forget(&mut self, places: impl IntoIterator<Item = RestPlace>) -> RestChanges {
+        let mut touched = BTreeSet::new();
+        for RestPlace { block: number, slot } in places {
+            let Some(block) = self.blocks.get_mut(&number) else { continue };
+            block.gone.push(slot);
+            touched.insert(number);
+        }
+        let mut changes = RestChanges::default();
+        for number in touched {
+            match self.blocks.get(&number) {
+                Some(block) if block.gone.len() == usize::from(block.total) => {
+                    self.blocks.remove(&number);
+                    changes.removed.push(number);
+                }
+                Some(block) => changes.gone.push((number, block.gone.clone())),
+                None => {}
+            }
+        }
+        changes
+    }
+
+    /// What is left in blocks of which more than half has gone: it should be put to rest anew.
+    pub(super) fn sparse(&self) -> impl Iterator<Item = (RestPlace, RestKey)> {
+        let sparse = |block: &RestBlock| {
+            !block.is_cold && block.is_stored && 2 * block.ended.len() > usize::from(block.total)
+        };
+        self.blocks.iter().filter(move |(_, block)| sparse(block)).flat_map(|(number, block)| {
+            (0..).zip(&block.members).map(|(slot, key)| (RestPlace { block: *number, slot }, *key))
+        })
+    }
+
+    /// The next block that may grow cold, with what is in it.
+    pub(super) fn next_to_cool(&mut self) -> Option<(RestNumber, Vec<(RestPlace, RestKey)>)> {
+        loop {
+            let number = self.to_cool.pop_front()?;
+            if let Some(block) = self.blocks.get(&number).filter(|block| !block.is_cold) {
+                let members = (0..).zip(&block.members);
+                return Some((
+                    number,
+                    members.map(|(slot, key)| (RestPlace { block: number, slot }, *key)).collect(),
+                ));
+            }
+        }
+    }
+
+    /// How many blocks may grow cold.
+    pub(super) fn to_cool(&self) -> usize {
+        self.to_cool.len()
+    }
+
+    /// A block cannot grow cold now.
+    pub(super) fn cool_later(&mut self, number: RestNumber) {
+        self.to_cool.push_back(number);
+    }
+
+    /// A block grows cold; `timer` rings when the first thing in it is due.
+    pub(super) fn cool(
+        &mut self,
+        number: RestNumber,
+        timer: TimerId,
+        traces: impl IntoIterator<Item = Trace>,
+    ) {
+        let Some(block) = self.blocks.get_mut(&number) else { return };
+        block.is_cold = true;
+        self.cold.blocks += 1;
+        block.timer = Some(timer);
+        block.members = Vec::new();
+        for trace in traces {
+            match trace {
+                Trace::Message(id, waiting) => {
+                    self.cold.messages.insert(id, number);
+                    self.cold.waiting.extend(waiting.map(|hash| (hash, number)));
+                }
+                Trace::Parcel(account) => {
+                    self.cold.parcels += 1;
+                    self.cold.accounts.insert((account, number));
+                }
+            }
+        }
+    }
+
+    /// A cold block comes back with these members, and was found by these traces; its timer, if it was cold.
+    pub(super) fn warm(
+        &mut self,
+        number: RestNumber,
+        members: Vec<RestKey>,
+        traces: impl IntoIterator<Item = Trace>,
+    ) -> Option<TimerId> {
+        let block = self.blocks.get_mut(&number).filter(|block| block.is_cold)?;
+        block.is_cold = false;
+        self.cold.blocks -= 1;
+        block.members = members;
+        for trace in traces {
+            match trace {
+                Trace::Message(id, waiting) => {
+                    self.cold.messages.remove(&id);
+                    waiting.map(|hash| self.cold.waiting.remove(&(hash, number)));
+                }
+                Trace::Parcel(account) => {
+                    self.cold.parcels -= 1;
+                    self.cold.accounts.remove(&(account, number));
+                }
+            }
+        }
+        self.to_cool.push_back(number);
+        block.timer.take()
+    }
+
+    pub(super) fn is_cold(&self, number: RestNumber) -> bool {
+        self.blocks.get(&number).is_some_and(|block| block.is_cold)
+    }
+
+    /// The block of a message that is in no other place.
+    pub(super) fn block_of(&self, id: MessageId) -> Option<RestNumber> {
+        self.cold.messages.get(&id).copied()
+    }
+
+    /// A cold block with parcels of an account, the oldest.
+    pub(super) fn block_for(&self, account: AccountIndex) -> Option<RestNumber> {
+        let blocks = (account, RestNumber(0))..=(account, RestNumber(u32::MAX));
+        self.cold.accounts.range(blocks).next().map(|(_, number)| *number)
+    }
+
+    /// A cold block with a message that waits between an account and a destination, or so it seems.
+    pub(super) fn block_waiting_for(&self, account: AccountIndex, destination: &[u8]) -> Option<RestNumber> {
+        let hash = waiting_hash(account, destination);
+        let blocks = (hash, RestNumber(0))..=(hash, RestNumber(u32::MAX));
+        self.cold.waiting.range(blocks).next().map(|(_, number)| *number)
+    }
+
+    /// Messages and parcels that are cold.
+    pub(super) fn cold(&self) -> (usize, usize) {
+        (self.cold.messages.len(), self.cold.parcels)
+    }
+
+    /// Blocks at rest, cold ones among them.
+    pub(super) fn blocks(&self) -> (usize, usize) {
+        (self.blocks.len(), self.cold.blocks)
+    }
 }

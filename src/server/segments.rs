@@ -1,0 +1,169 @@
+//! A journal's files, as they are found: which hold what, and every batch in them.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::journal::{
+    BatchError, BatchHeader, Identity, Position, ReplayEnd, SegmentFault, SegmentNumber, find_batch,
+    replay_segment,
+};
+use crate::server::disk::segment_path;
+use crate::store::Checkpoint;
+
+/// The files of a partition's journal.
+pub(super) struct Segments {
+    folder: PathBuf,
+    identity: Identity,
+    /// Where replay begins.
+    from: SegmentNumber,
+    first: Position,
+    /// Segments that are needed, oldest first, with their files.
+    pub(super) needed: Vec<(SegmentNumber, u32)>,
+    /// The newest segment there ever was.
+    pub(super) newest: SegmentNumber,
+    /// Whole files.
+    pub(super) files: u32,
+}
+
+impl Segments {
+    /// Looks through the files in `folder`; those that are shorter than `segment_octets` are no files yet, unless there is
+    /// something in them.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is damaged where it begins: the message names it.
+    pub(super) fn find(
+        folder: &Path,
+        identity: Identity,
+        checkpoint: &Checkpoint,
+        segment_octets: u64,
+    ) -> Result<Self, String> {
+        let mut needed = Vec::new();
+        let mut files = 0;
+        let mut newest = SegmentNumber(checkpoint.segment.0.saturating_sub(1));
+        for file in 0.. {
+            let path = segment_path(folder, file);
+            let Some(header) = read_header(identity, &path)? else { break };
+            match header {
+                Ok(header) => {
+                    newest = newest.max(header.segment);
+                    if header.segment >= checkpoint.segment {
+                        needed.push((header.segment, file));
+                    }
+                    files = file + 1;
+                }
+                Err(_) => {
+                    refuse_damaged(identity, checkpoint, &path)?;
+                    let found =
+                        fs::metadata(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+                    // One that was being filled with zeros when the server stopped is the last one; it is not
+                    // counted, and made again. Before a file that holds something (of a time when segments
+                    // were smaller) it stays, and grows as it is written.
+                    if found.len() >= segment_octets {
+                        files = file + 1;
+                    }
+                }
+            }
+        }
+        needed.sort_unstable();
+        let folder = folder.to_owned();
+        Ok(Self {
+            folder,
+            identity,
+            from: checkpoint.segment,
+            first: checkpoint.first,
+            needed,
+            newest,
+            files,
+        })
+    }
+
+    /// Every whole batch from the checkpoint on, in order. The last one's number; without any, the one before the first.
+    ///
+    /// # Errors
+    /// That of `each`; or damage: the message names file and place. Nothing is passed over silently.
+    pub(super) fn each_batch(
+        &self,
+        mut each: impl FnMut(SegmentNumber, Position, &[u8]) -> Result<(), String>,
+    ) -> Result<Position, String> {
+        let mut expected = self.first;
+        for (place, (segment, file)) in self.needed.iter().enumerate() {
+            let path = segment_path(&self.folder, *file);
+            let octets = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            if *segment == self.from {
+                // The checkpoint names its first batch; an empty checkpoint begins where the journal does.
+                let first = BatchHeader::read(self.identity, &octets).map(|header| header.position);
+                expected = first.unwrap_or(expected);
+            }
+            let replay = replay_segment(self.identity, *segment, expected, &octets).map_err(|fault| {
+                let SegmentFault { offset, position, followed_by } = fault;
+                damage(&path, offset, &format!("batch {}", position.0), followed_by)
+            })?;
+            if replay.end == ReplayEnd::Torn {
+                log::warn!(
+                    "{}: a batch was being written when the server stopped; it was not answered",
+                    path.display()
+                );
+            }
+            // Where the next segment begins an earlier recovery ended: a batch that reached the disk after it,
+            // from a process that was killed while writing, was never answered for.
+            let next = self.needed.get(place + 1);
+            let next = next.and_then(|(_, file)| self.first_of(*file));
+            for (position, records) in replay.batches {
+                if next.is_some_and(|next| position >= next) {
+                    break;
+                }
+                each(*segment, position, records)?;
+                expected = position.next();
+            }
+        }
+        Ok(Position(expected.0.saturating_sub(1)))
+    }
+
+    /// The number of the batch that a segment file begins with.
+    fn first_of(&self, file: u32) -> Option<Position> {
+        let header = read_header(self.identity, &segment_path(&self.folder, file)).ok()??;
+        header.ok().map(|header| header.position)
+    }
+}
+
+/// The header a segment file begins with; `None` when there is no such file.
+fn read_header(identity: Identity, path: &Path) -> Result<Option<Result<BatchHeader, BatchError>>, String> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    let mut block = [0; 4096];
+    match file.read_exact(&mut block) {
+        Ok(()) => {}
+        // It was being made when the server stopped; nothing can be in it, and no file comes after it.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    }
+    match BatchHeader::read(identity, &block) {
+        Err(BatchError::Format(format)) => {
+            Err(format!("{}: written by another version (format {format})", path.display()))
+        }
+        header => Ok(Some(header)),
+    }
+}
+
+/// What is wrong with a file in which something that can be read stands behind something that cannot.
+fn damage(path: &Path, offset: usize, what: &str, followed_by: Position) -> String {
+    format!(
+        "{}: damaged at offset {offset}: {what} cannot be read, but batch {} behind it can; \
+         restore the file from a copy, or move the partition's folder away to start without it",
+        path.display(),
+        followed_by.0
+    )
+}
+
+/// A file that begins with no batch is free, unless something that is needed follows.
+fn refuse_damaged(identity: Identity, checkpoint: &Checkpoint, path: &Path) -> Result<(), String> {
+    let octets = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    match find_batch(identity, checkpoint.segment, &octets) {
+        None => Ok(()),
+        Some((_, header)) => Err(damage(path, 0, "the first batch", header.position)),
+    }
+}

@@ -1,0 +1,259 @@
+//! Checkpoints: what old segments of the journal alone hold goes to rest, so that they can be used again.
+//!
+//! A checkpoint is made in steps, between which the partition goes on. It visits everything that needs one of the old
+//! segments ([`Journaled`](super::memory::Journaled)); what has not ended by then is sorted, so that what will be wanted
+//! together lies together, and packed into blocks. Three rules keep it honest:
+//!
+//! - A receipt needs the segments that its message needs: replay makes it from the message. So when a message that has
+//!   changed goes to rest, so do its receipts.
+//! - What has ended stays at rest as long as a segment is kept that knew it: its end must find it when it is replayed.
+//! - The block first, then, together, the checkpoint and what it takes away; then the segments are free.
+
+use std::collections::BTreeSet;
+
+use super::{Partition, memory::alarm};
+use crate::account::AccountIndex;
+use crate::journal::{Position, Record, SegmentNumber};
+use crate::message::ParcelKey;
+use crate::store::{Checkpoint, RestBuilder, RestKey, RestPlace, StoreOp};
+use crate::time::Timestamp;
+
+/// Things looked at in one step, and things packed: a step takes a fraction of a millisecond.
+const VISITS: usize = 512;
+const PACKED: usize = 64;
+
+/// A checkpoint that is being made.
+#[derive(Debug)]
+pub(super) struct Checkpointing {
+    /// The oldest segment that stays, and its first batch.
+    keep_from: SegmentNumber,
+    first: Position,
+    /// Memory is short: these need younger segments and go to rest as well.
+    younger: Vec<(SegmentNumber, RestKey)>,
+    /// What goes to rest.
+    survivors: BTreeSet<(Order, RestKey)>,
+    block: RestBuilder,
+    /// Places of forms that a newer one replaces.
+    replaced: Vec<RestPlace>,
+    /// Blocks of which little is left have been looked for.
+    is_compacted: bool,
+}
+
+/// What lies beside what: messages that are due together, receipts and replies of one account.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Order {
+    Message(Timestamp),
+    Parcel(AccountIndex),
+}
+
+impl Partition {
+    /// The next order for the state at rest, if what it holds is durable.
+    pub fn take_store_op(&mut self) -> Option<StoreOp> {
+        if self.failed {
+            return None;
+        }
+        if let Some(number) = self.fetches.pop_front() {
+            return Some(StoreOp::GetRest(number));
+        }
+        if let Some(file) = self.file_wanted() {
+            return Some(StoreOp::MakeFile(file));
+        }
+        let (gate, _) = self.store_ops.front()?;
+        if *gate > self.journal.committed() {
+            return None;
+        }
+        self.store_ops.pop_front().map(|(_, op)| op)
+    }
+
+    fn file_wanted(&mut self) -> Option<u32> {
+        if self.settings.is_durable { self.journal.file_wanted() } else { None }
+    }
+
+    /// Whether orders for the state at rest wait, or a checkpoint is being made.
+    pub fn has_store_ops(&self) -> bool {
+        !self.store_ops.is_empty() || self.checkpointing.is_some() || self.stops
+    }
+
+    /// Sends messages that are over to rest, so that memory does not hold the past.
+    pub fn flush_finals(&mut self) {
+        self.memory.finals_full = false;
+        if let Some((generation, octets)) = self.memory.finals.take_generation() {
+            self.store_ops.push_back((self.journal.last(), StoreOp::PutFinals(generation, octets)));
+        }
+    }
+
+    /// The server stops: messages that are over go to rest, and a last checkpoint frees all segments but the newest.
+    pub fn stop(&mut self) {
+        self.flush_finals();
+        self.stops = self.settings.is_durable;
+    }
+
+    /// Begins to put everything to rest that needs a segment before `keep_from`.
+    pub(super) fn begin_checkpoint(&mut self, keep_from: SegmentNumber) {
+        self.begin_to_rest(keep_from, Vec::new());
+    }
+
+    /// Puts to rest whatever needs the journal at all, because memory is short.
+    pub(super) fn begin_to_rest_all(&mut self) {
+        if self.can_begin() {
+            let newest = self.journal.segment();
+            let younger = self.memory.journaled.take_keys(newest);
+            self.begin_to_rest(newest, younger);
+        }
+    }
+
+    fn can_begin(&self) -> bool {
+        let is_busy = self.checkpointing.is_some() || self.checkpoint_pending;
+        self.settings.is_durable && !self.failed && !is_busy
+    }
+
+    fn begin_to_rest(&mut self, keep_from: SegmentNumber, younger: Vec<(SegmentNumber, RestKey)>) {
+        if !self.can_begin() {
+            return;
+        }
+        let Some((keep_from, first)) = self.memory.journaled.kept_from(keep_from) else { return };
+        self.checkpointing = Some(Checkpointing {
+            keep_from,
+            first,
+            younger,
+            survivors: BTreeSet::new(),
+            block: RestBuilder::default(),
+            replaced: Vec::new(),
+            is_compacted: false,
+        });
+    }
+
+    /// A step of the checkpoint that is being made, if one is.
+    pub(super) fn go_on_with_checkpoint(&mut self) {
+        if self.memory.finals_full {
+            self.flush_finals();
+        }
+        if self.failed {
+            self.checkpointing = None;
+            self.stops = false;
+        }
+        if self.stops && self.checkpointing.is_none() && !self.checkpoint_pending {
+            self.stops = false;
+            self.begin_checkpoint(self.journal.segment());
+        }
+        // Orders that wait take memory; the thread that carries them out comes first.
+        if self.store_ops.len() >= self.settings.store_waiting_max / 2 {
+            return;
+        }
+        let Some(mut checkpointing) = self.checkpointing.take() else { return };
+        if !self.step(&mut checkpointing) {
+            self.checkpointing = Some(checkpointing);
+        }
+    }
+
+    /// Whether the checkpoint is made.
+    fn step(&mut self, checkpointing: &mut Checkpointing) -> bool {
+        for _ in 0..VISITS {
+            let next = self.memory.journaled.pop_key(checkpointing.keep_from);
+            let Some((segment, key)) = next.or_else(|| checkpointing.younger.pop()) else { break };
+            let needs_it = self.memory.kept_mut(key).is_some_and(|kept| kept.since == Some(segment));
+            if needs_it && let Some(order) = self.order_of(key) {
+                checkpointing.survivors.insert((order, key));
+            }
+        }
+        // The memory holds everything recorded so far: what goes to rest now may go there when that is durable.
+        let as_of = self.journal.seal();
+        for _ in 0..PACKED {
+            let Some((_, key)) = checkpointing.survivors.pop_first() else { break };
+            self.put_to_rest(checkpointing, as_of, key);
+        }
+        let is_visited =
+            checkpointing.younger.is_empty() && !self.memory.journaled.has_keys(checkpointing.keep_from);
+        if !is_visited || !checkpointing.survivors.is_empty() {
+            return false;
+        }
+        if !checkpointing.is_compacted {
+            checkpointing.is_compacted = true;
+            let sparse: Vec<(RestPlace, RestKey)> = self.memory.rest.sparse().collect();
+            for (place, key) in sparse {
+                let is_there = self.memory.kept_mut(key).is_some_and(|kept| kept.place == Some(place));
+                if is_there && let Some(order) = self.order_of(key) {
+                    checkpointing.survivors.insert((order, key));
+                }
+            }
+            return false;
+        }
+        self.complete(checkpointing, as_of);
+        true
+    }
+
+    fn order_of(&self, key: RestKey) -> Option<Order> {
+        match key {
+            RestKey::Message(id) => {
+                self.memory.messages.get(&id).map(|held| Order::Message(alarm(&held.message)))
+            }
+            RestKey::Parcel(key) => self.memory.parcels.get(&key).map(|held| Order::Parcel(held.account)),
+        }
+    }
+
+    /// Packs the newest form of something, unless it has ended by now.
+    fn put_to_rest(&mut self, checkpointing: &mut Checkpointing, as_of: Position, key: RestKey) {
+        let block = &mut checkpointing.block;
+        let place = RestPlace { block: self.memory.rest.next(), slot: block.next_slot() };
+        let kept = match key {
+            RestKey::Message(id) => {
+                let Some(held) = self.memory.messages.get_mut(&id) else { return };
+                let (standing, content) = (held.message.standing, held.message.content_octets());
+                block.push(as_of, key, &Record::MessageAtRest { standing, content });
+                &mut held.kept
+            }
+            RestKey::Parcel(key) => {
+                let Some(held) = self.memory.parcels.get_mut(&key) else { return };
+                let record = Record::DeliveryAtRest(held.parcel.as_octets());
+                block.push(as_of, RestKey::Parcel(key), &record);
+                &mut held.kept
+            }
+        };
+        let older = kept.place.replace(place);
+        let had_changed = kept.since.take().is_some();
+        if let Some(older) = older {
+            self.memory.rest.end(older);
+            checkpointing.replaced.push(older);
+        }
+        if block.is_full() {
+            self.put_block(checkpointing, as_of);
+        }
+        if had_changed && let RestKey::Message(id) = key {
+            // Replay passes over the records that made its receipts, because they are older than this form of it.
+            for key in ParcelKey::about(id) {
+                if self.memory.parcels.get(&key).is_some_and(|held| held.kept.since.is_some()) {
+                    self.put_to_rest(checkpointing, as_of, RestKey::Parcel(key));
+                }
+            }
+        }
+    }
+
+    fn put_block(&mut self, checkpointing: &mut Checkpointing, as_of: Position) {
+        let (octets, members) = std::mem::take(&mut checkpointing.block).finish();
+        let number = self.memory.rest.next();
+        self.memory.rest.add(number, members);
+        self.store_ops.push_back((as_of, StoreOp::PutRest(number, octets)));
+    }
+
+    /// Everything is packed: what is left is ordered.
+    fn complete(&mut self, checkpointing: &mut Checkpointing, as_of: Position) {
+        if !checkpointing.block.is_empty() {
+            self.put_block(checkpointing, as_of);
+        }
+        self.flush_finals();
+        let gone = self.memory.journaled.release(checkpointing.keep_from);
+        let changes = self.memory.rest.forget(gone.into_iter().chain(checkpointing.replaced.drain(..)));
+        let credits_used = self.memory.credits_used.iter();
+        let checkpoint = Checkpoint {
+            segment: checkpointing.keep_from,
+            first: checkpointing.first,
+            as_of,
+            floors: self.memory.ids.floors(),
+            next_generation: self.memory.finals.next_generation(),
+            next_rest: self.memory.rest.next(),
+            credits_used: credits_used.map(|(name, used)| (name.clone(), *used)).collect(),
+        };
+        self.checkpoint_pending = true;
+        self.store_ops.push_back((as_of, StoreOp::Checkpoint(checkpoint, changes)));
+    }
+}

@@ -1,0 +1,243 @@
+//! When memory is short: blocks at rest grow cold, and come back when something in them is wanted.
+
+use std::time::Duration;
+
+use super::apply::Source;
+use super::memory::{Memory, TimerKey};
+use super::rest::{Trace, waiting_hash};
+use super::{Partition, Returned, Unrecoverable};
+use crate::account::{AccountIndex, Accounts};
+use crate::journal::Record;
+use crate::message::{Content, Message, MessageId, Parcel, ParcelKey};
+use crate::store::{RestKey, RestNumber, RestPlace, rest_entries};
+use crate::time::Timestamp;
+
+/// Blocks looked at in one turn.
+const BLOCKS: usize = 16;
+/// Blocks that may be on their way back because something in them is due; others wait.
+const FETCHING_MAX: usize = 16;
+/// With so many things that need the journal it is worth putting them to rest when memory is short.
+const KEYS_MIN: usize = 4_096;
+
+impl Partition {
+    /// The block that has to come back before anything can be said about a message.
+    pub fn cold_block_of(&self, id: MessageId) -> Option<RestNumber> {
+        self.memory.rest.block_of(id)
+    }
+
+    /// The same for messages that wait between these addresses.
+    pub fn cold_block_waiting(&self, account: AccountIndex, destination: &[u8]) -> Option<RestNumber> {
+        self.memory.rest.block_waiting_for(account, destination)
+    }
+
+    /// Brings back the oldest receipts and replies of an account that are cold, if there are any.
+    pub fn fetch_for(&mut self, account: AccountIndex) {
+        if let Some(number) = self.memory.rest.block_for(account) {
+            self.fetch(number);
+        }
+    }
+
+    /// Brings a block back.
+    pub fn fetch(&mut self, number: RestNumber) {
+        if self.memory.rest.is_cold(number) && !self.fetching.contains(&number) {
+            self.fetching.push(number);
+            self.fetches.push_back(number);
+        }
+    }
+
+    /// Brings blocks back in which something is due, as many as memory allows; after a restart those too of which a
+    /// carrier had something.
+    fn fetch_due(&mut self) {
+        while self.fetching.len() < FETCHING_MAX && self.memory.octets < self.settings.messages_octets_max {
+            match self.due_blocks.pop_front().or_else(|| self.to_resume.first().copied()) {
+                Some(number) if !self.fetching.contains(&number) => self.fetch(number),
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    /// Time has passed: what waits for memory, or for its turn, goes on.
+    pub fn go_on(&mut self, accounts: &Accounts) {
+        self.fetch_due();
+        if self.is_short() {
+            self.cool_down(accounts);
+            if self.is_short() && self.memory.journaled.keys() >= KEYS_MIN {
+                self.begin_to_rest_all();
+            }
+        }
+        self.go_on_with_checkpoint();
+    }
+
+    /// Whether what is at rest should leave memory.
+    fn is_short(&self) -> bool {
+        self.memory.octets > self.settings.messages_octets_max / 2
+    }
+
+    /// Lets blocks grow cold while memory is short.
+    pub(super) fn cool_down(&mut self, accounts: &Accounts) {
+        for _ in 0..BLOCKS.min(self.memory.rest.to_cool()) {
+            if !self.is_short() {
+                return;
+            }
+            let Some((number, members)) = self.memory.rest.next_to_cool() else { return };
+            if !self.memory.cool(number, &members, accounts) {
+                self.memory.rest.cool_later(number);
+            }
+        }
+    }
+
+    /// A block comes back.
+    pub(super) fn warm_up(
+        &mut self,
+        number: RestNumber,
+        octets: &[u8],
+        accounts: &Accounts,
+    ) -> Result<Returned, Unrecoverable> {
+        self.fetching.retain(|fetching| *fetching != number);
+        let was_with_carrier = self.to_resume.remove(&number);
+        let mut returned = Returned::default();
+        if !self.memory.rest.is_cold(number) {
+            return Ok(returned);
+        }
+        for key in self.memory.warm(number, octets, accounts)? {
+            match key {
+                RestKey::Parcel(key) => returned.parcels.push(key),
+                RestKey::Message(id) => {
+                    let had_carrier = |message: &Message| !message.standing.state.is_waiting();
+                    if was_with_carrier && self.message(id).is_some_and(had_carrier) {
+                        returned.with_carrier.push(id);
+                    }
+                }
+            }
+        }
+        self.fetch_due();
+        Ok(returned)
+    }
+}
+
+impl Memory {
+    /// Whether a block could grow cold: nothing in it has changed, is under way or due.
+    fn cool(&mut self, number: RestNumber, members: &[(RestPlace, RestKey)], accounts: &Accounts) -> bool {
+        let mut due = Timestamp::MAX;
+        let mut traces = Vec::with_capacity(members.len());
+        for (place, key) in members {
+            // What has gone from here is of no interest.
+            if self.kept_mut(*key).is_none_or(|kept| kept.place != Some(*place)) {
+                continue;
+            }
+            let Some((at, trace)) = self.trace(*key, *place, accounts) else { return false };
+            due = due.min(at);
+            traces.push((*key, trace));
+        }
+        if traces.is_empty() {
+            return true;
+        }
+        // It has just come back because of that.
+        if due <= self.now {
+            return false;
+        }
+        for (key, _) in &traces {
+            match key {
+                RestKey::Message(id) => _ = self.remove_message(*id, accounts),
+                RestKey::Parcel(key) => _ = self.remove_parcel(*key),
+            }
+        }
+        let timer = self.timers.arm(due, TimerKey::Block(number));
+        self.rest.cool(number, timer, traces.into_iter().map(|(_, trace)| trace));
+        true
+    }
+
+    /// Takes everything of a cold block in; what that was.
+    fn warm(
+        &mut self,
+        number: RestNumber,
+        octets: &[u8],
+        accounts: &Accounts,
+    ) -> Result<Vec<RestKey>, Unrecoverable> {
+        let (mut members, mut live, mut traces) = (Vec::new(), Vec::new(), Vec::new());
+        let ended = self.rest.ended(number).to_vec();
+        for (slot, entry) in (0..).zip(rest_entries(octets)) {
+            let (_, record) = entry.map_err(|_| Unrecoverable)?;
+            let Traced { key, trace, .. } =
+                traced(&record, accounts, self.parcel_retention).ok_or(Unrecoverable)?;
+            members.push(key);
+            if ended.contains(&slot) {
+                continue;
+            }
+            self.apply(&record, Source::Rest(RestPlace { block: number, slot }), accounts)
+                .map_err(|_| Unrecoverable)?;
+            live.push(key);
+            traces.push(trace);
+        }
+        if let Some(timer) = self.rest.warm(number, members, traces) {
+            self.timers.disarm(timer);
+        }
+        Ok(live)
+    }
+
+    /// Takes in a block that stays cold after a restart; whether a carrier had something of it.
+    pub(super) fn restore_cold(
+        &mut self,
+        number: RestNumber,
+        octets: &[u8],
+        gone: Vec<u16>,
+        accounts: &Accounts,
+    ) -> Result<bool, Unrecoverable> {
+        let (mut due, mut had_carrier, mut total) = (Timestamp::MAX, false, 0);
+        let mut traces = Vec::new();
+        for (slot, entry) in (0..).zip(rest_entries(octets)) {
+            total += 1;
+            if gone.contains(&slot) {
+                continue;
+            }
+            let (_, record) = entry.map_err(|_| Unrecoverable)?;
+            let traced = traced(&record, accounts, self.parcel_retention).ok_or(Unrecoverable)?;
+            if let RestKey::Message(id) | RestKey::Parcel(ParcelKey { id, part: ParcelKey::REPLY }) =
+                traced.key
+            {
+                self.ids.observe(id);
+            }
+            due = due.min(traced.due);
+            had_carrier |= traced.had_carrier;
+            traces.push(traced.trace);
+        }
+        self.rest.restore_cold(number, total, gone);
+        let timer = self.timers.arm(due, TimerKey::Block(number));
+        self.rest.cool(number, timer, traces);
+        Ok(had_carrier)
+    }
+}
+
+/// Something at rest, and what it is found by while it is cold.
+struct Traced {
+    key: RestKey,
+    trace: Trace,
+    due: Timestamp,
+    had_carrier: bool,
+}
+
+fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) -> Option<Traced> {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is at rest")]
+    match *record {
+        Record::MessageAtRest { standing, content } => {
+            let content = Content::read(content).ok()?;
+            let is_waiting = standing.state.is_waiting();
+            let waiting = accounts.index_of(content.system_id).filter(|_| is_waiting);
+            let waiting = waiting.map(|account| waiting_hash(account, content.destination.digits));
+            Some(Traced {
+                key: RestKey::Message(content.id),
+                trace: Trace::Message(content.id, waiting),
+                due: standing.deadline.min(content.expires_at),
+                had_carrier: !is_waiting,
+            })
+        }
+        Record::DeliveryAtRest(octets) => {
+            let parcel = Parcel::read(octets).ok()?;
+            let view = parcel.view();
+            let trace = Trace::Parcel(accounts.index_of(view.system_id)?);
+            let due = parcel.expires_at(parcel_retention);
+            Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
+        }
+        _ => None,
+    }
+}

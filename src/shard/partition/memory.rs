@@ -1,0 +1,269 @@
+//! What a partition has in memory, and which of it the journal still has to remember.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::finals::Finals;
+use super::rest::{Rest, Trace, waiting_hash};
+use super::{FastMap, HeldParcel};
+use crate::account::{AccountIndex, Accounts};
+use crate::journal::{Position, SegmentNumber};
+use crate::message::{IdSource, Message, MessageId, ParcelKey, State};
+use crate::store::{RestKey, RestPlace};
+use crate::time::Timestamp;
+use crate::time::timers::{TimerId, Timers};
+
+/// What a message or parcel takes in memory beside its octets: its fields, its places in the tables, its timer.
+const BESIDE_OCTETS: usize = 320;
+
+/// The tables of a partition. [`apply`](Self::apply) changes them, and nothing else does but for where things are kept.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) ids: IdSource,
+    pub(super) messages: FastMap<MessageId, HeldMessage>,
+    pub(super) parcels: FastMap<ParcelKey, HeldParcel>,
+    /// Messages that no carrier has, by account and destination: what cancel_sm without an id looks through.
+    pub(super) waiting: FastMap<(AccountIndex, Box<[u8]>), BTreeSet<MessageId>>,
+    pub(super) finals: Finals,
+    /// A generation of final messages is full.
+    pub(super) finals_full: bool,
+    pub(super) timers: Timers<Timestamp, TimerKey>,
+    pub(super) credits_used: BTreeMap<Box<[u8]>, u64>,
+    pub(super) journaled: Journaled,
+    pub(super) rest: Rest,
+    pub(super) parcel_retention: Duration,
+    /// The time, as far as it was told.
+    pub(super) now: Timestamp,
+    /// What messages and parcels take, roughly.
+    pub(super) octets: usize,
+}
+
+/// A message that is not over, and how it is kept.
+#[derive(Debug)]
+pub(super) struct HeldMessage {
+    pub(super) message: Message,
+    pub(super) timer: TimerId,
+    pub(super) kept: Kept,
+}
+
+/// Where something would be found after a restart.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Kept {
+    /// The oldest segment of the journal that must be replayed to find it as it is; `None` when it is at rest so.
+    pub(super) since: Option<SegmentNumber>,
+    /// Where it is at rest, perhaps in an older form.
+    pub(super) place: Option<RestPlace>,
+}
+
+/// What a timer of a partition is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum TimerKey {
+    Message(MessageId),
+    Parcel(ParcelKey),
+    Block(crate::store::RestNumber),
+}
+
+/// For each segment of the journal, what cannot do without it.
+#[derive(Debug)]
+pub(super) struct Journaled {
+    segments: VecDeque<Segment>,
+    /// Nothing outlives the process: there is nothing to remember.
+    is_durable: bool,
+}
+
+/// What a checkpoint must look after before a segment may be forgotten.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: SegmentNumber,
+    /// The first batch in it.
+    pub(super) first: Position,
+    /// Things whose [`Kept::since`] it was when they came here; they may have ended or moved on.
+    pub(super) keys: Vec<RestKey>,
+    /// Places at rest of what has ended: as long as this segment is replayed, replay must find it there.
+    pub(super) gone: Vec<RestPlace>,
+}
+
+impl Journaled {
+    pub(super) const fn new(is_durable: bool) -> Self {
+        Self { segments: VecDeque::new(), is_durable }
+    }
+
+    /// A record goes to this batch of this segment.
+    pub(super) fn note(&mut self, number: SegmentNumber, first: Position) {
+        if self.is_durable && self.segments.back().is_none_or(|segment| segment.number < number) {
+            self.segments.push_back(Segment { number, first, keys: Vec::new(), gone: Vec::new() });
+        }
+    }
+
+    /// Something needs this segment from now on.
+    fn add(&mut self, number: SegmentNumber, key: RestKey) {
+        if let Some(segment) = self.of(number) {
+            segment.keys.push(key);
+        }
+    }
+
+    /// Something that is at rest has ended; its end is no older than this segment.
+    fn add_gone(&mut self, number: SegmentNumber, place: RestPlace) {
+        if let Some(segment) = self.of(number) {
+            segment.gone.push(place);
+        }
+    }
+
+    fn of(&mut self, number: SegmentNumber) -> Option<&mut Segment> {
+        // Nearly always the last.
+        self.segments.iter_mut().rfind(|segment| segment.number <= number)
+    }
+
+    /// The oldest segment that a checkpoint may keep, from `keep_from` on, with its first batch.
+    pub(super) fn kept_from(&self, keep_from: SegmentNumber) -> Option<(SegmentNumber, Position)> {
+        let kept = self.segments.iter().find(|segment| segment.number >= keep_from);
+        kept.map(|segment| (segment.number, segment.first))
+    }
+
+    /// The next thing that needs a segment below this one, with the number of that segment.
+    pub(super) fn pop_key(&mut self, below: SegmentNumber) -> Option<(SegmentNumber, RestKey)> {
+        let old = self.segments.iter_mut().take_while(|segment| segment.number < below);
+        old.into_iter().find_map(|segment| Some((segment.number, segment.keys.pop()?)))
+    }
+
+    /// Whether something was noted for a segment below this one.
+    pub(super) fn has_keys(&self, below: SegmentNumber) -> bool {
+        let mut old = self.segments.iter().take_while(|segment| segment.number < below);
+        old.any(|segment| !segment.keys.is_empty())
+    }
+
+    /// Takes everything that was noted for a segment, whose need of it somebody else looks after.
+    pub(super) fn take_keys(&mut self, number: SegmentNumber) -> Vec<(SegmentNumber, RestKey)> {
+        let segment = self.segments.iter_mut().find(|segment| segment.number == number);
+        segment.into_iter().flat_map(|segment| segment.keys.drain(..)).map(|key| (number, key)).collect()
+    }
+
+    /// Forgets the segments below `keep_from`; what has gone by then.
+    pub(super) fn release(&mut self, keep_from: SegmentNumber) -> Vec<RestPlace> {
+        let mut gone = Vec::new();
+        while self.segments.front().is_some_and(|segment| segment.number < keep_from) {
+            gone.extend(self.segments.pop_front().into_iter().flat_map(|segment| segment.gone));
+        }
+        gone
+    }
+
+    /// How many things need a segment, or did when they were noted.
+    pub(super) fn keys(&self) -> usize {
+        self.segments.iter().map(|segment| segment.keys.len()).sum()
+    }
+}
+
+impl Memory {
+    /// Something changed by a record of this segment. It needs the segment for a restart, unless it needs an older one
+    /// anyway.
+    pub(super) fn mark(journaled: &mut Journaled, kept: &mut Kept, at: SegmentNumber, key: RestKey) {
+        if kept.since.is_none() {
+            kept.since = Some(at);
+            journaled.add(at, key);
+        }
+    }
+
+    /// Something has ended by a record of this segment. Where it is at rest it must stay until no segment is replayed
+    /// that knew it.
+    pub(super) fn mark_gone(&mut self, kept: Kept, at: SegmentNumber) {
+        if let Some(place) = kept.place {
+            self.journaled.add_gone(kept.since.unwrap_or(at), place);
+            self.rest.end(place);
+        }
+    }
+
+    /// Takes a message in: its timer, its place among those that wait.
+    pub(super) fn add_message(&mut self, id: MessageId, message: Message, kept: Kept, accounts: &Accounts) {
+        let timer = self.timers.arm(alarm(&message), TimerKey::Message(id));
+        if let Some(key) = waiting_key(&message, accounts) {
+            self.waiting.entry(key).or_default().insert(id);
+        }
+        self.octets += BESIDE_OCTETS + message.content_octets().len();
+        self.messages.insert(id, HeldMessage { message, timer, kept });
+    }
+
+    /// Takes a message out.
+    pub(super) fn remove_message(&mut self, id: MessageId, accounts: &Accounts) -> Option<HeldMessage> {
+        let held = self.messages.remove(&id)?;
+        self.octets -= BESIDE_OCTETS + held.message.content_octets().len();
+        self.timers.disarm(held.timer);
+        if let Some(key) = waiting_key(&held.message, accounts) {
+            self.waits_no_more(&key, id);
+        }
+        Some(held)
+    }
+
+    /// Takes a parcel in.
+    pub(super) fn add_parcel(&mut self, key: ParcelKey, held: HeldParcel) {
+        self.octets += BESIDE_OCTETS + held.parcel.as_octets().len();
+        self.parcels.insert(key, held);
+    }
+
+    /// Takes a parcel out.
+    pub(super) fn remove_parcel(&mut self, key: ParcelKey) -> Option<HeldParcel> {
+        let held = self.parcels.remove(&key)?;
+        self.octets -= BESIDE_OCTETS + held.parcel.as_octets().len();
+        self.timers.disarm(held.timer);
+        Some(held)
+    }
+
+    pub(super) fn waits_no_more(&mut self, key: &(AccountIndex, Box<[u8]>), id: MessageId) {
+        if let Some(ids) = self.waiting.get_mut(key) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.waiting.remove(key);
+            }
+        }
+    }
+
+    /// How something is kept, if it has not ended.
+    pub(super) fn kept_mut(&mut self, key: RestKey) -> Option<&mut Kept> {
+        match key {
+            RestKey::Message(id) => self.messages.get_mut(&id).map(|held| &mut held.kept),
+            RestKey::Parcel(key) => self.parcels.get_mut(&key).map(|held| &mut held.kept),
+        }
+    }
+
+    /// When something would be due and what it would be found by, if it may leave memory: it is at rest in this place, as
+    /// it is, and nothing waits for it.
+    pub(super) fn trace(
+        &self,
+        key: RestKey,
+        place: RestPlace,
+        accounts: &Accounts,
+    ) -> Option<(Timestamp, Trace)> {
+        let at_rest = Kept { since: None, place: Some(place) };
+        match key {
+            RestKey::Message(id) => {
+                let held = self.messages.get(&id).filter(|held| held.kept == at_rest)?;
+                (held.message.standing.state != State::Attempting)
+                    .then(|| (alarm(&held.message), message_trace(id, &held.message, accounts)))
+            }
+            RestKey::Parcel(key) => {
+                let held = self.parcels.get(&key).filter(|held| held.kept == at_rest && !held.in_flight)?;
+                Some((held.alarm, Trace::Parcel(held.account)))
+            }
+        }
+    }
+}
+
+/// What a cold message is found by.
+pub(super) fn message_trace(id: MessageId, message: &Message, accounts: &Accounts) -> Trace {
+    let waiting =
+        waiting_key(message, accounts).map(|(account, destination)| waiting_hash(account, &destination));
+    Trace::Message(id, waiting)
+}
+
+/// When a message is to be looked at: at its deadline, or when its validity ends.
+pub(super) fn alarm(message: &Message) -> Timestamp {
+    message.standing.deadline.min(message.expires_at())
+}
+
+/// The addresses of a message that waits for its carrier.
+pub(super) fn waiting_key(message: &Message, accounts: &Accounts) -> Option<(AccountIndex, Box<[u8]>)> {
+    if !message.standing.state.is_waiting() {
+        return None;
+    }
+    let content = message.content();
+    Some((accounts.index_of(content.system_id)?, content.destination.digits.into()))
+}

@@ -1,0 +1,553 @@
+//! A partition of the store beside a disk in memory: checkpoints, restarts, and what happens when memory is short.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use smppd::account::{AccountIndex, AccountSettings, Accounts};
+use smppd::journal::{
+    BatchBuffer, BatchHeader, Identity, JournalStart, Position, Record, Ring, SegmentNumber,
+};
+use smppd::message::{Content, MessageId, ParcelKey, PartitionNumber, State};
+use smppd::pdu::receipt::MessageState;
+use smppd::pdu::{Address, DataCoding, EsmClass, Npi, RegisteredDelivery, Ton};
+use smppd::shard::{Due, Earned, Partition, PartitionSettings, Recovery};
+use smppd::store::{Checkpoint, RestNumber, StoreDone, StoreOp};
+use smppd::time::Timestamp;
+
+const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
+const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
+const IDENTITY: Identity = Identity { partition: PartitionNumber(0), salt: 1 };
+/// Five batches of one block each.
+const SEGMENT_OCTETS: u64 = 36 << 10;
+const BATCH_OCTETS: usize = 20 << 10;
+
+fn later(seconds: u64) -> Timestamp {
+    NOW + Duration::from_secs(seconds)
+}
+
+/// A partition and everything of it that outlives a crash.
+struct Store {
+    partition: Partition,
+    accounts: Accounts,
+    settings: PartitionSettings,
+    batches: Vec<(SegmentNumber, Position, Vec<u8>)>,
+    rest: BTreeMap<RestNumber, (Vec<u8>, Vec<u16>)>,
+    checkpoint: Checkpoint,
+    /// Blocks of unfinished things that were put to rest, and blocks that came back.
+    put: usize,
+    got: usize,
+    /// What came back: messages that a carrier had, and parcels.
+    returned: (Vec<MessageId>, Vec<ParcelKey>),
+}
+
+impl Store {
+    fn new(settings: PartitionSettings) -> Self {
+        let accounts = ["demo", "other"].map(|name| AccountSettings::new(name, "x"));
+        let accounts = Accounts::default().reload(accounts.into());
+        let checkpoint = Checkpoint::initial();
+        let partition = recover(settings, &[], &BTreeMap::new(), &checkpoint, &accounts);
+        Self {
+            partition,
+            accounts,
+            settings,
+            batches: Vec::new(),
+            rest: BTreeMap::new(),
+            checkpoint,
+            put: 0,
+            got: 0,
+            returned: (Vec::new(), Vec::new()),
+        }
+    }
+
+    fn account(&self) -> AccountIndex {
+        self.accounts.index_of(b"demo").expect("an account")
+    }
+
+    /// Accepts a message of five segments.
+    fn accept(&mut self) -> MessageId {
+        let id = self.partition.next_id(NOW, 1, false);
+        self.accept_as(id, Timestamp::ZERO, "12125550100");
+        id
+    }
+
+    /// Accepts a message that waits for a time.
+    fn accept_for(&mut self, deliver_at: Timestamp, destination: &str) -> MessageId {
+        let id = self.partition.next_id(NOW, 1, false);
+        self.accept_as(id, deliver_at, destination);
+        id
+    }
+
+    fn accept_as(&mut self, id: MessageId, deliver_at: Timestamp, destination: &str) {
+        let content = Content {
+            id,
+            batch_offset: 0,
+            batch_count: 1,
+            accepted_at: NOW,
+            deliver_at,
+            expires_at: later(86_400),
+            segments: 5,
+            registered_delivery: RegisteredDelivery(1),
+            esm_class: EsmClass::DEFAULT,
+            protocol_id: 0,
+            priority_flag: 0,
+            data_coding: DataCoding::DEFAULT,
+            system_id: b"demo",
+            service_type: b"",
+            source: NUMBER,
+            destination: Address { digits: destination.as_bytes(), ..NUMBER },
+            user_data: b"x",
+            tlvs: b"",
+        };
+        self.partition.accept(None, content.to_octets(), &self.accounts, None).expect("accepted");
+    }
+
+    fn record(&mut self, record: &Record<'_>) {
+        self.partition.record(record, &self.accounts, None).expect("applies");
+    }
+
+    fn finish(&mut self, id: MessageId) {
+        self.record(&Record::Final { id, state: MessageState::EXPIRED, error: 0, at: NOW });
+    }
+
+    fn settle(&mut self, id: MessageId) {
+        self.record(&Record::Settled { id, part: ParcelKey::FINAL_RECEIPT });
+    }
+
+    /// Everything recorded becomes durable, a batch for each call.
+    fn write(&mut self) {
+        while let Some(batch) = self.partition.take_batch() {
+            let (header, records) = BatchHeader::read_batch(IDENTITY, batch.octets()).expect("sealed");
+            self.batches.push((header.segment, header.position, records.to_vec()));
+            let (position, octets) = (batch.position(), batch.payload_octets());
+            self.partition.commit(position, octets, Some(batch.into_buffer()));
+            while self.partition.take_earned().is_some() {}
+        }
+    }
+
+    /// Carries out one order for the state at rest.
+    fn carry_out(&mut self) -> bool {
+        let Some(op) = self.partition.take_store_op() else { return false };
+        let done = match op {
+            StoreOp::PutFinals(generation, _) => StoreDone::Finals(generation),
+            StoreOp::PutRest(number, octets) => {
+                self.put += 1;
+                self.rest.insert(number, (octets, Vec::new()));
+                StoreDone::Rest(number)
+            }
+            StoreOp::GetRest(number) => {
+                self.got += 1;
+                StoreDone::GotRest(number, self.rest[&number].0.clone().into())
+            }
+            StoreOp::Checkpoint(checkpoint, changes) => {
+                changes.removed.iter().for_each(|number| _ = self.rest.remove(number).expect("it was there"));
+                for (number, gone) in changes.gone {
+                    self.rest.get_mut(&number).expect("it is there").1 = gone;
+                }
+                self.batches.retain(|(segment, ..)| *segment >= checkpoint.segment);
+                self.checkpoint = checkpoint;
+                StoreDone::Checkpoint(self.checkpoint.segment)
+            }
+            StoreOp::MakeFile(file) => StoreDone::File(file),
+        };
+        let returned = self.partition.store_done(done, &self.accounts).expect("readable");
+        // They are offered to their home at once.
+        returned.parcels.iter().for_each(|key| self.partition.note_delivery(*key, true, None));
+        self.returned.0.extend(returned.with_carrier);
+        self.returned.1.extend(returned.parcels);
+        true
+    }
+
+    /// Goes on until there is nothing to do.
+    fn work(&mut self) {
+        loop {
+            self.write();
+            self.partition.go_on(&self.accounts);
+            self.write();
+            if !self.carry_out() && !self.partition.has_store_ops() {
+                return;
+            }
+        }
+    }
+
+    /// A checkpoint that frees all segments but the newest.
+    fn checkpoint(&mut self) {
+        self.partition.stop();
+        self.work();
+    }
+
+    /// What is in memory is gone.
+    fn crash(&mut self) {
+        self.rest.retain(|number, _| *number < self.checkpoint.next_rest);
+        self.partition = recover(self.settings, &self.batches, &self.rest, &self.checkpoint, &self.accounts);
+    }
+
+    /// Delivers what becomes due in the nine tenths of a second from `now` on.
+    fn deliver_due(&mut self, now: Timestamp) -> Vec<MessageId> {
+        let mut delivered = Vec::new();
+        for beat in 0..225 {
+            let now = now + Duration::from_millis(4 * beat);
+            while let Some(due) = self.partition.pop_due(now) {
+                let Due::Attempt(id) = due else { panic!("{due:?}") };
+                self.record(&Record::Attempt { id, carrier: 0 });
+                self.finish(id);
+                self.settle(id);
+                delivered.push(id);
+            }
+            self.work();
+        }
+        delivered
+    }
+}
+
+fn recover(
+    settings: PartitionSettings,
+    batches: &[(SegmentNumber, Position, Vec<u8>)],
+    rest: &BTreeMap<RestNumber, (Vec<u8>, Vec<u16>)>,
+    checkpoint: &Checkpoint,
+    accounts: &Accounts,
+) -> Partition {
+    let mut recovery = Recovery::new(PartitionNumber(0), 0, settings, checkpoint);
+    for (_, _, records) in batches {
+        recovery.foresee(records).expect("readable");
+    }
+    for (number, (octets, gone)) in rest {
+        recovery.restore(*number, octets, gone.clone(), accounts).expect("readable");
+    }
+    let (mut newest, mut last) = (SegmentNumber(checkpoint.segment.0 - 1), Position(checkpoint.first.0 - 1));
+    for (segment, position, records) in batches {
+        recovery.replay(*segment, *position, records, accounts).expect("readable");
+        (newest, last) = (*segment, *position);
+    }
+    let ring = Ring::resume(SEGMENT_OCTETS, BATCH_OCTETS, &[], newest, 100);
+    let buffers = Box::new(|octets| -> Box<dyn BatchBuffer> { Box::new(vec![0; octets]) });
+    Partition::open(recovery.finish(JournalStart { identity: IDENTITY, ring, last }), buffers)
+}
+
+/// So little memory that a few blocks fill it.
+fn short_of_memory() -> PartitionSettings {
+    PartitionSettings { messages_octets_max: 300_000, checkpoint_segments: 2, ..PartitionSettings::default() }
+}
+
+#[test]
+fn a_short_id_does_not_come_again_while_a_receipt_about_it_waits() {
+    let mut store = Store::new(PartitionSettings::default());
+    let first = store.partition.next_id(NOW, 1, true);
+    store.accept_as(first, Timestamp::ZERO, "1");
+    store.finish(first);
+    store.partition.flush_finals();
+    store.work();
+    assert!(store.partition.final_message(first).is_none(), "only its receipt is left in memory");
+    // Eight million messages later the numbers come round.
+    for sequence in [0x002A_0000_u64, 0x0054_0000, 0x007F_FFFF] {
+        store.accept_as(MessageId::from_u64(first.as_u64() + (sequence << 8)), Timestamp::ZERO, "1");
+    }
+    assert_eq!(store.partition.next_id(NOW, 1, true).as_u64(), first.as_u64() + (1 << 8));
+}
+
+#[test]
+fn a_crash_inside_a_checkpoint_forgets_no_credits() {
+    for orders in 0..20 {
+        let mut store = Store::new(PartitionSettings::default());
+        for _ in 0..12 {
+            store.accept();
+            store.write();
+        }
+        store.partition.stop();
+        for _ in 0..orders {
+            store.partition.go_on(&store.accounts);
+            store.write();
+            store.carry_out();
+        }
+        store.crash();
+        let mut recovery = Recovery::new(PartitionNumber(0), 0, store.settings, &store.checkpoint);
+        for (segment, position, records) in &store.batches {
+            recovery.replay(*segment, *position, records, &store.accounts).expect("readable");
+        }
+        let ring = Ring::resume(SEGMENT_OCTETS, BATCH_OCTETS, &[], SegmentNumber(1), 1);
+        let recovered = recovery.finish(JournalStart { identity: IDENTITY, ring, last: Position(99) });
+        let used: Vec<u64> = recovered.credits_used().map(|(_, used)| used).collect();
+        assert_eq!(used, [60], "after {orders} orders");
+        assert_eq!(store.partition.unfinished(), (12, 0), "after {orders} orders");
+    }
+}
+
+#[test]
+fn receipts_that_nobody_takes_count_against_the_memory_limit() {
+    let mut store = Store::new(PartitionSettings { messages_max: 2, ..PartitionSettings::default() });
+    let id = store.accept();
+    assert!(store.partition.has_room());
+    store.finish(id);
+    assert_eq!(store.partition.unfinished(), (0, 1));
+    assert!(!store.partition.has_room());
+}
+
+#[test]
+fn large_messages_count_by_their_size() {
+    let mut store =
+        Store::new(PartitionSettings { messages_octets_max: 700, ..PartitionSettings::default() });
+    let ids = [store.accept(), store.accept()];
+    assert!(!store.partition.has_room(), "{} octets", store.partition.memory_octets());
+    for id in ids {
+        store.finish(id);
+        store.settle(id);
+        store.partition.flush_finals();
+        store.work();
+        assert!(store.partition.has_room(), "what is over takes nothing");
+    }
+}
+
+#[test]
+fn a_full_journal_takes_messages_again_when_segments_are_freed() {
+    let settings =
+        PartitionSettings { segments_max: 4, checkpoint_segments: 2, ..PartitionSettings::default() };
+    let mut store = Store::new(settings);
+    let mut count = 0;
+    while store.partition.has_room() {
+        count += 1;
+        store.accept();
+        store.write();
+        assert!(count < 1_000);
+    }
+    assert_eq!(store.partition.segments_in_use(), 4);
+    // The state at rest was far behind. Nothing more is written: the checkpoint alone must do it.
+    store.work();
+    assert!(store.partition.has_room());
+}
+
+#[test]
+fn a_checkpoint_keeps_everything_once() {
+    let mut store = Store::new(PartitionSettings::default());
+    let id = store.accept();
+    for record in [
+        Record::Attempt { id, carrier: 0 },
+        Record::Forwarded { id, carrier_id: b"1" },
+        Record::Interim { id, state: MessageState::ACCEPTED, at: NOW },
+    ] {
+        store.record(&record);
+        store.write();
+    }
+    while store.partition.segments_in_use() < 2 {
+        store.accept();
+        store.write();
+    }
+    store.checkpoint();
+    assert_eq!((store.put, store.rest.len()), (1, 1));
+    store.crash();
+    assert_eq!(store.partition.message(id).map(|message| message.standing.state), Some(State::Forwarded));
+    store.checkpoint();
+    store.checkpoint();
+    assert_eq!(store.put, 1, "what is at rest as it is stays there");
+}
+
+#[test]
+fn a_disk_with_little_room_takes_no_message() {
+    let mut store = Store::new(PartitionSettings::default());
+    assert!(store.partition.has_room());
+    store.partition.note_disk(true);
+    assert!(!store.partition.has_room());
+}
+
+#[test]
+fn what_has_ended_is_taken_from_rest_with_the_segment_that_says_so() {
+    let mut store = Store::new(PartitionSettings::default());
+    let ids: Vec<MessageId> = (0..40).map(|_| store.accept()).collect();
+    store.write();
+    for _ in 0..6 {
+        store.accept();
+        store.write();
+    }
+    store.checkpoint();
+    assert_eq!(store.rest.len(), 1);
+    let messages = store.partition.unfinished().0;
+    for (done, id) in (1..).zip(&ids) {
+        store.finish(*id);
+        store.settle(*id);
+        store.write();
+        // Whenever the crash comes, the end of the message finds the message, or neither is there.
+        store.crash();
+        assert_eq!(store.partition.unfinished(), (messages - done, 0), "{done}");
+        if done % 7 == 0 {
+            store.checkpoint();
+            store.crash();
+            assert_eq!(store.partition.unfinished(), (messages - done, 0), "{done}");
+        }
+    }
+    for _ in 0..12 {
+        store.accept();
+        store.write();
+    }
+    store.checkpoint();
+    assert!(store.rest.len() <= 2, "blocks with little in them are packed again: {}", store.rest.len());
+}
+
+#[test]
+fn a_receipt_outlives_the_record_that_made_it_whatever_its_message_does() {
+    // A message changes, its receipt waits, and any of the two may be at rest before the other.
+    for crash_after in 0..24 {
+        let mut store =
+            Store::new(PartitionSettings { checkpoint_segments: 1, ..PartitionSettings::default() });
+        let id = store.accept();
+        let mut step = 0;
+        let mut go_on = |store: &mut Store| {
+            step += 1;
+            store.write();
+            for _ in 0..3 {
+                store.accept();
+                store.write();
+            }
+            store.work();
+            if step == crash_after {
+                store.crash();
+            }
+        };
+        go_on(&mut store);
+        store.record(&Record::Attempt { id, carrier: 0 });
+        go_on(&mut store);
+        store.record(&Record::Forwarded { id, carrier_id: b"1" });
+        go_on(&mut store);
+        store.finish(id);
+        let key = ParcelKey { id, part: ParcelKey::FINAL_RECEIPT };
+        for _ in 0..20 {
+            go_on(&mut store);
+            assert!(store.partition.parcel(key).is_some(), "crash after {crash_after}, {step} steps");
+        }
+        store.settle(id);
+        go_on(&mut store);
+        store.crash();
+        assert!(store.partition.parcel(key).is_none());
+    }
+}
+
+#[test]
+fn memory_stays_within_its_limit_and_everything_is_due_in_its_time() {
+    let mut store = Store::new(short_of_memory());
+    let count = 8_000;
+    for number in 0..count {
+        store.accept_for(later(1_000 + number % 100), "12125550199");
+        if number % 16 == 0 {
+            store.work();
+            assert!(store.partition.has_room(), "{number}: {} octets", store.partition.memory_octets());
+        }
+    }
+    store.work();
+    assert!(store.partition.memory_octets() < 200_000, "{}", store.partition.memory_octets());
+    assert_eq!(store.partition.unfinished(), (count as usize, 0));
+    let (blocks, cold) = store.partition.blocks_at_rest();
+    assert!(cold > 5 && cold <= blocks, "{cold} of {blocks}");
+    for crash in [false, true] {
+        if crash {
+            store.crash();
+            store.work();
+            assert!(store.partition.memory_octets() < 300_000, "{}", store.partition.memory_octets());
+        }
+        assert_eq!(store.deliver_due(later(998)), []);
+    }
+    let mut delivered = Vec::new();
+    for second in 1_000..1_100 {
+        delivered.append(&mut store.deliver_due(later(second)));
+        assert_eq!(delivered.len() as u64, (second - 999) * count / 100, "{second}");
+        if second % 30 == 0 {
+            store.crash();
+        }
+    }
+    delivered.sort_unstable();
+    delivered.dedup();
+    assert_eq!(delivered.len() as u64, count);
+    assert_eq!(store.partition.unfinished(), (0, 0));
+    for _ in 0..12 {
+        let id = store.accept();
+        store.finish(id);
+        store.settle(id);
+        store.write();
+    }
+    store.checkpoint();
+    assert_eq!(store.partition.blocks_at_rest(), (0, 0), "nothing is left at rest");
+}
+
+#[test]
+fn a_cold_message_is_found_by_its_id_and_by_its_addresses() {
+    let mut store = Store::new(short_of_memory());
+    let wanted = store.accept_for(later(5_000), "447700900123");
+    let other = store.accept_for(later(6_000), "447700900124");
+    for _ in 0..2_000 {
+        store.accept_for(later(90), "12125550199");
+        store.work();
+    }
+    let account = store.account();
+    assert!(store.partition.message(wanted).is_none(), "it is cold");
+    let block = store.partition.cold_block_of(wanted).expect("its block is known");
+    assert_eq!(store.partition.cold_block_waiting(account, b"447700900123"), Some(block));
+    assert_eq!(store.partition.cold_block_waiting(account, b"447700900199"), None);
+    assert_eq!(store.partition.waiting_for(account, b"447700900123").count(), 0);
+    store.partition.fetch(block);
+    store.partition.fetch(block);
+    assert!(store.carry_out() && store.got == 1, "it is fetched once");
+    assert_eq!(store.partition.cold_block_of(wanted), None);
+    assert_eq!(store.partition.waiting_for(account, b"447700900123").collect::<Vec<_>>(), [wanted]);
+    store.finish(wanted);
+    store.settle(wanted);
+    store.work();
+    store.crash();
+    store.work();
+    assert!(store.partition.message(wanted).is_none() && store.partition.cold_block_of(wanted).is_none());
+    assert!(store.partition.message(other).is_some() || store.partition.cold_block_of(other).is_some());
+}
+
+#[test]
+fn cold_receipts_come_back_for_their_account_and_messages_for_their_carrier() {
+    let mut store = Store::new(short_of_memory());
+    let mut forwarded = Vec::new();
+    let mut receipts = Vec::new();
+    for number in 0..2_000 {
+        let id = store.accept();
+        store.record(&Record::Attempt { id, carrier: 0 });
+        store.record(&Record::Forwarded { id, carrier_id: b"1" });
+        if number % 2 == 0 {
+            store.finish(id);
+            receipts.push(ParcelKey { id, part: ParcelKey::FINAL_RECEIPT });
+        } else {
+            forwarded.push(id);
+        }
+        store.work();
+    }
+    assert_eq!(store.partition.unfinished(), (1_000, 1_000));
+    assert!(store.partition.blocks_at_rest().1 > 4);
+    let account = store.account();
+    let mut seen: Vec<ParcelKey> = Vec::new();
+    for _ in 0..1_000 {
+        store.partition.fetch_for(account);
+        store.work();
+        for key in std::mem::take(&mut store.returned.1) {
+            store.settle(key.id);
+            seen.push(key);
+        }
+    }
+    seen.extend(receipts.iter().filter(|key| store.partition.parcel(**key).is_some()));
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen, receipts);
+    assert!(store.returned.0.is_empty(), "their carrier knows them");
+    // After a restart the carrier is offered them again, the cold ones as memory allows.
+    store.crash();
+    let (mut offered, _) = store.partition.resume();
+    assert!(offered.len() < forwarded.len());
+    for _ in 0..1_000 {
+        store.work();
+    }
+    offered.append(&mut store.returned.0);
+    offered.sort_unstable();
+    assert_eq!(offered, forwarded);
+}
+
+#[test]
+fn what_was_earned_before_a_stop_is_paid_out_once() {
+    let mut store = Store::new(PartitionSettings::default());
+    let id = store.accept();
+    store.partition.earn(Earned::HandOver(id));
+    assert!(store.partition.take_earned().is_none());
+    let batch = store.partition.take_batch().expect("a batch");
+    store.partition.commit(batch.position(), batch.payload_octets(), None);
+    let earned = store.partition.take_earned().map(smppd::journal::Stored::into_inner);
+    assert_eq!(earned, Some(Earned::HandOver(id)));
+    assert!(store.partition.take_earned().is_none());
+}
