@@ -47,24 +47,25 @@ pub struct Journal<E> {
     position: Position,
     committed: Position,
     waiting_octets: usize,
+    batch_octets_max: usize,
     earned: VecDeque<(Position, E)>,
     spare: Vec<Vec<u8>>,
 }
 
-/// A batch is closed when it has grown to this; it keeps one write, and one pause for it, short.
-const BATCH_OCTETS_MAX: usize = 1 << 20;
 /// Buffers kept for the next batches.
 const SPARE_MAX: usize = 4;
 
 impl<E> Journal<E> {
-    /// A journal whose next batch is the one behind `last`.
-    pub fn resume(last: Position) -> Self {
+    /// A journal whose next batch is the one behind `last`; a batch is closed when it has grown to
+    /// `batch_octets_max` octets of records.
+    pub fn resume(last: Position, batch_octets_max: usize) -> Self {
         Self {
             open: Batch::new(Vec::new()),
             full: VecDeque::new(),
             position: last.next(),
             committed: last,
             waiting_octets: 0,
+            batch_octets_max,
             earned: VecDeque::new(),
             spare: Vec::new(),
         }
@@ -72,7 +73,7 @@ impl<E> Journal<E> {
 
     /// Adds a record to the open batch.
     pub fn append(&mut self, record: &Record<'_>) {
-        if self.open.payload_octets() >= BATCH_OCTETS_MAX {
+        if self.open.payload_octets() >= self.batch_octets_max {
             self.close_open();
         }
         self.waiting_octets += self.open.append(record);
@@ -168,13 +169,15 @@ mod tests {
     use super::*;
     use crate::message::MessageId;
 
+    const BATCH_OCTETS_MAX: usize = 1 << 20;
+
     fn settled(number: u64) -> Record<'static> {
         Record::Settled { id: MessageId::from_u64(number), part: 0 }
     }
 
     #[test]
     fn nothing_is_earned_before_its_batch_is_durable() {
-        let mut journal = Journal::resume(Position(41));
+        let mut journal = Journal::resume(Position(41), BATCH_OCTETS_MAX);
         journal.append(&settled(1));
         journal.earn('a');
         let (first, batch) = journal.take_batch().expect("a batch");
@@ -195,7 +198,7 @@ mod tests {
     #[test]
     fn what_is_given_up_may_or_may_not_spare_the_batch_in_flight() {
         for (in_flight, given_up) in [(false, &['b', 'c'][..]), (true, &['c'])] {
-            let mut journal = Journal::resume(Position(0));
+            let mut journal = Journal::resume(Position(0), BATCH_OCTETS_MAX);
             let mut batches = Vec::new();
             for (number, earned) in (1..).zip(['a', 'b', 'c']) {
                 journal.append(&settled(number));
@@ -220,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_long_turn_makes_several_batches() {
-        let mut journal = Journal::resume(Position(0));
+        let mut journal = Journal::resume(Position(0), BATCH_OCTETS_MAX);
         let content = vec![0; 60_000];
         for number in 0..40 {
             journal.append(&Record::Accepted { attempt: None, content: &content });

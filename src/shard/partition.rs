@@ -41,6 +41,8 @@ pub struct PartitionSettings {
     pub segments_max: usize,
     /// Octets of records waiting for a commit; above it submissions are refused.
     pub journal_waiting_octets_max: usize,
+    /// A batch is closed when it has grown to this; it keeps one write, and one pause for it, short.
+    pub batch_octets_max: usize,
     /// Orders to the state at rest that wait; above it submissions are refused.
     pub store_waiting_max: usize,
     /// Segments in use above which a checkpoint frees the older ones.
@@ -56,6 +58,7 @@ impl Default for PartitionSettings {
             messages_octets_max: 2 << 30,
             segments_max: 64,
             journal_waiting_octets_max: 64 << 20,
+            batch_octets_max: 1 << 20,
             store_waiting_max: 100_000,
             checkpoint_segments: 4,
             parcel_retention: Duration::from_secs(72 * 3600),

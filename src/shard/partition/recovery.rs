@@ -25,7 +25,7 @@ impl Partition {
             number,
             settings,
             ids,
-            journal: Journal::resume(Position(0)),
+            journal: Journal::resume(Position(0), settings.batch_octets_max),
             messages: FastMap::default(),
             parcels: FastMap::default(),
             waiting: FastMap::default(),
@@ -129,7 +129,7 @@ impl Partition {
     /// Recovery is over; the next batch follows `last`. What has to go on is told by [`resume`](Self::resume).
     pub fn finish_recovery(&mut self, last: Position) {
         self.replaying = None;
-        self.journal = Journal::resume(last);
+        self.journal = Journal::resume(last, self.settings.batch_octets_max);
     }
 
     /// Every message that a carrier had or may have had, and every parcel: what goes on after a restart.
