@@ -49,6 +49,10 @@ impl Shard {
             News::State { id, state, error } => {
                 if state.is_final() {
                     self.finish(now, id, state, error);
+                } else if self.transactions.contains_key(&id) {
+                    // Its sender waits for the outcome and has no name for the message yet: nothing is told of it
+                    // before that.
+                    self.record(id, &Record::Forwarded { id, carrier_id: &[] }, None);
                 } else {
                     self.record(id, &Record::Interim { id, state, at: now.wall }, None);
                 }
