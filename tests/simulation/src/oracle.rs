@@ -115,6 +115,8 @@ struct Line {
     deliveries: BTreeMap<u32, (u64, Option<Delivered>)>,
     is_bound: bool,
     is_open: bool,
+    /// It takes nothing, so that what is answered has to wait.
+    is_paused: bool,
 }
 
 /// What an account may do, at most, in any of the settings it had.
@@ -145,6 +147,8 @@ pub struct Oracle {
     pub response_nanos: u64,
     /// Partitions whose disk has failed in this process.
     pub failed: BTreeSet<PartitionNumber>,
+    /// Accounts that were removed at some time.
+    pub removed: BTreeSet<usize>,
     bounds: Vec<Bounds>,
     submissions: Vec<Submission>,
     lines: BTreeMap<Connection, Line>,
@@ -227,6 +231,7 @@ impl Oracle {
             now: 0,
             response_nanos,
             failed: BTreeSet::new(),
+            removed: BTreeSet::new(),
             bounds,
             submissions: Vec::new(),
             lines: BTreeMap::new(),
@@ -414,9 +419,13 @@ impl Oracle {
 
     /// A reply need not be said again: is it durable?
     pub fn acknowledged_reply(&mut self, token: Token, destination: &[u8]) {
-        if self.owner_of(destination).is_some() {
-            let is_stored = self.stored_replies.contains(&token);
-            self.require(is_stored, || format!("reply {token} was acknowledged before it was durable"));
+        let Some(owner) = self.owner_of(destination) else { return };
+        let is_stored = self.stored_replies.contains(&token);
+        // While an account is removed its numbers are nobody's.
+        self.require(is_stored || self.removed.contains(&owner), || {
+            format!("reply {token} was acknowledged before it was durable")
+        });
+        if is_stored {
             self.acknowledged_replies.insert(token);
         }
     }
@@ -435,6 +444,7 @@ impl Oracle {
             deliveries: BTreeMap::new(),
             is_bound: false,
             is_open: true,
+            is_paused: false,
         };
         self.lines.insert(connection, line);
     }
@@ -444,6 +454,13 @@ impl Oracle {
         if let Some(line) = self.lines.get_mut(&connection) {
             line.is_open = false;
             line.is_bound = false;
+        }
+    }
+
+    /// The ESME takes nothing now, or does again.
+    pub fn paused(&mut self, connection: Connection, is_paused: bool) {
+        if let Some(line) = self.lines.get_mut(&connection) {
+            line.is_paused = is_paused;
         }
     }
 
@@ -727,8 +744,9 @@ impl Oracle {
     fn require_answered(&mut self, id: MessageId, fact: &Fact) {
         let Some(token) = fact.tokens.first().copied() else { return };
         let Some(submission) = self.submissions.get(token as usize) else { return };
-        let is_open = self.lines.get(&submission.connection).is_some_and(|line| line.is_open);
-        let waits = is_open && submission.outcome.is_none() && !submission.is_replacement;
+        let listens =
+            self.lines.get(&submission.connection).is_some_and(|line| line.is_open && !line.is_paused);
+        let waits = listens && submission.outcome.is_none() && !submission.is_replacement;
         self.require(!waits, || format!("the receipt of {id} came before the response to {token}"));
     }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Write};
 
+use smppd::pdu::{Frame, Framing, Header, next_frame};
+
 /// The events of a run. Two runs of one seed have the same hash.
 #[derive(Debug)]
 pub struct Trace {
@@ -22,6 +24,24 @@ impl Trace {
         _ = write!(Hasher(&mut self.hash), "{nanos} {event}");
         if self.is_printed {
             println!("{:>12.6} {event}", nanos as f64 / 1e9);
+        }
+    }
+
+    /// Notes the PDUs that pass one end of a connection.
+    pub fn pdus(&mut self, nanos: u64, connection: u64, direction: &str, mut octets: &[u8]) {
+        while let Framing::Frame(Frame { header, body }) = next_frame(octets, usize::MAX) {
+            octets = &octets[header.command_length as usize..];
+            let Header { command_id, command_status, sequence_number, .. } = header;
+            let sum = body.iter().fold(0_u32, |sum, octet| sum.rotate_left(5) ^ u32::from(*octet));
+            let (command, status) = (command_id.0, command_status.0);
+            if self.is_printed {
+                let text = String::from_utf8_lossy(body).replace('\0', " ");
+                println!("                {command_id} {command_status} {text:.160}");
+            }
+            self.note(
+                nanos,
+                format_args!("{connection} {direction} {command:x} {sequence_number} {status:x} {sum:x}"),
+            );
         }
     }
 

@@ -35,10 +35,10 @@ pub fn accounts(count: usize, random: &mut Random) -> Vec<AccountSettings> {
 /// What a reload may change.
 pub fn volatile(settings: AccountSettings, random: &mut Random) -> AccountSettings {
     let credits = match settings.credits {
-        0 => random.pick(&[0, 0, 10, 60]),
-        some => some + random.range(0, 50),
+        0 => random.pick(&[0, 0, 0, 30, 90]),
+        some => some + random.range(0, 90),
     };
-    let rate = random.pick(&[0, 0, 0, 5, 50]);
+    let rate = random.pick(&[0, 0, 0, 0, 5, 50]);
     AccountSettings { rate, burst: random.pick(&[0, 1, 10]), credits, ..settings }
 }
 
@@ -103,7 +103,7 @@ pub fn act(
 fn source<'a>(settings: &'a AccountSettings, random: &mut Random) -> &'a [u8] {
     match random.range(0, 19) {
         0 => b"",
-        1 => b"5550000",
+        1 if random.chance(30) => b"5550000",
         draw => settings.numbers[draw as usize % 2].as_bytes(),
     }
 }

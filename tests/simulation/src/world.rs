@@ -103,6 +103,8 @@ struct World {
     session_settings: SessionSettings,
     troubles: u64,
     is_calm: bool,
+    /// The server stops: nobody listens.
+    is_stopping: bool,
 }
 
 /// Runs the world of a seed to its end.
@@ -188,6 +190,7 @@ impl World {
             session_settings,
             troubles: 0,
             is_calm: false,
+            is_stopping: false,
         }
     }
 
@@ -207,9 +210,14 @@ impl World {
             return;
         }
         self.calm_down();
+        self.wait_for("binds", PATIENCE, Self::unbound);
         self.wait_for("quiet", PATIENCE, Self::unfinished);
+        self.wait_for("binds", PATIENCE, Self::unbound);
         self.ask_after_all();
         self.wait_for("answers", 60 * SECOND, Self::unanswered);
+        if self.has_failed() {
+            return;
+        }
         self.oracle.borrow_mut().check_submissions();
         self.check_credits();
         self.leave();
@@ -450,6 +458,7 @@ impl World {
     }
 
     fn process_ended(&mut self) {
+        self.is_stopping = false;
         self.cores.clear();
         self.mesh.clear();
         self.mesh_busy_until.clear();
@@ -471,6 +480,7 @@ impl World {
     fn stop(&mut self) {
         self.trace.note(self.nanos, format_args!("stop"));
         self.oracle.borrow_mut().seen.stops += 1;
+        self.is_stopping = true;
         for core in 0..self.cores.len() {
             let now = self.now();
             self.cores[core].shard.drain(now);
@@ -518,6 +528,9 @@ impl World {
         }
         let delay = self.random.range(200, 4_000) * MILLI;
         self.at(delay, Event::Trouble);
+        if self.is_stopping {
+            return;
+        }
         let draw = self.random.range(0, 9);
         if draw < 5 {
             return self.reload();
@@ -552,6 +565,7 @@ impl World {
         self.accounts = self.accounts.reload(present.map(|(_, account)| account.clone()).collect());
         self.routes = self.draw_routes();
         if removed < self.settings.len() {
+            self.oracle.borrow_mut().removed.insert(removed);
             // Its sessions are asked to leave: they count no more.
             for connection in self.network.connections() {
                 let Some(line) = self.network.get_mut(connection) else { continue };
@@ -754,6 +768,7 @@ impl World {
         }
         let used = self.cores[core].shard.handle_octets(now, id, &line.unread);
         let taken: Vec<u8> = line.unread.drain(..used).collect();
+        self.trace.pdus(self.nanos, connection, "E>", &taken);
         self.oracle.borrow_mut().taken_in(connection, &taken);
         self.carry_out(core);
     }
@@ -769,6 +784,8 @@ impl World {
         let is_full = line.to_esme.len() > LINE_OCTETS_MAX;
         if is_full != line.paused_since.is_some() {
             line.paused_since = is_full.then_some(self.nanos);
+            self.trace.note(self.nanos, format_args!("{connection} paused {is_full}"));
+            self.oracle.borrow_mut().paused(connection, is_full);
             self.cores[core].shard.pause(now, id, is_full);
             if is_full {
                 self.look_after_server(connection, 20 * MILLI);
@@ -779,20 +796,25 @@ impl World {
         }
         let mut octets = Vec::new();
         self.cores[core].shard.take_output(id, &mut octets);
+        self.trace.pdus(self.nanos, connection, "M>", &octets);
         self.oracle.borrow_mut().handed_out(connection, &octets);
         let reason = self.cores[core].shard.close_reason(id);
         let Some(line) = self.network.get_mut(connection) else { return };
+        let has_news = !octets.is_empty() || reason.is_some();
         line.to_esme.extend(octets);
         if let Some(reason) = reason {
             line.server_open = false;
             self.oracle.borrow_mut().disconnected(connection);
             self.cores[core].shard.disconnected(now, id, reason);
             self.carry_out(core);
-        } else if !line.unread.is_empty() {
-            self.look_after_server(connection, 0);
+        } else if !line.unread.is_empty() && self.cores[core].shard.wants_octets(id) {
+            let delay = self.random.range(1, 50) * MICRO;
+            self.look_after_server(connection, delay);
         }
-        let delay = self.random.delay(20, 2_000) * MICRO;
-        self.look_after_esme(connection, delay);
+        if has_news {
+            let delay = self.random.delay(20, 2_000) * MICRO;
+            self.look_after_esme(connection, delay);
+        }
     }
 
     fn cut_off(&mut self, connection: Connection, reason: CloseReason) {
@@ -921,7 +943,7 @@ impl World {
         let delay = if self.is_calm { self.random.range(20, 100) } else { self.random.delay(4, 120) };
         self.at(delay * MILLI, Event::EsmeActs(esme));
         let Some(link) = &self.esmes[esme].link else {
-            if !self.cores.is_empty() && self.random.chance(if self.is_calm { 100 } else { 30 }) {
+            if !self.cores.is_empty() && !self.is_stopping && self.random.chance(if self.is_calm { 100 } else { 30 }) {
                 self.connect(esme);
             }
             return;
@@ -1055,6 +1077,14 @@ impl World {
         let (messages, parcels) =
             self.partitions().map(Partition::unfinished).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
         (messages + parcels > 0).then(|| format!("{messages} messages and {parcels} parcels are unfinished"))
+    }
+
+    fn unbound(&self) -> Option<String> {
+        let is_bound = |account: &usize| {
+            self.esmes.iter().any(|esme| esme.account == *account && esme.is_bound())
+        };
+        let unbound = (0..self.settings.len()).find(|account| !is_bound(account));
+        unbound.map(|account| format!("nobody of account {account} can bind"))
     }
 
     fn unanswered(&self) -> Option<String> {
