@@ -541,8 +541,15 @@ impl Shard {
     }
 
     fn answer_from(&mut self, place: usize, reply_to: ReplyTo, answer: Answer) {
-        // A failed partition records nothing more, so nothing has to be waited for.
+        // A failed partition records nothing more, so nothing has to be waited for. But an end that memory knows may
+        // not be durable: after the next start the message may come to another.
         if self.partitions[place].has_failed() {
+            let answer = match answer {
+                Answer::State { state, .. } if state.is_final() => {
+                    Answer::Status(CommandStatus::ESME_RQUERYFAIL)
+                }
+                answer => answer,
+            };
             self.answer(reply_to, answer);
         } else {
             self.partitions[place].earn(Earned::Answer(reply_to, answer));
