@@ -781,6 +781,10 @@ impl World {
             return;
         }
         let core = line.core;
+        if self.cores[core].shard.close_reason(id).is_some() {
+            // Over, whether or not the ESME takes the last words.
+            self.oracle.borrow_mut().released(connection);
+        }
         let is_full = line.to_esme.len() > LINE_OCTETS_MAX;
         if is_full != line.paused_since.is_some() {
             line.paused_since = is_full.then_some(self.nanos);
