@@ -353,6 +353,7 @@ impl Shard {
     /// The state at rest has answered. What is there is over: it can be asked after, not changed.
     pub(super) fn looked_up(&mut self, now: Now, lookup: Lookup, found: Vec<FinalMessage>) {
         let Lookup { reply_to, account, source_addr, id, count, mut known, .. } = lookup;
+        let is_all_at_rest = known.is_empty();
         for message in found {
             if known.iter().all(|known| known.id != message.id) {
                 known.push(message);
@@ -385,7 +386,12 @@ impl Shard {
             return;
         }
         let answer = final_answer(self.accounts.get(account), &source_addr, id, &known);
-        self.answer(reply_to, answer);
+        if is_all_at_rest {
+            self.answer(reply_to, answer);
+        } else {
+            // What memory knew of the batch may have come to its end a moment ago.
+            self.answer_when_durable(id, reply_to, answer);
+        }
     }
 
     fn cancel(
