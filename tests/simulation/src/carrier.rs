@@ -55,6 +55,8 @@ pub struct Land {
     next: u64,
     replies: Token,
     accounts_numbers: Vec<String>,
+    /// What passed since the trace was last told.
+    pub passed: Vec<String>,
 }
 
 impl Land {
@@ -71,6 +73,7 @@ impl Land {
             next: 1,
             replies: REPLY_FIRST,
             accounts_numbers,
+            passed: Vec::new(),
         }
     }
 
@@ -82,11 +85,6 @@ impl Land {
         }
     }
 
-    /// How many reports are still to be made.
-    pub fn pending(&self) -> usize {
-        self.due.len()
-    }
-
     fn say(&mut self, delay: u64, said: Said) {
         self.next += 1;
         self.due.insert((self.now + delay, self.next), said);
@@ -94,6 +92,7 @@ impl Land {
 
     fn offered(&mut self, carrier: u8, content: &Content<'_>, resumed: bool) -> Known {
         let before = self.known.get(&content.id).copied();
+        self.passed.push(format!("carrier {carrier} is offered {}, resumed: {resumed}", content.id));
         let mut oracle = self.oracle.borrow_mut();
         oracle.offered(content, before.map_or(0, |known| known.offers), resumed);
         if let Some(known) = before
@@ -208,6 +207,7 @@ impl Land {
         self.next += 1;
         let token = self.next;
         let news = said.news.clone();
+        self.passed.push(format!("carrier {carrier} says {news:?}, token {token}"));
         self.said.insert(token, said);
         Some(Report { token, news })
     }

@@ -267,6 +267,9 @@ impl World {
         if epoch == self.epoch || is_outside {
             self.trace.note(at, format_args!("{event:?}"));
             self.happen(event);
+            for passed in std::mem::take(&mut self.land.borrow_mut().passed) {
+                self.trace.note(at, format_args!("{passed}"));
+            }
         }
         if self.trace.events() > EVENTS_MAX {
             self.oracle.borrow_mut().violate("the run does not come to its end".to_owned());
