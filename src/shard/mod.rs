@@ -519,7 +519,7 @@ impl Shard {
             while let Some(stored) = self.partitions[place].take_earned() {
                 match stored.into_inner() {
                     Earned::Answer(reply_to, answer) => self.answer(reply_to, answer),
-                    Earned::HandOver(id) => self.hand_over(now, id, false),
+                    Earned::HandOver { id, deferrals } => self.attempt(now, id, deferrals),
                     Earned::Deliver(key) => self.enqueue(key),
                     Earned::Acknowledge { carrier, token } => {
                         if let Some(carrier) = self.carriers.get_mut(usize::from(carrier)) {

@@ -72,7 +72,12 @@ pub enum Earned {
     /// An answer to whoever asked.
     Answer(ReplyTo, Answer),
     /// A message may go to its carrier.
-    HandOver(MessageId),
+    HandOver {
+        /// The message.
+        id: MessageId,
+        /// How often it had been deferred when the attempt began. When it has been again, another attempt follows.
+        deferrals: u16,
+    },
     /// A receipt or reply may go to its account.
     Deliver(ParcelKey),
     /// A report need not be said again.

@@ -204,7 +204,7 @@ impl Shard {
         let accepted = self.record(id, &Record::Accepted { attempt, content: &octets }, earned);
         assert!(accepted, "a fresh id was never used and the partition takes records");
         if attempt.is_some() {
-            self.partitions[0].earn(Earned::HandOver(id));
+            self.partitions[0].earn(Earned::HandOver { id, deferrals: 0 });
         }
         self.counters.accepted += 1;
         self.scratch = octets;
