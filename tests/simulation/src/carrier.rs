@@ -92,6 +92,9 @@ impl Land {
 
     fn offered(&mut self, carrier: u8, content: &Content<'_>, resumed: bool) -> Known {
         let before = self.known.get(&content.id).copied();
+        // What was said of an earlier offer is no answer to this one.
+        let is_old = |said: &Said| matches!(said.news, News::Busy { id, .. } if id == content.id);
+        self.due.retain(|_, said| !is_old(said));
         self.passed.push(format!("carrier {carrier} is offered {}, resumed: {resumed}", content.id));
         let mut oracle = self.oracle.borrow_mut();
         oracle.offered(content, before.map_or(0, |known| known.offers), resumed);
@@ -102,7 +105,10 @@ impl Land {
                 oracle.violate(format!("{} was offered twice", content.id));
             }
             if known.carrier != carrier {
-                oracle.violate(format!("{} is with carrier {}, and was offered to {carrier}", content.id, known.carrier));
+                oracle.violate(format!(
+                    "{} is with carrier {}, and was offered to {carrier}",
+                    content.id, known.carrier
+                ));
             }
         }
         let known = Known {
@@ -172,8 +178,7 @@ impl Land {
 
     fn final_state(&mut self) -> MessageState {
         use MessageState as State;
-        let others =
-            [State::EXPIRED, State::UNDELIVERABLE, State::REJECTED, State::DELETED, State::UNKNOWN];
+        let others = [State::EXPIRED, State::UNDELIVERABLE, State::REJECTED, State::DELETED, State::UNKNOWN];
         if self.random.chance(70) { State::DELIVERED } else { self.random.pick(&others) }
     }
 
@@ -187,15 +192,15 @@ impl Land {
         let source = content.destination.into();
         let destination = smppd::pdu::Address { digits: number.as_bytes(), ..content.destination }.into();
         let user_data = format!("yes #{token}#").into_bytes().into();
-        let news = News::Reply(ReplyNews { source, destination, data_coding: DataCoding::DEFAULT, user_data });
+        let news =
+            News::Reply(ReplyNews { source, destination, data_coding: DataCoding::DEFAULT, user_data });
         let delay = self.random.range(after, after + 1_000);
         self.say(delay * MILLI, Said { carrier, partition: None, news });
     }
 
     fn next_due(&mut self, carrier: u8, partitions: &BTreeSet<PartitionNumber>) -> Option<Report> {
         let hears = |said: &Said| {
-            said.carrier == carrier
-                && said.partition.is_none_or(|partition| partitions.contains(&partition))
+            said.carrier == carrier && said.partition.is_none_or(|partition| partitions.contains(&partition))
         };
         let (key, _) =
             self.due.iter().take_while(|((at, _), _)| *at <= self.now).find(|(_, said)| hears(said))?;

@@ -423,8 +423,7 @@ impl PartitionDisk {
                     }
                 }
                 Err(_) => {
-                    if let Some((offset, header)) =
-                        find_batch(self.identity, self.checkpoint.segment, octets)
+                    if let Some((offset, header)) = find_batch(self.identity, self.checkpoint.segment, octets)
                     {
                         return Err(format!(
                             "partition {number}: file {file} is damaged before batch {} at {offset}",

@@ -77,7 +77,10 @@ fn main() -> ExitCode {
         runs += 1;
     }
     let elapsed = begun.elapsed().as_secs_f64();
-    println!("{runs} seeds, {events} events, {elapsed:.1} s, {:.0} seeds a second", f64::from(runs) / elapsed);
+    println!(
+        "{runs} seeds, {events} events, {elapsed:.1} s, {:.0} seeds a second",
+        f64::from(runs) / elapsed
+    );
     println!("{seen:?}");
     ExitCode::SUCCESS
 }

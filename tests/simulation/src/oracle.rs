@@ -592,13 +592,7 @@ impl Oracle {
         }
     }
 
-    fn answered(
-        &mut self,
-        token: Token,
-        status: CommandStatus,
-        id: Option<MessageId>,
-        is_replace_sm: bool,
-    ) {
+    fn answered(&mut self, token: Token, status: CommandStatus, id: Option<MessageId>, is_replace_sm: bool) {
         let Some(submission) = self.submissions.get_mut(token as usize) else { return };
         submission.outcome = Some(status);
         submission.is_doubtful = !self.failed.is_empty() || status == CommandStatus::ESME_RDELIVERYFAILURE;
@@ -616,7 +610,9 @@ impl Oracle {
         let fact = self.facts.get(&id);
         let (account, of_fact) = (submission.account, fact.map(|fact| fact.account.clone()));
         let is_stored = fact.is_some_and(|fact| fact.tokens.contains(&token));
-        self.require(is_stored, || format!("submission {token} was answered with {id} before it was durable"));
+        self.require(is_stored, || {
+            format!("submission {token} was answered with {id} before it was durable")
+        });
         let name = self.bounds[account].name.clone();
         self.require(of_fact.is_none_or(|of| *of == *name.as_bytes()), || {
             format!("{id} of {name} belongs to another")
@@ -700,9 +696,9 @@ impl Oracle {
         let public_id = parsed.message_id.and_then(MessageId::parse);
         let found = public_id.and_then(|id| {
             let count = self.facts.get(&id).map_or(1, |fact| fact.batch_count);
-            (0..count).map(|offset| id.in_batch(offset)).find(|id| {
-                self.facts.get(id).is_some_and(|fact| *fact.destination == *deliver.source.digits)
-            })
+            (0..count)
+                .map(|offset| id.in_batch(offset))
+                .find(|id| self.facts.get(id).is_some_and(|fact| *fact.destination == *deliver.source.digits))
         });
         let (Some(id), Some(state)) = (found, parsed.state) else {
             let text = String::from_utf8_lossy(deliver.short_message).into_owned();
@@ -784,9 +780,9 @@ impl Oracle {
             return;
         }
         let count = self.facts.get(&id).map_or(1, |fact| fact.batch_count);
-        let member = (0..count).map(|offset| id.in_batch(offset)).find(|id| {
-            self.facts.get(id).is_some_and(|fact| *fact.destination == *deliver.source.digits)
-        });
+        let member = (0..count)
+            .map(|offset| id.in_batch(offset))
+            .find(|id| self.facts.get(id).is_some_and(|fact| *fact.destination == *deliver.source.digits));
         self.arrived.extend(member.map(Delivered::Receipt));
     }
 
@@ -806,9 +802,8 @@ impl Oracle {
         if let Some((id, fact)) = unreceipted {
             return Some(format!("the receipt of {id} {fact:?} has not arrived"));
         }
-        let reply = self.acknowledged_replies.iter().find(|token| {
-            !self.arrived.contains(&Delivered::Reply(**token))
-        });
+        let reply =
+            self.acknowledged_replies.iter().find(|token| !self.arrived.contains(&Delivered::Reply(**token)));
         reply.map(|token| format!("reply {token} has not arrived"))
     }
 

@@ -119,11 +119,8 @@ fn submit(
     let token = oracle.submitting(account, link.connection, false);
     let text = text(token, random);
     let destination = destination(random);
-    let schedule = if random.chance(15) {
-        relative_time(random.range(1_000, 6_000), now.wall)
-    } else {
-        Vec::new()
-    };
+    let schedule =
+        if random.chance(15) { relative_time(random.range(1_000, 6_000), now.wall) } else { Vec::new() };
     let validity = match random.range(0, 9) {
         0..=2 => relative_time(random.range(1_000, 12_000), now.wall),
         _ => Vec::new(),
@@ -278,11 +275,8 @@ fn replace(esme: &mut Esme, now: Now, random: &mut Random, oracle: &mut Oracle) 
     let token = oracle.submitting(account, link.connection, true);
     oracle.replacing(token, id);
     let new_text = text(token, random);
-    let schedule = if random.chance(20) {
-        relative_time(random.range(1_000, 4_000), now.wall)
-    } else {
-        Vec::new()
-    };
+    let schedule =
+        if random.chance(20) { relative_time(random.range(1_000, 4_000), now.wall) } else { Vec::new() };
     let text = id.text();
     let replace = ReplaceSm {
         message_id: text.as_octets(),

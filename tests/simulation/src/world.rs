@@ -342,7 +342,10 @@ impl World {
                 self.disks.insert(number, disk);
             }
         }
-        self.trace.note(self.nanos, format_args!("start {} on {cores} cores, {} partitions", self.epoch, self.disks.len()));
+        self.trace.note(
+            self.nanos,
+            format_args!("start {} on {cores} cores, {} partitions", self.epoch, self.disks.len()),
+        );
         self.oracle.borrow_mut().epoch = self.epoch;
         self.land.borrow_mut().restarted();
         let Some(partitions) = self.recover() else { return };
@@ -399,9 +402,8 @@ impl World {
                 }
             }
         }
-        self.accounts = Accounts::default()
-            .reload(self.settings.clone())
-            .with_unknown(names.iter().map(|name| &**name));
+        self.accounts =
+            Accounts::default().reload(self.settings.clone()).with_unknown(names.iter().map(|name| &**name));
         let mut partitions = Vec::new();
         for (disk, found) in self.disks.values_mut().zip(&found) {
             match disk.recover(self.partition_settings, found, &self.accounts) {
@@ -438,9 +440,8 @@ impl World {
 
     fn carriers(&mut self, partitions: &[PartitionNumber]) -> Vec<Box<dyn Carrier>> {
         let simulator = Simulator::new(SimulatorSettings { seed: 5, ..SimulatorSettings::default() });
-        let nasty = |index| {
-            Box::new(Nasty::new(Rc::clone(&self.land), index, partitions.iter().copied().collect()))
-        };
+        let nasty =
+            |index| Box::new(Nasty::new(Rc::clone(&self.land), index, partitions.iter().copied().collect()));
         vec![nasty(0), Box::new(Watched::new(Rc::clone(&self.land), 1, simulator)), nasty(2)]
     }
 
@@ -490,10 +491,9 @@ impl World {
             self.carry_out(core);
         }
         let deadline = self.nanos + 10 * SECOND;
-        while self.nanos < deadline
-            && self.cores.iter().any(|core| core.shard.sessions() > 0)
-            && self.step()
-        {}
+        while self.nanos < deadline && self.cores.iter().any(|core| core.shard.sessions() > 0) && self.step()
+        {
+        }
         for core in 0..self.cores.len() {
             for (place, number) in self.cores[core].partitions.clone().into_iter().enumerate() {
                 let newest = self.disks.get(&number).map(PartitionDisk::newest).unwrap_or_default();
@@ -542,7 +542,11 @@ impl World {
             return;
         }
         self.troubles -= 1;
-        if draw == 5 { self.stop() } else { self.crash() }
+        if draw == 5 {
+            self.stop()
+        } else {
+            self.crash()
+        }
         if self.has_failed() {
             return;
         }
@@ -646,8 +650,7 @@ impl World {
             let shard = &mut self.cores[core].shard;
             disk.take_orders(shard, place);
             let begun = disk.begin_order(&mut self.random);
-            let wakes = !disk.is_writing()
-                && (disk.has_released() || shard.partitions()[place].has_batch());
+            let wakes = !disk.is_writing() && (disk.has_released() || shard.partitions()[place].has_batch());
             if let Some(begun) = begun {
                 self.at(begun.micros * MICRO, Event::OrderDone(number));
             }
@@ -950,7 +953,10 @@ impl World {
         let delay = if self.is_calm { self.random.range(20, 100) } else { self.random.delay(4, 120) };
         self.at(delay * MILLI, Event::EsmeActs(esme));
         let Some(link) = &self.esmes[esme].link else {
-            if !self.cores.is_empty() && !self.is_stopping && self.random.chance(if self.is_calm { 100 } else { 30 }) {
+            if !self.cores.is_empty()
+                && !self.is_stopping
+                && self.random.chance(if self.is_calm { 100 } else { 30 })
+            {
                 self.connect(esme);
             }
             return;
@@ -1017,8 +1023,7 @@ impl World {
         let settings = self.settings[self.esmes[esme].account].clone();
         for _ in 0..self.random.pick(&[0, 1, 1, 1, 4]) {
             let mut oracle = self.oracle.borrow_mut();
-            let what =
-                workload::act(&mut self.esmes[esme], now, &settings, &mut self.random, &mut oracle);
+            let what = workload::act(&mut self.esmes[esme], now, &settings, &mut self.random, &mut oracle);
             self.trace.note(nanos, format_args!("esme {esme} {what}"));
         }
     }
@@ -1027,7 +1032,11 @@ impl World {
 
     /// No more faults; everybody is on his best behaviour.
     fn calm_down(&mut self) {
-        if self.random.chance(50) { self.crash() } else { self.stop() }
+        if self.random.chance(50) {
+            self.crash()
+        } else {
+            self.stop()
+        }
         if self.has_failed() {
             return;
         }
@@ -1087,9 +1096,8 @@ impl World {
     }
 
     fn unbound(&self) -> Option<String> {
-        let is_bound = |account: &usize| {
-            self.esmes.iter().any(|esme| esme.account == *account && esme.is_bound())
-        };
+        let is_bound =
+            |account: &usize| self.esmes.iter().any(|esme| esme.account == *account && esme.is_bound());
         let unbound = (0..self.settings.len()).find(|account| !is_bound(account));
         unbound.map(|account| format!("nobody of account {account} can bind"))
     }
@@ -1097,7 +1105,8 @@ impl World {
     fn unanswered(&self) -> Option<String> {
         let waiting = self.esmes.iter().enumerate().find_map(|(number, esme)| {
             let link = esme.link.as_ref().filter(|_| esme.is_bound())?;
-            (link.waiting() > 0).then(|| format!("{} requests of ESME {number} are unanswered", link.waiting()))
+            (link.waiting() > 0)
+                .then(|| format!("{} requests of ESME {number} are unanswered", link.waiting()))
         });
         waiting
     }
