@@ -818,8 +818,11 @@ impl Oracle {
             let found = traces.get(&token).map_or(&[][..], Vec::as_slice);
             match submission.outcome {
                 Some(CommandStatus::ESME_ROK) => {
-                    let count = found.first().and_then(|id| self.facts.get(id)).map_or(0, |f| f.batch_count);
-                    if found.is_empty() || found.len() != usize::from(count) && !submission.is_replacement {
+                    // replace_if_present may put it in the place of one message of a submit_multi.
+                    let first = found.first().and_then(|id| self.facts.get(id));
+                    let is_first = fact_is_first(first, token);
+                    let count = first.map_or(1, |fact| if is_first { fact.batch_count } else { 1 });
+                    if found.len() != usize::from(count) {
                         wrong.push(format!("submission {token} was accepted and made {found:?}"));
                     }
                 }
