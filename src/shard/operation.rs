@@ -550,13 +550,9 @@ impl Shard {
         // A failed partition records nothing more, so nothing has to be waited for. But an end that memory knows may
         // not be durable: after the next start the message may come to another.
         if self.partitions[place].has_failed() {
-            let answer = match answer {
-                Answer::State { state, .. } if state.is_final() => {
-                    Answer::Status(CommandStatus::ESME_RQUERYFAIL)
-                }
-                answer => answer,
-            };
-            self.answer(reply_to, answer);
+            let tells_an_end = matches!(answer, Answer::State { state, .. } if state.is_final());
+            let in_doubt = Answer::Status(CommandStatus::ESME_RQUERYFAIL);
+            self.answer(reply_to, if tells_an_end { in_doubt } else { answer });
         } else {
             self.partitions[place].earn(Earned::Answer(reply_to, answer));
         }

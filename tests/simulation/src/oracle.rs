@@ -164,6 +164,8 @@ pub struct Oracle {
     arrived: BTreeSet<Delivered>,
     stored_replies: BTreeSet<Token>,
     acknowledged_replies: BTreeSet<Token>,
+    /// Receipts handed out before the response to their submission, in this turn.
+    early: Vec<(MessageId, Token)>,
     /// Things seen, to show that a run was not empty.
     pub seen: Seen,
 }
@@ -247,6 +249,7 @@ impl Oracle {
             arrived: BTreeSet::new(),
             stored_replies: BTreeSet::new(),
             acknowledged_replies: BTreeSet::new(),
+            early: Vec::new(),
             seen: Seen {
                 accepted: 0,
                 refused: 0,
@@ -744,7 +747,17 @@ impl Oracle {
         let listens =
             self.lines.get(&submission.connection).is_some_and(|line| line.is_open && !line.is_paused);
         let waits = listens && submission.outcome.is_none() && !submission.is_replacement;
-        self.require(!waits, || format!("the receipt of {id} came before the response to {token}"));
+        if waits {
+            self.early.push((id, token));
+        }
+    }
+
+    /// Everything that one turn of a core had to say is handed out: what left it together is in order.
+    pub fn turn_ended(&mut self) {
+        for (id, token) in std::mem::take(&mut self.early) {
+            let is_answered = self.submissions[token as usize].outcome.is_some();
+            self.require(is_answered, || format!("the receipt of {id} came before the response to {token}"));
+        }
     }
 
     fn check_repetition(&mut self, about: Delivered, connection: Connection) {

@@ -90,7 +90,8 @@ struct World {
     partition_core: BTreeMap<PartitionNumber, (usize, usize)>,
     mesh: BTreeMap<(usize, usize), VecDeque<Vec<MeshMessage>>>,
     mesh_busy_until: BTreeMap<(usize, usize), u64>,
-    dirty: Vec<Connection>,
+    /// How many turns are being carried out within one another.
+    depth: usize,
     network: Network,
     esmes: Vec<Esme>,
     land: Rc<RefCell<Land>>,
@@ -177,7 +178,7 @@ impl World {
             partition_core: BTreeMap::new(),
             mesh: BTreeMap::new(),
             mesh_busy_until: BTreeMap::new(),
-            dirty: Vec::new(),
+            depth: 0,
             network: Network::default(),
             esmes,
             land: Rc::new(RefCell::new(land)),
@@ -466,7 +467,6 @@ impl World {
         self.cores.clear();
         self.mesh.clear();
         self.mesh_busy_until.clear();
-        self.dirty.clear();
         self.epoch += 1;
         self.oracle.borrow_mut().process_ended();
         for connection in self.network.connections() {
@@ -591,6 +591,15 @@ impl World {
 
     /// Carries out what a shard wants, as the server does after every input.
     fn carry_out(&mut self, core: usize) {
+        self.depth += 1;
+        self.carry_out_turn(core);
+        self.depth -= 1;
+        if self.depth == 0 {
+            self.oracle.borrow_mut().turn_ended();
+        }
+    }
+
+    fn carry_out_turn(&mut self, core: usize) {
         loop {
             let outputs = self.cores[core].shard.outputs();
             let dirty = std::mem::take(&mut outputs.dirty);
@@ -963,6 +972,10 @@ impl World {
         };
         let connection = link.connection;
         let has_asked = link.is_binding;
+        if has_asked && !self.is_calm && self.random.chance(8) {
+            // It has no patience with whoever looks at its password.
+            return self.hang_up(esme, connection, true);
+        }
         if !self.esmes[esme].is_bound() {
             let is_open = link.session.state() == smppd::session::State::Open;
             if is_open && !has_asked {
