@@ -101,7 +101,9 @@ impl Partition {
         if self.messages.contains_key(&id) {
             return Err(ApplyError::Refused(Refused::InTransit));
         }
-        self.ids.observe(id);
+        // The ids of a submit_multi belong together, even where the power went before all of it was durable.
+        let Content { batch_offset, batch_count, .. } = message.content();
+        self.ids.observe(id.of_batch(batch_offset).in_batch(batch_count.saturating_sub(1)));
         self.timers.arm(alarm(&message), TimerKey::Message(id));
         if message.standing.state.is_waiting()
             && let Some(key) = waiting_key(&message, accounts)
