@@ -57,8 +57,13 @@ pub enum Record<'a> {
         /// When.
         at: Timestamp,
     },
-    /// The sender changed the message; the octets are its new content.
-    Replaced(&'a [u8]),
+    /// The sender changed the message.
+    Replaced {
+        /// Credits it took: segments that the message has more than before.
+        more: u16,
+        /// Its new [`Content`](crate::message::Content).
+        content: &'a [u8],
+    },
     /// A reply from a subscriber was accepted; the octets are a [`Parcel`](crate::message::Parcel).
     Mo(&'a [u8]),
     /// A receipt or reply needs no more deliveries.
@@ -145,7 +150,8 @@ impl<'a> Record<'a> {
                 put_time(at, out);
                 FINAL
             }
-            Self::Replaced(content) => {
+            Self::Replaced { more, content } => {
+                out.extend_from_slice(&more.to_le_bytes());
                 out.extend_from_slice(content);
                 REPLACED
             }
@@ -198,7 +204,10 @@ impl<'a> Record<'a> {
                 };
                 return Ok(Self::Accepted { attempt, content: rest });
             }
-            REPLACED => return Ok(Self::Replaced(rest)),
+            REPLACED => {
+                let more = u16::from_le_bytes(take(rest)?);
+                return Ok(Self::Replaced { more, content: rest });
+            }
             MO => return Ok(Self::Mo(rest)),
             DELIVERY_AT_REST => return Ok(Self::DeliveryAtRest(rest)),
             FORWARDED => return Ok(Self::Forwarded { id: read_id(rest)?, carrier_id: rest }),
@@ -316,7 +325,7 @@ mod tests {
             Record::Deferred { id, until: at, error: 8 },
             Record::Interim { id, state, at },
             Record::Final { id, state, error: 1, at },
-            Record::Replaced(b"content"),
+            Record::Replaced { more: 2, content: b"content" },
             Record::Mo(b"parcel"),
             Record::Settled { id, part: 1 },
             Record::MessageAtRest { standing, content: b"content" },

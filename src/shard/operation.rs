@@ -521,7 +521,7 @@ impl Shard {
         let owner = accounts.get(account);
         let content = Content::read(content).map_err(|_| CommandStatus::ESME_RSYSERR)?;
         let old = self.replaceable(owner, id, content.source.digits)?;
-        let more = u64::from(content.segments.saturating_sub(old.segments));
+        let more = content.segments.saturating_sub(old.segments);
         let Content { batch_offset, batch_count, .. } = old;
         let content =
             Content { batch_offset, batch_count, segments: content.segments.max(old.segments), ..content };
@@ -531,9 +531,10 @@ impl Shard {
         if !self.partitions[place].has_room() {
             return Err(CommandStatus::ESME_RMSGQFUL);
         }
-        owner.take_credits(more).map_err(|_| owner.settings.no_credit_status.0)?;
-        self.partitions[place].record(&Record::Replaced(&octets), &accounts, None).map_err(|_| {
-            owner.return_credits(more);
+        owner.take_credits(more.into()).map_err(|_| owner.settings.no_credit_status.0)?;
+        let record = Record::Replaced { more, content: &octets };
+        self.partitions[place].record(&record, &accounts, None).map_err(|_| {
+            owner.return_credits(more.into());
             CommandStatus::ESME_RREPLACEFAIL
         })
     }

@@ -53,17 +53,15 @@ impl Partition {
             }),
             Record::Interim { id, state, at } => self.interim(id, state, at, accounts),
             Record::Final { id, state, error, at } => self.finish(id, state, error, at, accounts),
-            Record::Replaced(content) => {
+            Record::Replaced { more, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
                 let event = Event::Replaced { scheduled: view.is_scheduled() };
-                let (mut old_segments, mut old_octets) = (view.segments, content.len());
+                let mut old_octets = content.len();
                 self.change(view.id, event, accounts, |message| {
-                    old_segments = message.content().segments;
                     old_octets = message.content_octets().len();
                     message.replace_content(&view, content.into());
                 })?;
                 self.octets = self.octets + content.len() - old_octets;
-                let more = view.segments.saturating_sub(old_segments);
                 self.count_credits(view.system_id, more.into());
                 Ok(None)
             }
@@ -267,7 +265,7 @@ pub enum ApplyError {
 pub(super) fn rest_key(record: &Record<'_>) -> Option<RestKey> {
     match *record {
         Record::Accepted { content, .. }
-        | Record::Replaced(content)
+        | Record::Replaced { content, .. }
         | Record::MessageAtRest { content, .. } => Content::id_of(content).map(RestKey::Message),
         Record::Attempt { id, .. }
         | Record::Forwarded { id, .. }

@@ -45,7 +45,6 @@ impl Partition {
                 at_rest_as_of: FastMap::default(),
                 credits_as_of: checkpoint.as_of,
                 position: Position(0),
-                skipped_segments: FastMap::default(),
             }),
             segments_in_use: 0,
             octets: 0,
@@ -112,17 +111,21 @@ impl Partition {
     /// A record that is passed over because its message is at rest still took credits, which the checkpoint
     /// may not have counted: what is at rest can be younger than the checkpoint.
     pub(super) fn count_skipped(&mut self, record: &Record<'_>) -> Result<(), Unrecoverable> {
-        let (Record::Accepted { content: octets, .. } | Record::Replaced(octets)) = record else {
-            return Ok(());
+        let (octets, more) = match *record {
+            Record::Accepted { content, .. } => (content, None),
+            Record::Replaced { more, content } => (content, Some(more)),
+            Record::Attempt { .. }
+            | Record::Forwarded { .. }
+            | Record::Deferred { .. }
+            | Record::Interim { .. }
+            | Record::Final { .. }
+            | Record::Mo(_)
+            | Record::Settled { .. }
+            | Record::MessageAtRest { .. }
+            | Record::DeliveryAtRest(_) => return Ok(()),
         };
         let content = Content::read(octets).map_err(|_| Unrecoverable)?;
-        let Some(replaying) = &mut self.replaying else { return Ok(()) };
-        let before = replaying.skipped_segments.insert(content.id, content.segments);
-        // The version before a replacement may lie before the journal; then it is counted already.
-        let is_first = matches!(record, Record::Accepted { .. });
-        let before = if is_first { 0 } else { before.unwrap_or(content.segments) };
-        let more = content.segments.saturating_sub(before);
-        self.count_credits(content.system_id, more.into());
+        self.count_credits(content.system_id, more.unwrap_or(content.segments).into());
         Ok(())
     }
 
@@ -151,8 +154,6 @@ pub(super) struct Replaying {
     pub(super) at_rest_as_of: FastMap<RestKey, Position>,
     pub(super) credits_as_of: Position,
     pub(super) position: Position,
-    /// Credits of messages whose records are passed over because the message is at rest.
-    pub(super) skipped_segments: FastMap<MessageId, u16>,
 }
 
 /// A record from the state at rest or the journal that this version cannot read.

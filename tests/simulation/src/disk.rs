@@ -570,7 +570,7 @@ fn system_id(record: Record<'_>) -> Option<Box<[u8]>> {
         | Record::Deferred { .. }
         | Record::Interim { .. }
         | Record::Final { .. }
-        | Record::Replaced(_)
+        | Record::Replaced { .. }
         | Record::Settled { .. } => None,
     }
 }

@@ -347,7 +347,7 @@ impl Oracle {
                 let is_new = self.facts.insert(id, fact).is_none();
                 self.require(is_new, || format!("message_id {id} was given out twice"));
             }
-            Record::Replaced(content) => {
+            Record::Replaced { content, .. } => {
                 let Ok(content) = Content::read(content) else { return };
                 let Some(fact) = self.facts.get_mut(&content.id) else { return };
                 let more = content.segments.saturating_sub(fact.segments);
