@@ -117,8 +117,7 @@ impl Esme {
         link.unread.extend_from_slice(octets);
         let unread = std::mem::take(&mut link.unread);
         let mut rest = unread.as_slice();
-        loop {
-            let Some(received) = link.session.receive(now.instant, &mut rest) else { break };
+        while let Some(received) = link.session.receive(now.instant, &mut rest) {
             match received {
                 Received::Request(header, Pdu::DeliverSm(deliver)) => {
                     oracle.arrived(&deliver);

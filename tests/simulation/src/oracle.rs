@@ -775,6 +775,8 @@ impl Oracle {
             let is_open = self.lines.get(&before.connection).is_some_and(|line| line.is_open);
             let is_explained = before.epoch != self.epoch
                 || !is_open
+                // A failed disk cannot note that it was confirmed.
+                || !self.failed.is_empty()
                 || before.at + self.response_nanos <= self.now
                 || before.answer.is_some_and(|status| status != CommandStatus::ESME_ROK);
             self.require(is_explained, || format!("{about:?} was sent twice: {before:?}"));

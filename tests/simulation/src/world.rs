@@ -315,8 +315,8 @@ impl World {
                 self.carry_out(core);
             }
             Event::Accepted(connection) => self.accepted(connection),
-            Event::ToServer(connection) => self.to_server(connection),
-            Event::ToEsme(connection) => self.to_esme(connection),
+            Event::ToServer(connection) => self.carry_to_server(connection),
+            Event::ToEsme(connection) => self.carry_to_esme(connection),
             Event::ServerSeesClose(connection) => self.server_sees_close(connection),
             Event::EsmeActs(esme) => self.esme_acts(esme),
             Event::Trouble => self.trouble(),
@@ -543,9 +543,9 @@ impl World {
         }
         self.troubles -= 1;
         if draw == 5 {
-            self.stop()
+            self.stop();
         } else {
-            self.crash()
+            self.crash();
         }
         if self.has_failed() {
             return;
@@ -737,7 +737,7 @@ impl World {
         self.at(delay, Event::ToServer(connection));
     }
 
-    fn to_server(&mut self, connection: Connection) {
+    fn carry_to_server(&mut self, connection: Connection) {
         let Some(line) = self.network.get_mut(connection) else { return };
         line.is_server_due = false;
         if !line.server_open {
@@ -881,7 +881,7 @@ impl World {
         self.at(delay, Event::ToEsme(connection));
     }
 
-    fn to_esme(&mut self, connection: Connection) {
+    fn carry_to_esme(&mut self, connection: Connection) {
         let (now, nanos) = (self.now(), self.nanos);
         let Some(line) = self.network.get_mut(connection) else { return };
         line.is_esme_due = false;
@@ -1046,9 +1046,9 @@ impl World {
     /// No more faults; everybody is on his best behaviour.
     fn calm_down(&mut self) {
         if self.random.chance(50) {
-            self.crash()
+            self.crash();
         } else {
-            self.stop()
+            self.stop();
         }
         if self.has_failed() {
             return;
@@ -1116,12 +1116,11 @@ impl World {
     }
 
     fn unanswered(&self) -> Option<String> {
-        let waiting = self.esmes.iter().enumerate().find_map(|(number, esme)| {
+        self.esmes.iter().enumerate().find_map(|(number, esme)| {
             let link = esme.link.as_ref().filter(|_| esme.is_bound())?;
             (link.waiting() > 0)
                 .then(|| format!("{} requests of ESME {number} are unanswered", link.waiting()))
-        });
-        waiting
+        })
     }
 
     /// Everybody asks after every message of his, and after one of another's.
