@@ -95,6 +95,7 @@ impl Fact {
 struct Sent {
     epoch: u32,
     connection: Connection,
+    sequence_number: u32,
     at: u64,
     answer: Option<CommandStatus>,
 }
@@ -516,7 +517,7 @@ impl Oracle {
                     self.refused_for_good.insert(id);
                 }
                 if let Some(sent) = self.last_sent.get_mut(&about)
-                    && sent.connection == connection
+                    && (sent.connection, sent.sequence_number) == (connection, sequence_number)
                 {
                     let is_nack = command_id == CommandId::GENERIC_NACK;
                     sent.answer =
@@ -669,7 +670,7 @@ impl Oracle {
             self.delivering_receipt(account, deliver)
         };
         if let Some(about) = about {
-            self.check_repetition(about, connection);
+            self.check_repetition(about, connection, sequence_number);
         }
         let (now, since) = (self.now, self.now.saturating_sub(self.response_nanos));
         let Some(line) = self.lines.get_mut(&connection) else { return };
@@ -760,7 +761,7 @@ impl Oracle {
         }
     }
 
-    fn check_repetition(&mut self, about: Delivered, connection: Connection) {
+    fn check_repetition(&mut self, about: Delivered, connection: Connection, sequence_number: u32) {
         if let Delivered::Notification(_) = about {
             return;
         }
@@ -768,7 +769,7 @@ impl Oracle {
             let is_settled = self.settled.contains(&ParcelKey { id, part: ParcelKey::FINAL_RECEIPT });
             self.require(!is_settled, || format!("the receipt of {id} was sent again after it was settled"));
         }
-        let sent = Sent { epoch: self.epoch, connection, at: self.now, answer: None };
+        let sent = Sent { epoch: self.epoch, connection, sequence_number, at: self.now, answer: None };
         if let Some(before) = self.last_sent.insert(about, sent)
             && let Delivered::Receipt(_) = about
         {
