@@ -90,6 +90,8 @@ struct World {
     partition_core: BTreeMap<PartitionNumber, (usize, usize)>,
     mesh: BTreeMap<(usize, usize), VecDeque<Vec<MeshMessage>>>,
     mesh_busy_until: BTreeMap<(usize, usize), u64>,
+    /// Microseconds that a batch between cores takes, about.
+    mesh_micros: u64,
     /// How many turns are being carried out within one another.
     depth: usize,
     network: Network,
@@ -160,6 +162,7 @@ impl World {
         };
         let partition_settings = disk::partition_settings(disk_settings.segment_octets, &mut random);
         let esmes = (0..esmes).map(|number| Esme::new(number % settings.len(), &mut random)).collect();
+        let mesh_micros = random.pick(&[100, 400, 20_000]);
         let partitions = random.range(1, 6) as u8;
         let disks = (0..partitions)
             .map(PartitionNumber)
@@ -178,6 +181,7 @@ impl World {
             partition_core: BTreeMap::new(),
             mesh: BTreeMap::new(),
             mesh_busy_until: BTreeMap::new(),
+            mesh_micros,
             depth: 0,
             network: Network::default(),
             esmes,
@@ -644,7 +648,7 @@ impl World {
 
     fn tell_core(&mut self, from: usize, to: usize, batch: Vec<MeshMessage>) {
         // In order between two cores, in any order otherwise.
-        let delay = self.random.delay(5, 400) * MICRO;
+        let delay = self.random.delay(5, self.mesh_micros) * MICRO;
         let busy_until = self.mesh_busy_until.entry((from, to)).or_default();
         let at = (self.nanos + delay).max(*busy_until);
         *busy_until = at;
@@ -1045,7 +1049,14 @@ impl World {
 
     /// No more faults; everybody is on his best behaviour.
     fn calm_down(&mut self) {
-        if self.random.chance(50) {
+        // A process that goes on keeps whatever it has leaked.
+        let goes_on = self.oracle.borrow().failed.is_empty() && self.random.chance(40);
+        if goes_on {
+            for esme in 0..self.esmes.len() {
+                let connection = self.esmes[esme].link.as_ref().map(|link| link.connection);
+                connection.into_iter().for_each(|connection| self.hang_up(esme, connection, true));
+            }
+        } else if self.random.chance(50) {
             self.crash();
         } else {
             self.stop();
@@ -1075,7 +1086,9 @@ impl World {
             esme.is_calm = true;
             esme.mode = BindMode::Transceiver;
         }
-        self.start();
+        if !goes_on {
+            self.start();
+        }
         self.reload();
     }
 
