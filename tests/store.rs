@@ -543,11 +543,11 @@ fn cold_receipts_come_back_for_their_account_and_messages_for_their_carrier() {
 fn what_was_earned_before_a_stop_is_paid_out_once() {
     let mut store = Store::new(PartitionSettings::default());
     let id = store.accept();
-    store.partition.earn(Earned::HandOver(id));
+    store.partition.earn(Earned::HandOver { id, deferrals: 0 });
     assert!(store.partition.take_earned().is_none());
     let batch = store.partition.take_batch().expect("a batch");
     store.partition.commit(batch.position(), batch.payload_octets(), None);
     let earned = store.partition.take_earned().map(smppd::journal::Stored::into_inner);
-    assert_eq!(earned, Some(Earned::HandOver(id)));
+    assert_eq!(earned, Some(Earned::HandOver { id, deferrals: 0 }));
     assert!(store.partition.take_earned().is_none());
 }

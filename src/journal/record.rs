@@ -59,8 +59,13 @@ pub enum Record<'a> {
         /// When.
         at: Timestamp,
     },
-    /// The sender changed the message; the octets are its new content.
-    Replaced(&'a [u8]),
+    /// The sender changed the message.
+    Replaced {
+        /// Credits it took: segments that the message has more than before.
+        more: u16,
+        /// Its new [`Content`](crate::message::Content).
+        content: &'a [u8],
+    },
     /// A reply from a subscriber was accepted; the octets are a [`Parcel`](crate::message::Parcel).
     Mo(&'a [u8]),
     /// A receipt or reply needs no more deliveries.
@@ -107,13 +112,13 @@ impl<'a> Record<'a> {
     pub fn octets(&self) -> usize {
         PREFIX_OCTETS
             + match *self {
-                Self::Accepted { content, .. } => 2 + content.len(),
+                Self::Accepted { content, .. } | Self::Replaced { content, .. } => 2 + content.len(),
                 Self::Attempt { .. } | Self::Settled { .. } => 9,
                 Self::Forwarded { carrier_id, .. } => 8 + carrier_id.len(),
                 Self::Deferred { .. } => 18,
                 Self::Interim { .. } => 17,
                 Self::Final { .. } => 19,
-                Self::Replaced(octets) | Self::Mo(octets) | Self::DeliveryAtRest(octets) => octets.len(),
+                Self::Mo(octets) | Self::DeliveryAtRest(octets) => octets.len(),
                 Self::MessageAtRest { content, .. } => STANDING_OCTETS + content.len(),
             }
     }
@@ -155,8 +160,9 @@ impl<'a> Record<'a> {
                 out.put_u16_le(error);
                 out.put_u64_le(at.as_millis());
             }
-            Self::Replaced(content) => {
+            Self::Replaced { more, content } => {
                 out.put_u8(REPLACED);
+                out.put_u16_le(more);
                 out.put_slice(content);
             }
             Self::Mo(parcel) => {
@@ -208,7 +214,10 @@ impl<'a> Record<'a> {
                 };
                 return Ok(Self::Accepted { attempt, content: rest });
             }
-            REPLACED => return Ok(Self::Replaced(rest)),
+            REPLACED => {
+                let more = u16::from_le_bytes(take(rest)?);
+                return Ok(Self::Replaced { more, content: rest });
+            }
             MO => return Ok(Self::Mo(rest)),
             DELIVERY_AT_REST => return Ok(Self::DeliveryAtRest(rest)),
             FORWARDED => return Ok(Self::Forwarded { id: read_id(rest)?, carrier_id: rest }),
@@ -318,7 +327,7 @@ mod tests {
             Record::Deferred { id, until: at, error: 8 },
             Record::Interim { id, state, at },
             Record::Final { id, state, error: 1, at },
-            Record::Replaced(b"content"),
+            Record::Replaced { more: 2, content: b"content" },
             Record::Mo(b"parcel"),
             Record::Settled { id, part: 1 },
             Record::MessageAtRest { standing, content: b"content" },

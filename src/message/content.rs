@@ -97,6 +97,11 @@ impl<'a> Content<'a> {
         self.id.of_batch(self.batch_offset)
     }
 
+    /// The last id of its submit_multi.
+    pub fn last_id(&self) -> MessageId {
+        self.public_id().in_batch(self.batch_count.saturating_sub(1))
+    }
+
     /// The octets to keep: exactly as many as it takes.
     pub fn to_octets(&self) -> Box<[u8]> {
         let texts = self.system_id.len()

@@ -152,7 +152,10 @@ impl Found {
             progress.begun.elapsed().as_millis()
         );
         let Segments { needed, newest, files, .. } = segments;
-        let ring = Ring::resume(config.journal_segment_octets, BATCH_OCTETS_MAX, &needed, newest, files);
+        // A segment that a killed process had begun may yet reach the disk: it is to have a number of its own.
+        let last_segment = newest.next();
+        let ring =
+            Ring::resume(config.journal_segment_octets, BATCH_OCTETS_MAX, &needed, last_segment, files);
         let partition = recovery.finish(JournalStart { identity, ring, last });
         Ok(Opened {
             partition,
@@ -194,7 +197,7 @@ fn system_id<'a>(record: &Record<'a>) -> Option<&'a [u8]> {
         | Record::Deferred { .. }
         | Record::Interim { .. }
         | Record::Final { .. }
-        | Record::Replaced(_)
+        | Record::Replaced { .. }
         | Record::Settled { .. } => None,
     }
 }

@@ -377,14 +377,11 @@ impl Shard {
         let number = partition.number;
         let mut waiting = partition.fail(in_flight);
         // No final state can be recorded any more, so nobody need wait for one.
+        let mut transactions: Vec<MessageId> =
+            self.transactions.keys().copied().filter(|id| id.partition() == number).collect();
+        transactions.sort_unstable();
+        waiting.extend(transactions.iter().filter_map(|id| self.transactions.remove(id)));
         waiting.extend(self.forget_parked(number));
-        self.transactions.retain(|id, reply_to| {
-            let goes_on = id.partition() != number;
-            if !goes_on {
-                waiting.push(*reply_to);
-            }
-            goes_on
-        });
         for reply_to in waiting {
             self.answer(reply_to, Answer::Status(CommandStatus::ESME_RSYSERR));
         }
@@ -436,8 +433,10 @@ impl Shard {
         self.early.append(&mut self.local);
         std::mem::swap(&mut self.early, &mut self.local);
         let is_removed = |entry: &Entry| entry.account.is_some_and(|index| self.accounts.get(index).removed);
-        let removed: Vec<ConnectionId> =
+        let mut removed: Vec<ConnectionId> =
             self.sessions.values().filter(|entry| is_removed(entry)).map(|entry| entry.connection).collect();
+        // In an order that does not depend on the table's hasher, so that the same input has the same effects.
+        removed.sort_unstable();
         removed.into_iter().for_each(|connection| self.unbind(now, connection));
         self.turn(now);
     }
@@ -445,7 +444,8 @@ impl Shard {
     /// The server stops: no new binds, unbind to everybody, no new attempts.
     pub fn drain(&mut self, now: Now) {
         self.is_draining = true;
-        let connections: Vec<ConnectionId> = self.sessions.keys().copied().collect();
+        let mut connections: Vec<ConnectionId> = self.sessions.keys().copied().collect();
+        connections.sort_unstable();
         connections.into_iter().for_each(|connection| self.unbind(now, connection));
         self.turn(now);
     }
@@ -541,7 +541,7 @@ impl Shard {
             while let Some(stored) = self.partitions[place].take_earned() {
                 match stored.into_inner() {
                     Earned::Answer(reply_to, answer) => self.answer(reply_to, answer),
-                    Earned::HandOver(id) => self.hand_over(now, id, false),
+                    Earned::HandOver { id, deferrals } => self.attempt(now, id, deferrals),
                     Earned::Deliver(key) => self.enqueue(key),
                     Earned::Acknowledge { carrier, token } => {
                         if let Some(carrier) = self.carriers.get_mut(usize::from(carrier)) {

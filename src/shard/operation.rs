@@ -365,6 +365,7 @@ impl Shard {
             return;
         }
         let Lookup { reply_to, account, source_addr, id, count, mut known, .. } = lookup;
+        let is_all_at_rest = known.is_empty();
         for message in found {
             if known.iter().all(|known| known.id != message.id) {
                 known.push(message);
@@ -397,7 +398,12 @@ impl Shard {
             return;
         }
         let answer = final_answer(self.accounts.get(account), &source_addr, id, &known);
-        self.answer(reply_to, answer);
+        if is_all_at_rest {
+            self.answer(reply_to, answer);
+        } else {
+            // What memory knew of the batch may have come to its end a moment ago.
+            self.answer_when_durable(id, reply_to, answer);
+        }
     }
 
     fn cancel(
@@ -527,7 +533,7 @@ impl Shard {
         let owner = accounts.get(account);
         let content = Content::read(content).map_err(|_| CommandStatus::ESME_RSYSERR)?;
         let old = self.replaceable(owner, id, content.source.digits)?;
-        let more = u64::from(content.segments.saturating_sub(old.segments));
+        let more = content.segments.saturating_sub(old.segments);
         let Content { batch_offset, batch_count, .. } = old;
         let content =
             Content { batch_offset, batch_count, segments: content.segments.max(old.segments), ..content };
@@ -537,9 +543,10 @@ impl Shard {
         if !self.partitions[place].has_room() {
             return Err(CommandStatus::ESME_RMSGQFUL);
         }
-        owner.take_credits(more).map_err(|_| owner.settings.no_credit_status.0)?;
-        self.partitions[place].record(&Record::Replaced(&octets), &accounts, None).map_err(|_| {
-            owner.return_credits(more);
+        owner.take_credits(more.into()).map_err(|_| owner.settings.no_credit_status.0)?;
+        let record = Record::Replaced { more, content: &octets };
+        self.partitions[place].record(&record, &accounts, None).map_err(|_| {
+            owner.return_credits(more.into());
             CommandStatus::ESME_RREPLACEFAIL
         })
     }
@@ -553,9 +560,12 @@ impl Shard {
     }
 
     fn answer_from(&mut self, place: usize, reply_to: ReplyTo, answer: Answer) {
-        // A failed partition records nothing more, so nothing has to be waited for.
+        // A failed partition records nothing more, so nothing has to be waited for. But an end that memory knows may
+        // not be durable: after the next start the message may come to another.
         if self.partitions[place].has_failed() {
-            self.answer(reply_to, answer);
+            let tells_an_end = matches!(answer, Answer::State { state, .. } if state.is_final());
+            let in_doubt = Answer::Status(CommandStatus::ESME_RQUERYFAIL);
+            self.answer(reply_to, if tells_an_end { in_doubt } else { answer });
         } else {
             self.partitions[place].earn(Earned::Answer(reply_to, answer));
         }

@@ -15,6 +15,18 @@ use crate::shard::{Event, Shard};
 use crate::time::Now;
 
 impl Shard {
+    /// An attempt is durable: the message goes to its carrier, unless a late report of an earlier attempt (from
+    /// before a restart) has ended this one already. Then it goes with the next.
+    pub(super) fn attempt(&mut self, now: Now, id: MessageId, deferrals: u16) {
+        let message = self.place_of(id.partition()).and_then(|place| self.partitions[place].message(id));
+        let is_open = message.is_some_and(|message| {
+            !message.standing.state.is_waiting() && message.standing.deferrals == deferrals
+        });
+        if is_open {
+            self.hand_over(now, id, false);
+        }
+    }
+
     /// Gives a message, whose attempt is durable, to the carrier of that attempt, whatever the routes are by now:
     /// after a restart another one would send it a second time.
     pub(super) fn hand_over(&mut self, now: Now, id: MessageId, resumed: bool) {
@@ -56,6 +68,10 @@ impl Shard {
             News::State { id, state, error } => {
                 if state.is_final() {
                     self.finish(now, id, state, error);
+                } else if self.transactions.contains_key(&id) {
+                    // Its sender waits for the outcome and has no name for the message yet: nothing is told of it
+                    // before that.
+                    self.record(id, &Record::Forwarded { id, carrier_id: &[] }, None);
                 } else {
                     self.record(id, &Record::Interim { id, state, at: now.wall }, None);
                 }
@@ -147,7 +163,8 @@ impl Shard {
                 let Some(message) = self.partitions[place].message(id) else { return };
                 match self.routes.find(message.content().destination.digits) {
                     Some(CarrierIndex(carrier)) => {
-                        self.record(id, &Record::Attempt { id, carrier }, Some(Earned::HandOver(id)));
+                        let earned = Earned::HandOver { id, deferrals: message.standing.deferrals };
+                        self.record(id, &Record::Attempt { id, carrier }, Some(earned));
                     }
                     // The route went while the message waited; it may come back with the next reload.
                     None => self.partitions[place].rearm(id, now.wall + self.settings.retry.delay_min),

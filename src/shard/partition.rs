@@ -80,7 +80,12 @@ pub enum Earned {
     /// An answer to whoever asked.
     Answer(ReplyTo, Answer),
     /// A message may go to its carrier.
-    HandOver(MessageId),
+    HandOver {
+        /// The message.
+        id: MessageId,
+        /// How often it had been deferred when the attempt began. When it has been again, another attempt follows.
+        deferrals: u16,
+    },
     /// A receipt or reply may go to its account.
     Deliver(ParcelKey),
     /// A report need not be said again.
@@ -171,6 +176,11 @@ impl Partition {
             is_disk_low: false,
             failed: false,
         }
+    }
+
+    /// Credits that accounts have used here, ever.
+    pub fn credits_used(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.memory.credits_used.iter().map(|(system_id, used)| (&**system_id, *used))
     }
 
     /// Messages that are not over, and unsettled parcels, cold ones too.

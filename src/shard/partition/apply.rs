@@ -73,17 +73,15 @@ impl Memory {
             }
             Record::Interim { id, state, at } => self.interim(id, state, at, source, accounts),
             Record::Final { id, state, error, at } => self.finish(id, state, error, at, source, accounts),
-            Record::Replaced(content) => {
+            Record::Replaced { more, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
                 let event = Event::Replaced { scheduled: view.is_scheduled() };
-                let (mut old_segments, mut old_octets) = (view.segments, content.len());
+                let mut old_octets = content.len();
                 self.change(view.id, event, source, accounts, |message| {
-                    old_segments = message.content().segments;
                     old_octets = message.content_octets().len();
                     message.replace_content(&view, content.into());
                 })?;
                 self.octets = self.octets + content.len() - old_octets;
-                let more = view.segments.saturating_sub(old_segments);
                 self.count_credits(view.system_id, more.into(), source);
                 Ok(None)
             }
@@ -144,7 +142,8 @@ impl Memory {
         if self.messages.contains_key(&id) {
             return Err(ApplyError::Refused(Refused::InTransit));
         }
-        self.ids.observe(id);
+        // The ids of a submit_multi belong together, even where the power went before all of it was durable.
+        self.ids.observe(message.content().last_id());
         let kept = self.kept_by(source, RestKey::Message(id), Kept::default());
         self.add_message(id, message, kept, accounts);
         Ok(())
@@ -335,7 +334,7 @@ pub enum ApplyError {
 pub(super) fn subject(record: &Record<'_>) -> Option<RestKey> {
     match *record {
         Record::Accepted { content, .. }
-        | Record::Replaced(content)
+        | Record::Replaced { content, .. }
         | Record::MessageAtRest { content, .. } => Content::id_of(content).map(RestKey::Message),
         Record::Attempt { id, .. }
         | Record::Forwarded { id, .. }

@@ -231,7 +231,13 @@ impl Partition {
     fn put_block(&mut self, checkpointing: &mut Checkpointing, as_of: Position) {
         let (octets, members) = std::mem::take(&mut checkpointing.block).finish();
         let number = self.memory.rest.next();
-        self.memory.rest.add(number, members);
+        // Some may have ended since they were packed.
+        let places = (0..).map(|slot| RestPlace { block: number, slot });
+        let ended = places
+            .zip(&members)
+            .filter(|(place, key)| self.memory.kept_mut(**key).is_none_or(|kept| kept.place != Some(*place)));
+        let ended: Vec<u16> = ended.map(|(place, _)| place.slot).collect();
+        self.memory.rest.add(number, members, ended);
         self.store_ops.push_back((as_of, StoreOp::PutRest(number, octets)));
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::apply::Source;
-use super::memory::{Memory, TimerKey};
+use super::memory::{BESIDE_OCTETS, Memory, TimerKey};
 use super::rest::{Trace, waiting_hash};
 use super::{Partition, Returned, Unrecoverable};
 use crate::account::{AccountIndex, Accounts};
@@ -16,8 +16,6 @@ use crate::time::Timestamp;
 const BLOCKS: usize = 16;
 /// Blocks that may be on their way back because something in them is due; others wait.
 const FETCHING_MAX: usize = 16;
-/// With so many things that need the journal it is worth putting them to rest when memory is short.
-const KEYS_MIN: usize = 4_096;
 
 impl Partition {
     /// The block that has to come back before anything can be said about a message.
@@ -61,7 +59,8 @@ impl Partition {
         self.fetch_due();
         if self.is_short() {
             self.cool_down(accounts);
-            if self.is_short() && self.memory.journaled.keys() >= KEYS_MIN {
+            let to_rest = self.memory.journaled.keys() * BESIDE_OCTETS;
+            if self.is_short() && to_rest > self.settings.messages_octets_max / 8 {
                 self.begin_to_rest_all();
             }
         }
@@ -192,11 +191,7 @@ impl Memory {
             }
             let (_, record) = entry.map_err(|_| Unrecoverable)?;
             let traced = traced(&record, accounts, self.parcel_retention).ok_or(Unrecoverable)?;
-            if let RestKey::Message(id) | RestKey::Parcel(ParcelKey { id, part: ParcelKey::REPLY }) =
-                traced.key
-            {
-                self.ids.observe(id);
-            }
+            traced.last_id.into_iter().for_each(|id| self.ids.observe(id));
             due = due.min(traced.due);
             had_carrier |= traced.had_carrier;
             traces.push(traced.trace);
@@ -214,6 +209,8 @@ struct Traced {
     trace: Trace,
     due: Timestamp,
     had_carrier: bool,
+    /// The highest id that was given out with it.
+    last_id: Option<MessageId>,
 }
 
 fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) -> Option<Traced> {
@@ -229,6 +226,7 @@ fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) 
                 trace: Trace::Message(content.id, waiting),
                 due: standing.deadline.min(content.expires_at),
                 had_carrier: !is_waiting,
+                last_id: Some(content.last_id()),
             })
         }
         Record::DeliveryAtRest(octets) => {
@@ -236,7 +234,8 @@ fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) 
             let view = parcel.view();
             let trace = Trace::Parcel(accounts.index_of(view.system_id)?);
             let due = parcel.expires_at(parcel_retention);
-            Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
+            let last_id = (view.key.part == ParcelKey::REPLY).then_some(view.key.id);
+            Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false, last_id })
         }
         _ => None,
     }

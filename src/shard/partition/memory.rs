@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 use crate::time::timers::{TimerId, Timers};
 
 /// What a message or parcel takes in memory beside its octets: its fields, its places in the tables, its timer.
-const BESIDE_OCTETS: usize = 320;
+pub(super) const BESIDE_OCTETS: usize = 320;
 
 /// The tables of a partition. [`apply`](Self::apply) changes them, and nothing else does but for where things are kept.
 #[derive(Debug)]

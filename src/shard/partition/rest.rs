@@ -76,10 +76,10 @@ impl Rest {
         RestNumber(self.next)
     }
 
-    /// A block was put to rest.
-    pub(super) fn add(&mut self, number: RestNumber, members: Vec<RestKey>) {
+    /// A block is put to rest, of which these have ended already.
+    pub(super) fn add(&mut self, number: RestNumber, members: Vec<RestKey>, ended: Vec<u16>) {
         let total = members.len() as u16;
-        self.insert(number, RestBlock { total, members, ..RestBlock::default() });
+        self.insert(number, RestBlock { total, ended, members, ..RestBlock::default() });
     }
 
     /// A block was found at rest. Its members that have gone are among `members` too.

@@ -1,0 +1,134 @@
+//! What a core wants, carried out as the server does.
+
+use super::*;
+
+impl World {
+    /// Carries out what a shard wants, as the server does after every input.
+    pub(super) fn carry_out(&mut self, core: usize) {
+        self.depth += 1;
+        self.carry_out_turn(core);
+        self.depth -= 1;
+        if self.depth == 0 {
+            self.oracle.borrow_mut().turn_ended();
+        }
+    }
+
+    pub(super) fn carry_out_turn(&mut self, core: usize) {
+        loop {
+            let outputs = self.cores[core].shard.outputs();
+            let dirty = std::mem::take(&mut outputs.dirty);
+            let verify = std::mem::take(&mut outputs.verify);
+            let lookups = std::mem::take(&mut outputs.lookups);
+            let events = std::mem::take(&mut outputs.events);
+            let mesh: Vec<Vec<MeshMessage>> = outputs.mesh.iter_mut().map(std::mem::take).collect();
+            if dirty.is_empty() && verify.is_empty() && lookups.is_empty() && mesh.iter().all(Vec::is_empty) {
+                break;
+            }
+            for (to, batch) in mesh.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
+                self.tell_core(core, to, batch);
+            }
+            for request in verify {
+                let password = std::str::from_utf8(&request.password).ok();
+                let is_right = request.password_hash.as_deref() == password && password.is_some();
+                let outcome = if self.random.chance(2) { None } else { Some(is_right) };
+                let delay = self.random.delay(1, 20) * MILLI;
+                self.at(delay, Event::Verified(core, request.connection.0, outcome));
+            }
+            for lookup in lookups {
+                let Some(disk) = self.disks.get_mut(&lookup.partition) else { continue };
+                if let Err(lookup) = disk.ask(lookup) {
+                    let now = self.now();
+                    self.cores[core].shard.handle_lookup_failed(now, &lookup);
+                }
+            }
+            for event in events {
+                if let ShardEvent::PartitionFailed { partition, .. } = &event {
+                    let mut oracle = self.oracle.borrow_mut();
+                    oracle.failed.insert(*partition);
+                    oracle.seen.failures += 1;
+                }
+                self.trace.note(self.nanos, format_args!("core {core}: {event}"));
+            }
+            for connection in dirty {
+                self.serve(connection.0);
+            }
+        }
+        self.look_after_disks(core);
+    }
+
+    pub(super) fn tell_core(&mut self, from: usize, to: usize, batch: Vec<MeshMessage>) {
+        // In order between two cores, in any order otherwise.
+        let delay = self.random.delay(5, self.mesh_micros) * MICRO;
+        let busy_until = self.mesh_busy_until.entry((from, to)).or_default();
+        let at = (self.nanos + delay).max(*busy_until);
+        *busy_until = at;
+        self.mesh.entry((from, to)).or_default().push_back(batch);
+        self.at(at - self.nanos, Event::Mesh(from, to));
+    }
+
+    pub(super) fn look_after_disks(&mut self, core: usize) {
+        for place in 0..self.cores[core].partitions.len() {
+            let number = self.cores[core].partitions[place];
+            let Some(disk) = self.disks.get_mut(&number) else { continue };
+            let shard = &mut self.cores[core].shard;
+            disk.take_orders(shard, place);
+            let begun = disk.begin_order(&mut self.random);
+            let wakes = !disk.is_writing() && shard.partitions()[place].has_batch();
+            if let Some(begun) = begun {
+                self.at(begun.micros * MICRO, Event::OrderDone(number));
+            }
+            if wakes {
+                let delay = self.random.range(0, 100) * MICRO;
+                self.at(delay, Event::WriterWakes(number));
+            }
+        }
+    }
+
+    pub(super) fn begin_write(&mut self, number: PartitionNumber) {
+        let Some((core, place)) = self.partition_core.get(&number).copied() else { return };
+        let Some(disk) = self.disks.get_mut(&number) else { return };
+        if let Some(begun) = disk.begin_write(&mut self.cores[core].shard, place, &mut self.random) {
+            self.at(begun.micros * MICRO, Event::Written(number));
+        }
+    }
+
+    pub(super) fn finish_write(&mut self, number: PartitionNumber) {
+        let Some((core, place)) = self.partition_core.get(&number).copied() else { return };
+        let Some(disk) = self.disks.get_mut(&number) else { return };
+        let Some((done, records)) = disk.finish_write(&mut self.random) else { return };
+        if let disk::Done::Written(commit) = &done {
+            self.oracle.borrow_mut().stored(number, commit.position, &records);
+        }
+        self.told_of_disk(core, place, number, done);
+    }
+
+    pub(super) fn finish_order(&mut self, number: PartitionNumber) {
+        let Some((core, place)) = self.partition_core.get(&number).copied() else { return };
+        let Some(disk) = self.disks.get_mut(&number) else { return };
+        match disk.finish_order(&mut self.random) {
+            Some(done) => self.told_of_disk(core, place, number, done),
+            None => self.carry_out(core),
+        }
+    }
+
+    pub(super) fn told_of_disk(
+        &mut self,
+        core: usize,
+        place: usize,
+        number: PartitionNumber,
+        done: disk::Done,
+    ) {
+        if done.is_checkpoint() {
+            self.oracle.borrow_mut().seen.checkpoints += 1;
+        }
+        if done.is_fetch() {
+            self.oracle.borrow_mut().seen.fetched += 1;
+        }
+        let now = self.now();
+        if done.is_failure() {
+            self.oracle.borrow_mut().failed.insert(number);
+        }
+        done.tell(&mut self.cores[core].shard, now, number, place);
+        self.carry_out(core);
+    }
+}

@@ -1,0 +1,45 @@
+//! Many worlds, each from a seed. A seed that fails is named with the command that shows it again.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use smppd_sim::{replay_command, run, run_caught};
+
+/// Failures after which the others are not waited for.
+const FAILURES_MAX: usize = 3;
+
+/// A number from the environment, or the default.
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn every_promise_is_kept() {
+    let (from, seeds) = (setting("SMPPD_SIM_FROM", 1), setting("SMPPD_SIM_SEEDS", 2_000));
+    let next = AtomicU64::new(0);
+    let failures: Mutex<Vec<String>> = Mutex::default();
+    let work = || loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= seeds || failures.lock().expect("no panic").len() >= FAILURES_MAX {
+            return;
+        }
+        let seed = from + number;
+        if let Some(violation) = run_caught(seed).violations.first() {
+            let text = format!("seed {seed}: {violation}\n    replay with: {}", replay_command(seed));
+            failures.lock().expect("no panic").push(text);
+        }
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| (0..cores).for_each(|_| _ = scope.spawn(work)));
+    let failures = failures.into_inner().expect("no panic");
+    assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn a_seed_replays() {
+    for seed in 1..20 {
+        let (first, second) = (run(seed, false), run(seed, false));
+        assert_eq!((first.hash, first.events), (second.hash, second.events), "seed {seed}");
+    }
+}
