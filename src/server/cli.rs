@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use self::account::AccountCommand;
 use crate::config::{Config, ConfigError, Durability};
 use crate::server::accounts_file::{AccountsError, AccountsFile};
+use crate::server::store_bench::{self, Plan};
 
 /// An SMPP v5.0 message centre.
 ///
@@ -49,6 +50,8 @@ enum Command {
     ///
     /// Prints "FILE: ok" and a summary, and exits with 0; or prints what is wrong, and exits with 2.
     CheckConfig(CheckArgs),
+    /// Measure what the store does on this disk, without a network in front of it.
+    StoreBench(StoreBenchArgs),
     /// Manage the accounts that may bind. A running server is told of each change.
     #[command(subcommand)]
     Account(AccountCommand),
@@ -98,6 +101,31 @@ pub struct ServeArgs {
     /// How much to log [default: info]
     #[arg(long, value_name = "LEVEL", value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     log_level: Option<String>,
+}
+
+/// What `store-bench` takes.
+#[derive(Args, Debug)]
+struct StoreBenchArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// When a record counts as stored [default: fsync]
+    #[arg(long, value_name = "LEVEL", value_parser = durability())]
+    durability: Option<Durability>,
+    /// For how long
+    #[arg(long, default_value_t = 10, conflicts_with = "count")]
+    seconds: u64,
+    /// Until so many messages are over, however long that takes
+    #[arg(long)]
+    count: Option<u64>,
+    /// Messages under way at one time
+    #[arg(long, default_value_t = 20_000)]
+    in_flight: u64,
+    /// Octets of the record of each message
+    #[arg(long, default_value_t = 300)]
+    octets: usize,
+    /// Leave so many messages unfinished at the end
+    #[arg(long, default_value_t = 0)]
+    leave: u64,
 }
 
 #[derive(Args, Debug)]
@@ -150,9 +178,18 @@ impl Cli {
                 Ok(Task::Print(Config::DEFAULT_TEXT.to_owned()))
             }
             Some(Command::CheckConfig(CheckArgs { place, .. })) => check_config(place).map(Task::Print),
+            Some(Command::StoreBench(args)) => store_bench(args),
             Some(Command::Account(command)) => command.perform().map(Task::Print),
         }
     }
+}
+
+fn store_bench(args: StoreBenchArgs) -> Result<Task, CliError> {
+    let StoreBenchArgs { place, durability, seconds, count, in_flight, octets, leave } = args;
+    let config = effective_config(&ServeArgs { place, durability, ..ServeArgs::default() })?;
+    let plan = Plan { seconds, count, in_flight, octets, leave };
+    store_bench::run(&config, &plan).map_err(CliError::Failed)?;
+    Ok(Task::Print(String::new()))
 }
 
 fn serve(args: ServeArgs) -> Result<Task, CliError> {

@@ -17,6 +17,7 @@ mod recovery;
 mod run;
 mod segments;
 mod state;
+mod store_bench;
 mod tls;
 mod watch;
 

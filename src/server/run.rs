@@ -36,9 +36,9 @@ use crate::server::{admin, certificate, disk, durable_file, watch};
 use crate::shard::{Partition, PartitionMap, Shard, ShardNumber, ShardSettings};
 
 /// What glommio asks for its own buffers; batches of the journal are taken from it.
-const IO_MEMORY: usize = 8 << 20;
+pub(super) const IO_MEMORY: usize = 8 << 20;
 /// A task that does not yield is interrupted after this; shorter makes glommio's lost wake-ups likely.
-const PREEMPT: Duration = Duration::from_millis(20);
+pub(super) const PREEMPT: Duration = Duration::from_millis(20);
 /// Threads that verify passwords.
 const VERIFIERS: usize = 1;
 /// Binds that may wait for them, of customers and of strangers; more are refused, and may try again.

@@ -370,7 +370,7 @@ impl Partition {
             let kept = (self.settings.checkpoint_segments / 2) as u64;
             self.begin_checkpoint(SegmentNumber(self.journal.segment().0.saturating_sub(kept)));
         }
-        self.go_on_with_checkpoint();
+        self.go_on_with_checkpoint(payload_octets);
     }
 
     /// Durability without a journal (`--durability memory`): everything recorded is earned at once.

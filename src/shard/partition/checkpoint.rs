@@ -18,9 +18,14 @@ use crate::message::ParcelKey;
 use crate::store::{Checkpoint, RestBuilder, RestKey, RestPlace, StoreOp};
 use crate::time::Timestamp;
 
-/// Things looked at in one step, and things packed: a step takes a fraction of a millisecond.
-const VISITS: usize = 512;
-const PACKED: usize = 64;
+/// Things looked at in one step, and things packed, however little is written meanwhile: a small fraction of a
+/// millisecond.
+const VISITS: usize = 1_024;
+const PACKED: usize = 128;
+/// A step after a commit of so many octets looks at one thing more, or packs one: a checkpoint goes faster than what it
+/// has to look after comes in, which takes a hundred octets at least for each thing.
+const OCTETS_A_VISIT: usize = 64;
+const OCTETS_A_PACKING: usize = 128;
 
 /// A checkpoint that is being made.
 #[derive(Debug)]
@@ -123,8 +128,8 @@ impl Partition {
         });
     }
 
-    /// A step of the checkpoint that is being made, if one is.
-    pub(super) fn go_on_with_checkpoint(&mut self) {
+    /// A step of the checkpoint that is being made, if one is, after so many octets were written.
+    pub(super) fn go_on_with_checkpoint(&mut self, octets: usize) {
         if self.memory.finals_full {
             self.flush_finals();
         }
@@ -141,14 +146,14 @@ impl Partition {
             return;
         }
         let Some(mut checkpointing) = self.checkpointing.take() else { return };
-        if !self.step(&mut checkpointing) {
+        if !self.step(&mut checkpointing, octets) {
             self.checkpointing = Some(checkpointing);
         }
     }
 
     /// Whether the checkpoint is made.
-    fn step(&mut self, checkpointing: &mut Checkpointing) -> bool {
-        for _ in 0..VISITS {
+    fn step(&mut self, checkpointing: &mut Checkpointing, octets: usize) -> bool {
+        for _ in 0..VISITS + octets / OCTETS_A_VISIT {
             let next = self.memory.journaled.pop_key(checkpointing.keep_from);
             let Some((segment, key)) = next.or_else(|| checkpointing.younger.pop()) else { break };
             let needs_it = self.memory.kept_mut(key).is_some_and(|kept| kept.since == Some(segment));
@@ -158,7 +163,7 @@ impl Partition {
         }
         // The memory holds everything recorded so far: what goes to rest now may go there when that is durable.
         let as_of = self.journal.seal();
-        for _ in 0..PACKED {
+        for _ in 0..PACKED + octets / OCTETS_A_PACKING {
             let Some((_, key)) = checkpointing.survivors.pop_first() else { break };
             self.put_to_rest(checkpointing, as_of, key);
         }

@@ -64,7 +64,7 @@ impl Partition {
                 self.begin_to_rest_all();
             }
         }
-        self.go_on_with_checkpoint();
+        self.go_on_with_checkpoint(0);
     }
 
     /// Whether what is at rest should leave memory.
