@@ -1,6 +1,7 @@
 //! The command line: flags over the settings file over the defaults, and the commands that need no server.
 
 mod account;
+mod store;
 
 use std::error::Error;
 use std::fmt;
@@ -13,6 +14,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use self::account::AccountCommand;
+use self::store::StoreCommand;
 use crate::config::{Config, ConfigError, Durability};
 use crate::server::accounts_file::{AccountsError, AccountsFile};
 
@@ -35,6 +37,7 @@ Examples:
   smppd --listen-plain 127.0.0.1:2775              the same, also without TLS for programs on this machine
   smppd account add demo --number 12125550100      an account; its password is printed once
   smppd check-config --config /etc/smppd.toml      whether a settings file can be used
+  smppd store inspect                              what is kept, in numbers
   smppd --config /etc/smppd.toml --cores 8         a server with settings of yours, on eight cores
 
 Flags win over the settings file, and the file over the defaults. SIGTERM drains and stops the server;
@@ -52,6 +55,9 @@ enum Command {
     /// Manage the accounts that may bind. A running server is told of each change.
     #[command(subcommand)]
     Account(AccountCommand),
+    /// Look into what is kept, whether a server runs or not. Nothing is changed.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 /// What `serve` takes.
@@ -135,6 +141,8 @@ pub enum Task {
     Serve(Box<Config>, Box<ServeArgs>),
     /// Print this; everything is done.
     Print(String),
+    /// Exit with this; everything is done and printed.
+    Exit(ExitCode),
 }
 
 impl Cli {
@@ -151,6 +159,7 @@ impl Cli {
             }
             Some(Command::CheckConfig(CheckArgs { place, .. })) => check_config(place).map(Task::Print),
             Some(Command::Account(command)) => command.perform().map(Task::Print),
+            Some(Command::Store(command)) => command.perform().map(Task::Exit),
         }
     }
 }
@@ -290,6 +299,7 @@ mod tests {
         match cli.perform().map_err(|error| error.to_string())? {
             Task::Serve(config, _) => Ok(*config),
             Task::Print(text) => Err(text),
+            Task::Exit(code) => Err(format!("{code:?}")),
         }
     }
 

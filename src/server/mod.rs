@@ -6,6 +6,7 @@ mod certificate;
 pub mod cli;
 mod clock;
 mod connection;
+mod control;
 mod core;
 mod disk;
 mod durable_file;
@@ -17,6 +18,7 @@ mod recovery;
 mod run;
 mod segments;
 mod state;
+mod store_tool;
 mod tls;
 mod watch;
 
