@@ -259,6 +259,11 @@ impl Sums {
         Self { unfinished: STATES.map(|state| (state, 0)).into(), ..Self::default() }
     }
 
+    /// Messages that are not over.
+    fn unfinished(&self) -> u64 {
+        self.unfinished.values().sum()
+    }
+
     fn message(&mut self, state: State) {
         let place = match state {
             State::Scheduled => 0,
@@ -307,19 +312,22 @@ impl Sums {
 
     fn put_text(&self, text: &mut String) {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
-        let mut rows = vec![row(&["UNFINISHED", "MESSAGES"])];
-        rows.extend(STATES.map(|state| row(&[state, &grouped(self.unfinished[state])])));
-        text.push_str(&table(2, &[1], &rows));
+        if self.unfinished() > 0 {
+            let mut rows = vec![row(&["UNFINISHED", "MESSAGES"])];
+            rows.extend(STATES.map(|state| row(&[state, &grouped(self.unfinished[state])])));
+            text.push_str(&table(2, &[1], &rows));
+            text.push('\n');
+        }
         let mut rows = vec![row(&["FINAL", "MESSAGES", "OLDEST", "NEWEST"])];
         rows.extend(self.finals.iter().map(|(state, Ended { messages, oldest, newest })| {
             row(&[state, &grouped(*messages), oldest, newest])
         }));
-        if rows.len() == 1 {
-            rows.push(row(&["none", "0"]));
+        if rows.len() > 1 {
+            text.push_str(&table(2, &[1], &rows));
+            text.push('\n');
         }
-        text.push('\n');
-        text.push_str(&table(2, &[1], &rows));
-        let mut rows = vec![row(&["ACCOUNT", "RECEIPTS", "NOTIFICATIONS", "REPLIES", "CREDITS USED"])];
+        let mut rows =
+            vec![row(&["TO BE CONFIRMED", "RECEIPTS", "NOTIFICATIONS", "REPLIES", "CREDITS USED"])];
         let mut accounts: Vec<&String> = self.pending.keys().chain(self.credits_used.keys()).collect();
         accounts.sort();
         accounts.dedup();
@@ -335,10 +343,9 @@ impl Sums {
             ]));
         }
         if rows.len() > 1 {
-            text.push_str("\n  to be confirmed, and credits\n");
             text.push_str(&table(2, &[1, 2, 3, 4], &rows));
+            text.push('\n');
         }
-        text.push('\n');
     }
 }
 
@@ -376,17 +383,26 @@ impl Inspection {
                 grouped(checkpoint.segment)
             ),
         };
-        let finals = format!(
-            "{} at rest, {} only in the journal yet",
-            count(self.finals_at_rest, "message"),
-            grouped(self.finals_in_journal)
-        );
+        let finals = match (self.finals_at_rest, self.finals_in_journal) {
+            (0, 0) => "none".to_owned(),
+            (at_rest, in_journal) => format!(
+                "{}: {} at rest, {} only in the journal yet",
+                grouped(at_rest + in_journal),
+                grouped(at_rest),
+                grouped(in_journal)
+            ),
+        };
+        let unfinished = match self.sums.unfinished() {
+            0 => "none".to_owned(),
+            messages => grouped(messages),
+        };
         let rows: Vec<Vec<String>> = [
             ("journal", format!("{} in {in_use}", size(journal.octets))),
             ("state at rest", format!("{}{amplification}", size(state.octets))),
             ("checkpoint", checkpointed),
             ("last batch", grouped(self.last_batch)),
-            ("unfinished at rest", of_rest),
+            ("blocks of unfinished", of_rest),
+            ("unfinished messages", unfinished),
             ("final messages", finals),
         ]
         .map(|(name, value)| vec![name.to_owned(), value])
