@@ -77,7 +77,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         match fs::metadata(&path) {
             Ok(metadata) if metadata.is_dir() => found.extend(files(&path)),
             Ok(metadata) if metadata.is_file() => {
-                _ = found.insert(path.clone(), fs::read(&path).expect("a file"))
+                _ = found.insert(path.clone(), fs::read(&path).expect("a file"));
             }
             Ok(_) | Err(_) => _ = found.insert(path, Vec::new()),
         }
@@ -196,7 +196,7 @@ fn a_backup_that_cannot_be_written_can_be_read() {
     let paths = || files(&place.data()).into_keys();
     fs::remove_file(place.data().join("LOCK")).expect("removed");
     let set = |mode: u32| {
-        paths().for_each(|path| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set"))
+        paths().for_each(|path| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set"));
     };
     set(0o444);
     fs::set_permissions(place.data(), fs::Permissions::from_mode(0o555)).expect("set");
@@ -307,8 +307,7 @@ fn damage_of_the_state_at_rest_is_told() {
     let server = place.server().settings(SETTINGS).cores(1).start();
     Done::on(&server);
     assert!(server.stop().success());
-    let folder = place.data().join("partition-000/state");
-    fs::write(folder.join("conf"), b"nonsense").expect("written");
+    flip(&place.data().join("partition-000/state/db"), 0);
     let output = store(&place, "verify");
     assert_eq!(output.status.code(), Some(1));
     assert!(out(&output).contains("partition 000: 1 fault"), "{}", out(&output));
@@ -384,8 +383,8 @@ fn a_data_directory_with_a_long_path_can_be_asked() {
     let data = deep.join("data");
     let mut command = Command::new(env!("CARGO_BIN_EXE_smppd"));
     command.args(["--cores", "1", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
-    let mut server = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    let mut server = server.spawn().expect("smppd runs");
+    let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut server = command.spawn().expect("smppd runs");
     let asked = eventually("it answers", || {
         let output = store_in(&data, "inspect");
         output.status.success().then_some(output)

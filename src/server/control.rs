@@ -244,9 +244,10 @@ pub(super) fn ask(data_dir: &Path, request: &Request, output: &mut Output<'_>) -
     let question = Question { version: VERSION, request: request.clone() };
     let mut line = serde_json::to_vec(&question).map_err(|error| error.to_string())?;
     line.push(b'\n');
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Failure::Store("the server ended before its answer did".to_owned()),
-        _ => Failure::Store(format!("{shown}: {error}")),
+    let failed = |error: io::Error| {
+        let has_ended = error.kind() == io::ErrorKind::UnexpectedEof;
+        let ended = || "the server ended before its answer did".to_owned();
+        Failure::Store(if has_ended { ended() } else { format!("{shown}: {error}") })
     };
     server.write_all(&line).map_err(failed)?;
     loop {
