@@ -3,9 +3,11 @@
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Write, stderr, stdout};
 use std::os::unix::fs::PermissionsExt;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -18,7 +20,7 @@ use crate::config::Config;
 use crate::message::PartitionNumber;
 use crate::server::accounts_file::AccountsFile;
 use crate::server::cli::{CliError, PlaceArgs, ServeArgs, effective_config};
-use crate::server::state::AtRest;
+use crate::server::state::{AtRest, caught};
 use crate::server::store_tool::{self, Action, Failure, Opened, Output, Partitions, Request, What};
 use crate::server::{control, recovery};
 
@@ -149,7 +151,8 @@ fn perform(config: &Config, request: &Request, output: &mut Output<'_>) -> Resul
     }
     remove_copy_on_signals().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let mut stopped = Stopped { config, numbers: numbers.into_iter().collect() };
-    let done = store_tool::perform(request, &mut stopped, output)?;
+    let done = caught(|| Ok(store_tool::perform(request, &mut stopped, output)))
+        .unwrap_or_else(|error| Err(Failure::Store(error.to_string())))?;
     if !lock.is_held() && is_in_use(data_dir) {
         let message = "a server was started meanwhile: what was read may not fit together; ask again";
         return Err(Failure::Store(format!("data_dir {shown}: {message}")));
@@ -204,7 +207,8 @@ impl Partitions for Stopped<'_> {
         let folder = self.config.data_dir.join(format!("partition-{number}"));
         let state = folder.join("state");
         let copy = Copy::of(&state)?;
-        let at_rest = AtRest::open(&copy.0).map_err(|error| format!("{}: {error}", state.display()))?;
+        let at_rest =
+            quietly(|| AtRest::open(&copy.0)).map_err(|error| format!("{}: {error}", state.display()))?;
         Ok(Opened { number, folder, at_rest, is_live: false, _copy: Some(Box::new(copy)) })
     }
 
@@ -215,6 +219,20 @@ impl Partitions for Stopped<'_> {
     fn parcel_retention(&self) -> Duration {
         self.config.partition.parcel_retention
     }
+}
+
+/// Opens a database. sled panics at some kinds of damage: that is news of the store, and not of us.
+fn quietly(open: impl FnOnce() -> io::Result<AtRest>) -> io::Result<AtRest> {
+    let panicked = Arc::new(AtomicBool::new(false));
+    let of_hook = Arc::clone(&panicked);
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(move |_| of_hook.store(true, Ordering::Relaxed)));
+    let opened = open();
+    panic::set_hook(hook);
+    opened.map_err(|error| match panicked.load(Ordering::Relaxed) {
+        true => io::Error::other("sled cannot open it: it is damaged, or a part of it is missing"),
+        false => error,
+    })
 }
 
 /// Room that must be left beside a copy.

@@ -10,7 +10,7 @@ use super::snapshot::{Snapshot, Visitor, is_of, take};
 use super::{Failure, Fault, Opened, Output, Partitions, count, grouped};
 use crate::journal::{Position, Record};
 use crate::message::{Content, MessageId, Parcel, PartitionNumber};
-use crate::server::state::RestEntry;
+use crate::server::state::{RestEntry, caught};
 use crate::shard::subject;
 use crate::store::{Block, BlockKey, RestKey, RestNumber, RestPlace, gone_from_octets, rest_entries};
 use crate::time::Timestamp;
@@ -48,10 +48,14 @@ pub(super) fn verify(
     let mut verdicts = Vec::new();
     for number in numbers {
         let mut progress = Progress { number: *number, told: Instant::now(), tell: &mut *output.tell };
-        let verdict = match partitions.open(*number).map_err(Failure::Store).and_then(|opened| {
-            progress.tell(|| "reading the journal".to_owned());
-            verify_one(&opened, partitions, &mut progress)
-        }) {
+        // sled may panic at what it cannot read.
+        let looked = caught(|| {
+            Ok(partitions.open(*number).map_err(Failure::Store).and_then(|opened| {
+                progress.tell(|| "reading the journal".to_owned());
+                verify_one(&opened, partitions, &mut progress)
+            }))
+        });
+        let verdict = match looked.unwrap_or_else(|error| Err(Failure::Store(error.to_string()))) {
             Ok(verdict) => verdict,
             Err(Failure::Store(what)) => Verdict::unreadable(*number, what),
             Err(error) => return Err(error),
