@@ -32,6 +32,8 @@ const REQUEST_OCTETS_MAX: u64 = 4_096;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the thread looks whether it is to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a stop waits for the thread.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// Requests that wait for their turn.
 const BACKLOG: i32 = 4;
 /// Octets of an answer that go out together.
@@ -111,8 +113,12 @@ impl Drop for Control {
         if let Ok(Some(client)) = client {
             _ = client.shutdown(Shutdown::Both);
         }
-        _ = self.thread.take().map(JoinHandle::join);
         _ = fs::remove_file(&self.path);
+        // Nobody is there any more for an answer that takes long; the process ends without it.
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            thread::sleep(LOOK_INTERVAL);
+        }
     }
 }
 

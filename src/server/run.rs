@@ -444,7 +444,12 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
     if file.try_lock().is_err() {
         let mut pid = String::new();
         _ = file.read_to_string(&mut pid);
-        return Err(format!("data_dir {shown} is in use by smppd process {}", pid.trim()).into());
+        let pid = pid.trim();
+        if !Path::new("/proc").join(pid).exists() {
+            // Whoever wrote it has ended: it is a command that only reads.
+            return Err(format!("data_dir {shown} is being read by \"smppd store\": wait for its end").into());
+        }
+        return Err(format!("data_dir {shown} is in use by smppd process {pid}").into());
     }
     let written = file
         .set_len(0)
