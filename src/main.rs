@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Ok(Task::Print(text)) => {
             stdout().write_all(text.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
         }
+        Ok(Task::Exit(code)) => code,
         Err(error) => {
             eprintln!("smppd: {error}");
             error.exit_code()

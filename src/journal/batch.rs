@@ -11,7 +11,8 @@ pub const BATCH_ALIGN: usize = 4096;
 /// As long as a batch should become; it keeps one write, and one pause for it, short. Every record fits.
 pub const BATCH_OCTETS_MAX: usize = 1 << 20;
 
-const MAGIC: [u8; 4] = *b"SMPJ";
+/// What a batch begins with.
+pub const BATCH_MAGIC: [u8; 4] = *b"SMPJ";
 /// Version of the records and of this header.
 const FORMAT: u16 = 2;
 const HEADER_OCTETS: usize = 52;
@@ -111,7 +112,7 @@ impl Batch {
         let payload = &octets[HEADER_OCTETS..HEADER_OCTETS + self.payload_octets];
         let checksum = crc32c::crc32c(payload);
         let mut header = [0; HEADER_OCTETS];
-        header[..4].copy_from_slice(&MAGIC);
+        header[..4].copy_from_slice(&BATCH_MAGIC);
         header[4..6].copy_from_slice(&FORMAT.to_le_bytes());
         header[6..8].copy_from_slice(&u16::from(identity.partition.0).to_le_bytes());
         header[8..16].copy_from_slice(&identity.salt.to_le_bytes());
@@ -180,7 +181,7 @@ impl BatchHeader {
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|octet| header[at + octet]));
         let format = u16::from_le_bytes([header[4], header[5]]);
         let own = u32_at(HEADER_OCTETS - 4) == crc32c::crc32c(&header[..HEADER_OCTETS - 4]);
-        let ours = header[..4] == MAGIC
+        let ours = header[..4] == BATCH_MAGIC
             && u16::from_le_bytes([header[6], header[7]]) == u16::from(identity.partition.0)
             && u64_at(8) == identity.salt;
         if !own || !ours {

@@ -1,6 +1,7 @@
 //! The command line: flags over the settings file over the defaults, and the commands that need no server.
 
 mod account;
+mod store;
 
 use std::error::Error;
 use std::fmt;
@@ -13,9 +14,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use self::account::AccountCommand;
+use self::store::StoreCommand;
 use crate::config::{Config, ConfigError, Durability};
 use crate::server::accounts_file::{AccountsError, AccountsFile};
-use crate::server::store_bench::{self, Plan};
 
 /// An SMPP v5.0 message centre.
 ///
@@ -36,6 +37,7 @@ Examples:
   smppd --listen-plain 127.0.0.1:2775              the same, also without TLS for programs on this machine
   smppd account add demo --number 12125550100      an account; its password is printed once
   smppd check-config --config /etc/smppd.toml      whether a settings file can be used
+  smppd store inspect                              what is kept, in numbers
   smppd --config /etc/smppd.toml --cores 8         a server with settings of yours, on eight cores
 
 Flags win over the settings file, and the file over the defaults. SIGTERM drains and stops the server;
@@ -50,11 +52,12 @@ enum Command {
     ///
     /// Prints "FILE: ok" and a summary, and exits with 0; or prints what is wrong, and exits with 2.
     CheckConfig(CheckArgs),
-    /// Measure what the store does on this disk, without a network in front of it.
-    StoreBench(StoreBenchArgs),
     /// Manage the accounts that may bind. A running server is told of each change.
     #[command(subcommand)]
     Account(AccountCommand),
+    /// Look into what is kept, whether a server runs or not. Nothing is changed.
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 /// What `serve` takes.
@@ -103,31 +106,6 @@ pub struct ServeArgs {
     log_level: Option<String>,
 }
 
-/// What `store-bench` takes.
-#[derive(Args, Debug)]
-struct StoreBenchArgs {
-    #[command(flatten)]
-    place: PlaceArgs,
-    /// When a record counts as stored [default: fsync]
-    #[arg(long, value_name = "LEVEL", value_parser = durability())]
-    durability: Option<Durability>,
-    /// For how long
-    #[arg(long, default_value_t = 10, conflicts_with = "count")]
-    seconds: u64,
-    /// Until so many messages are over, however long that takes
-    #[arg(long)]
-    count: Option<u64>,
-    /// Messages under way at one time
-    #[arg(long, default_value_t = 20_000)]
-    in_flight: u64,
-    /// Octets of the record of each message
-    #[arg(long, default_value_t = 300)]
-    octets: usize,
-    /// Leave so many messages unfinished at the end
-    #[arg(long, default_value_t = 0)]
-    leave: u64,
-}
-
 #[derive(Args, Debug)]
 struct CheckArgs {
     #[command(flatten)]
@@ -163,6 +141,8 @@ pub enum Task {
     Serve(Box<Config>, Box<ServeArgs>),
     /// Print this; everything is done.
     Print(String),
+    /// Exit with this; everything is done and printed.
+    Exit(ExitCode),
 }
 
 impl Cli {
@@ -178,18 +158,10 @@ impl Cli {
                 Ok(Task::Print(Config::DEFAULT_TEXT.to_owned()))
             }
             Some(Command::CheckConfig(CheckArgs { place, .. })) => check_config(place).map(Task::Print),
-            Some(Command::StoreBench(args)) => store_bench(args),
             Some(Command::Account(command)) => command.perform().map(Task::Print),
+            Some(Command::Store(command)) => command.perform().map(Task::Exit),
         }
     }
-}
-
-fn store_bench(args: StoreBenchArgs) -> Result<Task, CliError> {
-    let StoreBenchArgs { place, durability, seconds, count, in_flight, octets, leave } = args;
-    let config = effective_config(&ServeArgs { place, durability, ..ServeArgs::default() })?;
-    let plan = Plan { seconds, count, in_flight, octets, leave };
-    store_bench::run(&config, &plan).map_err(CliError::Failed)?;
-    Ok(Task::Print(String::new()))
 }
 
 fn serve(args: ServeArgs) -> Result<Task, CliError> {
@@ -327,6 +299,7 @@ mod tests {
         match cli.perform().map_err(|error| error.to_string())? {
             Task::Serve(config, _) => Ok(*config),
             Task::Print(text) => Err(text),
+            Task::Exit(code) => Err(format!("{code:?}")),
         }
     }
 

@@ -6,6 +6,7 @@ mod certificate;
 pub mod cli;
 mod clock;
 mod connection;
+mod control;
 mod core;
 mod disk;
 mod durable_file;
@@ -18,6 +19,7 @@ mod run;
 mod segments;
 mod state;
 mod store_bench;
+mod store_tool;
 mod tls;
 mod watch;
 

@@ -186,7 +186,7 @@ const fn sum((messages, parcels): (usize, usize)) -> usize {
 }
 
 /// The account that something is of.
-fn system_id<'a>(record: &Record<'a>) -> Option<&'a [u8]> {
+pub(super) fn system_id<'a>(record: &Record<'a>) -> Option<&'a [u8]> {
     match *record {
         Record::Accepted { content, .. } | Record::MessageAtRest { content, .. } => {
             Content::read(content).ok().map(|content| content.system_id)

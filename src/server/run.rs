@@ -26,6 +26,7 @@ use crate::route::Routes;
 use crate::server::accounts_file::AccountsFile;
 use crate::server::clock::Clock;
 use crate::server::connection::ConnectionSettings;
+use crate::server::control::{Control, Stores};
 use crate::server::core::Pulse;
 use crate::server::executor::{self, Listen, Parts};
 use crate::server::mesh::{Inbound, MailSender, mailbox};
@@ -110,6 +111,16 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
         }
     }
 
+    let at_rest = opened.iter().map(|opened| (opened.partition.number(), opened.state.reader())).collect();
+    let stores = Stores {
+        data_dir: config.data_dir.clone(),
+        partitions: at_rest,
+        accounts_file: AccountsFile::path(config),
+        parcel_retention: config.partition.parcel_retention,
+    };
+    // Before any core is pinned: a thread goes where its maker is.
+    let _control = Control::start(stores)
+        .map_err(|error| log::warn!("no command can ask this server: no control socket: {error}"));
     let server = Server::start(config, cores, clock, &accounts, opened, &listen, &tls)?;
     drop(reserved);
     for Listen { address, is_tls } in &listen {
@@ -433,7 +444,12 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
     if file.try_lock().is_err() {
         let mut pid = String::new();
         _ = file.read_to_string(&mut pid);
-        return Err(format!("data_dir {shown} is in use by smppd process {}", pid.trim()).into());
+        let pid = pid.trim();
+        if !Path::new("/proc").join(pid).exists() {
+            // Whoever wrote it has ended: it is a command that only reads.
+            return Err(format!("data_dir {shown} is being read by \"smppd store\": wait for its end").into());
+        }
+        return Err(format!("data_dir {shown} is in use by smppd process {pid}").into());
     }
     let written = file
         .set_len(0)

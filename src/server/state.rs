@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::journal::Identity;
-use crate::message::{IdSource, PartitionNumber};
+use crate::message::{IdSource, MessageId, PartitionNumber};
 use crate::server::clock::Clock;
 use crate::server::disk;
 use crate::server::mesh::{Inbound, MailSender};
@@ -48,6 +49,127 @@ pub(super) enum Order {
     Stop,
 }
 
+/// What is at rest of a partition, for whoever only reads; sled lets them read beside the thread that writes.
+#[derive(Clone)]
+pub(super) struct AtRest {
+    meta: sled::Tree,
+    rest: sled::Tree,
+    finals: sled::Tree,
+    folder: PathBuf,
+}
+
+/// An entry beside the checkpoint in the tree of unfinished things.
+pub(super) enum RestEntry {
+    /// A block of them.
+    Block(RestNumber, sled::IVec),
+    /// What has gone of a block, as it was kept.
+    Gone(RestNumber, sled::IVec),
+    /// A key that nobody knows.
+    Unknown(sled::IVec),
+}
+
+impl AtRest {
+    /// Opens a database in the folder that it is itself in. sled writes when it opens one: this is for copies.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is none.
+    pub(super) fn open(folder: &Path) -> io::Result<Self> {
+        caught(|| {
+            let db = match State::config(folder).open() {
+                Err(sled::Error::Corruption { .. }) => {
+                    remove_snapshots(folder)?;
+                    State::config(folder).open()
+                }
+                opened => opened,
+            }
+            .map_err(io::Error::other)?;
+            let names = db.tree_names();
+            let tree = |name: &str| match names.iter().any(|known| known == name.as_bytes()) {
+                true => db.open_tree(name).map_err(io::Error::other),
+                false => Err(io::Error::other(format!("it has no tree \"{name}\""))),
+            };
+            Ok(Self {
+                meta: tree("meta")?,
+                rest: tree("rest")?,
+                finals: tree("final")?,
+                folder: folder.into(),
+            })
+        })
+    }
+
+    /// What the partition's batches carry.
+    ///
+    /// # Errors
+    /// The database is of another version, or cannot be read.
+    pub(super) fn identity(&self, partition: PartitionNumber) -> io::Result<Identity> {
+        match self.meta.get("format").map_err(io::Error::other)? {
+            Some(format) if format == FORMAT => salt(&self.meta, partition),
+            Some(format) => Err(another_version(&format)),
+            None => Err(io::Error::other("it was never used: its format is missing")),
+        }
+    }
+
+    /// Where replay begins.
+    ///
+    /// # Errors
+    /// The checkpoint cannot be read.
+    pub(super) fn checkpoint(&self) -> io::Result<Checkpoint> {
+        checkpoint(&self.rest)
+    }
+
+    /// The blocks of unfinished things, each before what has gone of any.
+    pub(super) fn rest(&self) -> impl Iterator<Item = io::Result<RestEntry>> {
+        self.rest.range(..CHECKPOINT).map(|entry| {
+            let (key, octets) = entry.map_err(io::Error::other)?;
+            let number = key.get(1..).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
+            Ok(match (key.first(), number.map(RestNumber)) {
+                (Some(&BLOCK), Some(number)) => RestEntry::Block(number, octets),
+                (Some(&GONE), Some(number)) => RestEntry::Gone(number, octets),
+                _ => RestEntry::Unknown(key),
+            })
+        })
+    }
+
+    /// What has gone of a block, as it was kept.
+    ///
+    /// # Errors
+    /// That of sled.
+    pub(super) fn gone(&self, number: RestNumber) -> io::Result<Option<sled::IVec>> {
+        self.rest.get(rest_key(GONE, number)).map_err(io::Error::other)
+    }
+
+    /// The blocks of final messages, with their keys.
+    pub(super) fn finals(&self) -> impl Iterator<Item = io::Result<(sled::IVec, sled::IVec)>> {
+        self.finals.iter().map(|entry| entry.map_err(io::Error::other))
+    }
+
+    /// The blocks of final messages that may hold one of these ids, which are of one period.
+    pub(super) fn blocks_of(
+        &self,
+        ids: &RangeInclusive<MessageId>,
+    ) -> impl Iterator<Item = io::Result<(sled::IVec, sled::IVec)>> {
+        self.finals.range(BlockKey::range(ids)).map(|entry| entry.map_err(io::Error::other))
+    }
+
+    /// Octets of everything that is kept, keys and values.
+    ///
+    /// # Errors
+    /// That of sled.
+    pub(super) fn octets(&self) -> io::Result<u64> {
+        let mut octets = 0;
+        for entry in self.meta.iter().chain(self.rest.iter()).chain(self.finals.iter()) {
+            let (key, value) = entry.map_err(io::Error::other)?;
+            octets += (key.len() + value.len()) as u64;
+        }
+        Ok(octets)
+    }
+
+    /// The folder that the database is in.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
 /// The sled database of a partition.
 pub(super) struct State {
     db: sled::Db,
@@ -67,8 +189,11 @@ impl State {
     /// # Errors
     /// It cannot be opened, or is of another version.
     pub(super) fn open(folder: &Path, segment_octets: u64) -> io::Result<Self> {
-        let journal = folder.join("journal");
-        let folder = &folder.join("state");
+        // What sled finds damaged it may panic about.
+        caught(|| Self::open_database(folder.join("journal"), &folder.join("state"), segment_octets))
+    }
+
+    fn open_database(journal: PathBuf, folder: &Path, segment_octets: u64) -> io::Result<Self> {
         let db = match Self::config(folder).open() {
             Err(error @ sled::Error::Corruption { .. }) => {
                 let removed = remove_snapshots(folder)?;
@@ -83,7 +208,7 @@ impl State {
         .map_err(io::Error::other)?;
         let tree = |name: &str| db.open_tree(name).map_err(io::Error::other);
         let (meta, rest, finals) = (tree("meta")?, tree("rest")?, tree("final")?);
-        Ok(Self { meta, rest, finals, db, folder: folder.clone(), journal, segment_octets })
+        Ok(Self { meta, rest, finals, db, folder: folder.to_owned(), journal, segment_octets })
     }
 
     fn config(folder: &Path) -> sled::Config {
@@ -97,6 +222,13 @@ impl State {
     pub(super) fn identity(&self, partition: PartitionNumber) -> io::Result<Identity> {
         match self.meta.get("format").map_err(io::Error::other)? {
             None => {
+                // sled takes a log whose beginning is damaged for an empty one. With another salt no batch would be ours.
+                if disk::holds_batches(&self.journal)? {
+                    return Err(io::Error::other(
+                        "it is empty, but the journal beside it is not: restore the folder from a copy, or move the \
+                         partition's folder away to start without it",
+                    ));
+                }
                 let mut salt = [0; 8];
                 getrandom::fill(&mut salt).map_err(io::Error::other)?;
                 self.meta.insert("salt", &salt).map_err(io::Error::other)?;
@@ -107,15 +239,15 @@ impl State {
                 }
             }
             Some(format) if format == FORMAT => {}
-            Some(format) => {
-                let format = String::from_utf8_lossy(&format).into_owned();
-                return Err(io::Error::other(format!("written by another version ({format:?})")));
-            }
+            Some(format) => return Err(another_version(&format)),
         }
-        let salt = self.meta.get("salt").map_err(io::Error::other)?;
-        let salt = salt.and_then(|salt| salt.as_ref().try_into().ok()).map(u64::from_le_bytes);
-        let salt = salt.ok_or_else(|| io::Error::other("the partition's salt is missing"))?;
-        Ok(Identity { partition, salt })
+        salt(&self.meta, partition)
+    }
+
+    /// For whoever only reads.
+    pub(super) fn reader(&self) -> AtRest {
+        let Self { meta, rest, finals, folder, .. } = self;
+        AtRest { meta: meta.clone(), rest: rest.clone(), finals: finals.clone(), folder: folder.clone() }
     }
 
     /// Where replay begins.
@@ -123,12 +255,7 @@ impl State {
     /// # Errors
     /// The checkpoint cannot be read.
     pub(super) fn checkpoint(&self) -> io::Result<Checkpoint> {
-        match self.rest.get(CHECKPOINT).map_err(io::Error::other)? {
-            None => Ok(Checkpoint::initial()),
-            Some(octets) => {
-                Checkpoint::read(&octets).map_err(|_| io::Error::other("the checkpoint cannot be read"))
-            }
-        }
+        checkpoint(&self.rest)
     }
 
     /// The blocks of unfinished things that a checkpoint vouches for, with what has gone of each. Whatever a checkpoint
@@ -157,9 +284,7 @@ impl State {
     /// What is known of `count` messages from `id` on.
     fn find(&self, lookup: &Lookup) -> io::Result<Vec<FinalMessage<'static>>> {
         let ids = lookup.id..=lookup.id.in_batch(lookup.count.saturating_sub(1));
-        let blocks = self.finals.range(BlockKey::range(&ids)).rev();
-        store::find(&ids, blocks.map(|entry| entry.map(|(_, octets)| octets).map_err(Unreadable::Store)))
-            .map_err(Unreadable::into)
+        find(&self.finals, &ids)
     }
 
     fn apply(&self, op: StoreOp) -> io::Result<Option<StoreDone>> {
@@ -237,6 +362,34 @@ impl State {
     }
 }
 
+/// What the batches of a partition carry.
+fn salt(meta: &sled::Tree, partition: PartitionNumber) -> io::Result<Identity> {
+    let salt = meta.get("salt").map_err(io::Error::other)?;
+    let salt = salt.and_then(|salt| salt.as_ref().try_into().ok()).map(u64::from_le_bytes);
+    let salt = salt.ok_or_else(|| io::Error::other("the partition's salt is missing"))?;
+    Ok(Identity { partition, salt })
+}
+
+fn another_version(format: &[u8]) -> io::Error {
+    let format = String::from_utf8_lossy(format);
+    io::Error::other(format!("written by another version ({format:?})"))
+}
+
+fn checkpoint(rest: &sled::Tree) -> io::Result<Checkpoint> {
+    match rest.get(CHECKPOINT).map_err(io::Error::other)? {
+        None => Ok(Checkpoint::initial()),
+        Some(octets) => {
+            Checkpoint::read(&octets).map_err(|_| io::Error::other("the checkpoint cannot be read"))
+        }
+    }
+}
+
+fn find(finals: &sled::Tree, ids: &RangeInclusive<MessageId>) -> io::Result<Vec<FinalMessage<'static>>> {
+    let blocks = finals.range(BlockKey::range(ids)).rev();
+    store::find(ids, blocks.map(|entry| entry.map(|(_, octets)| octets).map_err(Unreadable::Store)))
+        .map_err(Unreadable::into)
+}
+
 /// The key of a block of unfinished things, or of what has gone of it.
 fn rest_key(kind: u8, number: RestNumber) -> [u8; 5] {
     let [a, b, c, d] = number.0.to_be_bytes();
@@ -297,7 +450,7 @@ pub(super) fn start(
 
 /// Does something with sled. What panics there would end the thread without a word, and its core would wait
 /// for it for ever.
-fn caught<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn caught<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     // After a panic the state is not used any more, whatever it left behind.
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(io::Error::other("a panic, of which the log says more")))
@@ -372,7 +525,6 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::message::MessageId;
     use crate::pdu::receipt::MessageState;
 
     const MINUTE: u64 = 60_000;
@@ -458,6 +610,30 @@ mod tests {
         assert_eq!((rest(), rest()), (whole.clone(), whole));
         let got = state.apply(StoreOp::GetRest(RestNumber(2))).expect("read");
         assert_eq!(got, Some(StoreDone::GotRest(RestNumber(2), Bytes::from_static(&[2]))));
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn an_empty_database_beside_a_journal_that_is_not_is_refused() {
+        let (folder, state) = state("emptied");
+        let journal = folder.join("journal");
+        std::fs::create_dir_all(&journal).expect("a folder");
+        disk::make_segment(&journal, 0, 1 << 20).expect("a file");
+        let before = state.identity(PartitionNumber(0)).expect("zeros are no batches");
+        drop(state);
+        std::fs::remove_dir_all(folder.join("state")).expect("removed");
+        let state = State::open(&folder, 1 << 20).expect("a database");
+        let after = state.identity(PartitionNumber(0)).expect("still zeros");
+        assert_ne!(before, after);
+        drop(state);
+        std::fs::remove_dir_all(folder.join("state")).expect("removed");
+        let mut segment = std::fs::read(disk::segment_path(&journal, 0)).expect("a file");
+        segment[..4].copy_from_slice(b"SMPJ");
+        std::fs::write(disk::segment_path(&journal, 0), segment).expect("written");
+        let state = State::open(&folder, 1 << 20).expect("a database");
+        let error = state.identity(PartitionNumber(0)).expect_err("the journal would be lost");
+        assert!(error.to_string().contains("the journal beside it is not"), "{error}");
         drop(state);
         std::fs::remove_dir_all(&folder).expect("removed");
     }

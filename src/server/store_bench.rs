@@ -259,7 +259,12 @@ impl Bench {
                     _ = returned.map_err(|_| "a block at rest cannot be read".to_owned())?;
                 }
                 Inbound::StoreFailed(_, reason) => return Err(reason),
-                _ => {}
+                Inbound::Mesh(_)
+                | Inbound::Verified(..)
+                | Inbound::Found(..)
+                | Inbound::NotFound(_)
+                | Inbound::Reload(..)
+                | Inbound::Drain => {}
             }
         }
         while orders.len() < state::ORDERS_MAX {
@@ -384,7 +389,7 @@ fn content(id: MessageId, now: Timestamp, deliver_at: Timestamp, text: &[u8], oc
 fn resident_mib() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or(0) * 4096 >> 20
+    pages.unwrap_or(0) / 256
 }
 
 /// What a folder takes on the disk.

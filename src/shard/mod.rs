@@ -34,7 +34,7 @@ pub use mesh::{
 pub use outputs::{Commit, Lookup, Outputs, VerifyRequest};
 pub use partition::{
     ApplyError, Due, Earned, HeldParcel, Partition, PartitionSettings, Recovered, Recovery, Returned,
-    Unrecoverable,
+    Unrecoverable, subject,
 };
 pub use settings::{PartitionMap, ShardSettings};
 pub use submission::{SubmitError, Validity};

@@ -28,7 +28,7 @@ use crate::store::{FinalMessage, RestNumber, StoreDone, StoreOp};
 use crate::time::Timestamp;
 use crate::time::timers::TimerId;
 
-pub use apply::ApplyError;
+pub use apply::{ApplyError, subject};
 pub use recovery::{Recovered, Recovery, Unrecoverable};
 
 use apply::Source;

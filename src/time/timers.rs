@@ -332,7 +332,7 @@ mod tests {
             timers.arm(at(millis), 0);
         }
         assert_eq!(timers.next_due(), Some(at(10)));
-        assert_eq!(due(&mut timers, 9), []);
+        assert_eq!(due(&mut timers, 9), [0_u64; 0]);
         assert_eq!(due(&mut timers, 29), [10, 10]);
         assert_eq!(due(&mut timers, 30), [30]);
         assert_eq!(timers.next_due(), Some(at(64)));

@@ -331,7 +331,7 @@ pub enum ApplyError {
 }
 
 /// What a record is about.
-pub(super) fn subject(record: &Record<'_>) -> Option<RestKey> {
+pub fn subject(record: &Record<'_>) -> Option<RestKey> {
     match *record {
         Record::Accepted { content, .. }
         | Record::Replaced { content, .. }

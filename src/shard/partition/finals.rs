@@ -51,6 +51,12 @@ impl Finals {
         Some(read.unwrap_or_else(|_| unreachable!("it was put there whole")))
     }
 
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = FinalMessage<'_>> {
+        let leaving = self.leaving.iter().flat_map(|leaving| leaving.places.keys());
+        self.places.keys().chain(leaving).filter_map(|id| self.get(*id))
+    }
+
     /// Whether a message of this id is over.
     pub(super) fn contains(&self, id: MessageId) -> bool {
         self.places.contains_key(&id) || self.leaving.iter().any(|leaving| leaving.places.contains_key(&id))

@@ -11,8 +11,8 @@ use super::rest::Rest;
 use super::{FastMap, PartitionSettings};
 use crate::account::Accounts;
 use crate::journal::{JournalStart, Position, Record, SegmentNumber};
-use crate::message::{IdSource, PartitionNumber};
-use crate::store::{Checkpoint, RestKey, RestNumber, RestPlace, rest_entries};
+use crate::message::{IdSource, Message, Parcel, PartitionNumber};
+use crate::store::{Checkpoint, FinalMessage, RestKey, RestNumber, RestPlace, rest_entries};
 use crate::time::Timestamp;
 use crate::time::timers::Timers;
 
@@ -136,7 +136,7 @@ impl Recovery {
     }
 
     /// Whether the journal speaks of something, or of the message that it is about.
-    fn is_foreseen(&self, key: RestKey) -> bool {
+    pub fn is_foreseen(&self, key: RestKey) -> bool {
         self.foreseen.contains(&key)
             || matches!(key, RestKey::Parcel(key) if self.foreseen.contains(&RestKey::Message(key.id)))
     }
@@ -173,6 +173,26 @@ impl Recovery {
     pub fn unfinished(&self) -> (usize, usize) {
         let (messages, parcels) = self.memory.rest.cold();
         (self.memory.messages.len() + messages, self.memory.parcels.len() + parcels)
+    }
+
+    /// The messages in memory that are not over.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.memory.messages.values().map(|held| &held.message)
+    }
+
+    /// The parcels in memory that are not settled.
+    pub fn parcels(&self) -> impl Iterator<Item = &Parcel> {
+        self.memory.parcels.values().map(|held| &held.parcel)
+    }
+
+    /// The messages that ended in what was replayed; some may be at rest as well.
+    pub fn finals(&self) -> impl Iterator<Item = FinalMessage<'_>> {
+        self.memory.finals.iter()
+    }
+
+    /// Credits that accounts have used, as far as the journal was replayed.
+    pub fn credits_used(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.memory.credits_used.iter().map(|(system_id, used)| (&**system_id, *used))
     }
 
     /// Everything was replayed; the journal goes on at `journal`.

@@ -1,0 +1,411 @@
+//! `smppd store`: what it says of a data directory is what customers did, and nothing is changed by asking.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::Value;
+use smppd::message::MessageId;
+use smppd::pdu::{CommandId, CommandStatus, DataCoding, ShortMessage};
+
+use support::esme::{DELIVERED, Esme, NEVER_TAKEN, message};
+use support::load::Ledger;
+use support::{Place, Server, complaint, eventually, flip};
+
+const SETTINGS: &str = "
+[session]
+window_out_max = 100
+[carrier.simulator]
+kind = \"simulator\"
+delay_min_millis = 0
+delay_max_millis = 20
+";
+
+fn store_in(data: &Path, line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_smppd"));
+    command.arg("store").args(line.split_whitespace()).arg("--data-dir").arg(data);
+    command.output().expect("smppd runs")
+}
+
+fn store(place: &Place, line: &str) -> Output {
+    store_in(&place.data(), line)
+}
+
+/// What a command that must succeed prints.
+fn ok(place: &Place, line: &str) -> String {
+    let output = store(place, line);
+    assert_eq!(
+        (output.status.code(), complaint(&output)),
+        (Some(0), String::new()),
+        "{line}: {}",
+        out(&output)
+    );
+    out(&output)
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn json(place: &Place, line: &str) -> Value {
+    serde_json::from_str(&ok(place, line)).expect("JSON")
+}
+
+/// Every line of an export.
+fn export(place: &Place, what: &str) -> Vec<Value> {
+    let text = ok(place, &format!("export --what {what}"));
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn texts<'a>(lines: &'a [Value], kind: &str, name: &str) -> Vec<&'a str> {
+    let lines = lines.iter().filter(|line| line["kind"] == kind);
+    lines.map(|line| line[name].as_str().expect("a text")).collect()
+}
+
+/// Every file below a folder with its octets.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => found.extend(files(&path)),
+            Ok(metadata) if metadata.is_file() => {
+                _ = found.insert(path.clone(), fs::read(&path).expect("a file"));
+            }
+            Ok(_) | Err(_) => _ = found.insert(path, Vec::new()),
+        }
+    }
+    found
+}
+
+/// What a customer did, and has not heard of.
+struct Done {
+    confirmed: Vec<String>,
+    unconfirmed: Vec<String>,
+    waiting: Vec<String>,
+    failed: Vec<String>,
+}
+
+impl Done {
+    fn on(server: &Server) -> Self {
+        let mut esme = Esme::bound(server, "demo");
+        let submit = |esme: &mut Esme, to: &str, count: usize| -> Vec<String> {
+            (0..count).map(|number| esme.submit(&message(to, &format!("number {number}")))).collect()
+        };
+        let confirmed = submit(&mut esme, DELIVERED, 40);
+        esme.receipts_of(&confirmed.iter().cloned().collect());
+        let failed = submit(&mut esme, "9995034", 5);
+        esme.receipts_of(&failed.iter().cloned().collect());
+        esme.ask(&smppd::pdu::Pdu::Unbind);
+        let mut esme = Esme::bound_as(server, "demo", CommandId::BIND_TRANSMITTER);
+        let unconfirmed = submit(&mut esme, DELIVERED, 30);
+        let waiting = submit(&mut esme, NEVER_TAKEN, 7);
+        eventually("all are over", || {
+            unconfirmed.iter().all(|id| esme.query(id).message_state() == 2).then_some(())
+        });
+        Self { confirmed, unconfirmed, waiting, failed }
+    }
+
+    fn check(&self, place: &Place) {
+        let all = json(place, "inspect --json");
+        let total = &all["total"];
+        let unfinished = total["unfinished"].as_object().expect("an object");
+        let unfinished: u64 = unfinished.values().map(|count| count.as_u64().expect("a number")).sum();
+        assert_eq!(unfinished, self.waiting.len() as u64, "{total}");
+        let delivered = self.confirmed.len() + self.unconfirmed.len();
+        assert_eq!(total["finals"]["DELIVERED"]["messages"], delivered, "{total}");
+        assert_eq!(total["finals"]["UNDELIVERABLE"]["messages"], self.failed.len(), "{total}");
+        assert_eq!(total["pending"]["demo"]["receipts"], self.unconfirmed.len(), "{total}");
+        let credits = delivered + self.failed.len() + self.waiting.len();
+        assert_eq!(total["credits_used"]["demo"], credits, "{total}");
+
+        let lines = export(place, "all");
+        let sorted = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
+        let of = |ids: &[String]| ids.iter().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(sorted(&texts(&lines, "message", "message_id")), of(&self.waiting));
+        assert_eq!(sorted(&texts(&lines, "receipt", "id")), of(&self.unconfirmed));
+        let finals = texts(&lines, "final", "message_id");
+        assert_eq!(finals.len(), delivered + self.failed.len(), "each once");
+        let mut over = of(&self.confirmed);
+        over.extend(of(&self.unconfirmed));
+        over.extend(of(&self.failed));
+        assert_eq!(sorted(&finals), over);
+        assert_eq!(export(place, "unfinished").len(), self.waiting.len());
+        assert_eq!(export(place, "receipts").len(), self.unconfirmed.len());
+        assert_eq!(export(place, "final").len(), finals.len());
+
+        let verdict = json(place, "verify --json");
+        assert_eq!(verdict["is_well"], true, "{verdict}");
+
+        let life = ok(place, &format!("dump {}", self.confirmed[0]));
+        for part in [
+            "accepted",
+            "taken by its carrier",
+            "over: DELIVERED",
+            "receipt confirmed",
+            "segment-0",
+            "number 0",
+        ] {
+            assert!(life.contains(part), "{part}: {life}");
+        }
+        assert!(life.contains("its receipt is confirmed"), "{life}");
+        let life = ok(place, &format!("dump {}", self.unconfirmed[3]));
+        for part in ["over: DELIVERED", "its receipt waits to be confirmed", "stat:DELIVRD", "number 3"] {
+            assert!(life.contains(part), "{part}: {life}");
+        }
+        let life = json(place, &format!("dump --json {}", self.waiting[0]));
+        assert!(life["messages"][0]["now"].as_str().expect("a text").contains("due"), "{life}");
+        assert_eq!(life["contents"][0]["destination_addr"], NEVER_TAKEN);
+    }
+}
+
+#[test]
+fn a_stopped_store_says_what_customers_did_and_stays_as_it_is() {
+    let place = Place::with_demo("store-stopped");
+    let server = place.server().settings(SETTINGS).start();
+    let done = Done::on(&server);
+    assert!(place.data().join("control.sock").exists());
+    assert!(server.stop().success());
+    assert!(!place.data().join("control.sock").exists(), "removed with its server");
+    let before = files(&place.data());
+    done.check(&place);
+    assert!(files(&place.data()) == before, "something was changed");
+    let text = ok(&place, "inspect");
+    for part in
+        ["partition 000", "partition 001", "journal", "DELIVERED", "UNFINISHED", "demo", "all 2 partitions"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!ok(&place, "inspect --partition 1").contains("partition 000"));
+    assert!(place.server().settings(SETTINGS).start().stop().success(), "it starts again");
+}
+
+#[test]
+fn a_backup_that_cannot_be_written_can_be_read() {
+    let place = Place::with_demo("store-backup");
+    let server = place.server().settings(SETTINGS).start();
+    let done = Done::on(&server);
+    assert!(server.stop().success());
+    let paths = || files(&place.data()).into_keys();
+    fs::remove_file(place.data().join("LOCK")).expect("removed");
+    let set = |mode: u32| {
+        paths().for_each(|path| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("set"));
+    };
+    set(0o444);
+    fs::set_permissions(place.data(), fs::Permissions::from_mode(0o555)).expect("set");
+    done.check(&place);
+    fs::set_permissions(place.data(), fs::Permissions::from_mode(0o755)).expect("set");
+    assert!(!place.data().join("LOCK").exists());
+}
+
+#[test]
+fn a_killed_store_and_a_live_one_say_the_same() {
+    let place = Place::with_demo("store-killed");
+    let server = place.server().settings(SETTINGS).start();
+    let done = Done::on(&server);
+    let mode = fs::metadata(place.data().join("control.sock")).expect("a socket").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    done.check(&place);
+    server.kill();
+    let before = files(&place.data());
+    done.check(&place);
+    assert!(files(&place.data()) == before, "something was changed");
+    let server = place.server().settings(SETTINGS).start();
+    done.check(&place);
+    assert!(server.stop().success());
+    done.check(&place);
+}
+
+#[test]
+fn a_store_under_load_is_well_and_agrees_with_the_ledger() {
+    let place = Place::with_demo("store-live");
+    let server = place.server().settings(SETTINGS).start();
+    let sessions = Esme::bound_on_both_cores(&server, "demo", CommandId::BIND_TRANSCEIVER);
+    let stop = AtomicBool::new(false);
+    let mut ledger = Ledger::default();
+    thread::scope(|scope| {
+        let loads: Vec<_> = (0..)
+            .zip(sessions)
+            .map(|(number, mut esme)| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut ledger = Ledger::default();
+                    ledger.run(&mut esme, &format!("l{number}"), 50, stop);
+                    ledger
+                })
+            })
+            .collect();
+        // A client that says nothing, one that takes nothing, and one that talks nonsense are in nobody's way.
+        let socket = place.data().join("control.sock");
+        let mut nonsense = UnixStream::connect(&socket).expect("a connection");
+        std::io::Write::write_all(&mut nonsense, b"GET / HTTP/1.1\r\n\r\n").expect("taken");
+        for _ in 0..5 {
+            let verdict = json(&place, "verify --json");
+            assert_eq!(verdict["is_well"], true, "{verdict}");
+            export(&place, "all");
+            json(&place, "inspect --json");
+        }
+        stop.store(true, Ordering::Relaxed);
+        loads.into_iter().for_each(|load| ledger.absorb(load.join().expect("a load that ran")));
+    });
+    let lines = eventually("every message is over", || {
+        let lines = export(&place, "final");
+        let known: BTreeSet<&str> = texts(&lines, "final", "message_id").into_iter().collect();
+        ledger.ids().iter().all(|id| known.contains(id)).then_some(lines)
+    });
+    // Whoever says nothing does not keep a server from stopping.
+    let _silent = UnixStream::connect(place.data().join("control.sock")).expect("a connection");
+    assert!(server.stop().success());
+    assert_eq!(export(&place, "final").len(), lines.len());
+}
+
+/// Offsets of the batches in a journal file.
+fn batches(path: &Path) -> Vec<usize> {
+    let octets = fs::read(path).expect("a file");
+    (0..octets.len()).step_by(4096).filter(|&offset| octets[offset..].starts_with(b"SMPJ")).collect()
+}
+
+#[test]
+fn damage_is_named_with_its_file_and_offset() {
+    let place = Place::with_demo("store-damaged");
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    let done = Done::on(&server);
+    server.kill();
+    let file = place.journal(0).remove(0);
+    let batches = batches(&file);
+    let damaged = [batches[0], batches[batches.len() / 2], batches[batches.len() - 2]];
+    damaged.iter().for_each(|offset| flip(&file, offset + 56));
+    let output = store(&place, "verify");
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    for offset in damaged {
+        let named = format!("{}, offset {offset}: batch", file.display());
+        assert!(out(&output).contains(&named), "{named}: {}", out(&output));
+    }
+    assert!(out(&output).contains("3 faults"), "{}", out(&output));
+    let output = store(&place, "export");
+    assert_eq!(output.status.code(), Some(1), "what can be read comes, but it is not all");
+    assert!(output.stdout.len() > 1000 && complaint(&output).contains(&format!("offset {}", damaged[1])));
+    damaged.iter().for_each(|offset| flip(&file, offset + 56));
+    done.check(&place);
+    // The last batch may have been under way.
+    let last = batches[batches.len() - 1];
+    flip(&file, last + 56);
+    let text = ok(&place, "verify");
+    assert!(text.contains(&format!("offset {last}: a batch was being written")), "{text}");
+}
+
+#[test]
+fn damage_of_the_state_at_rest_is_told() {
+    let place = Place::with_demo("store-rest");
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    Done::on(&server);
+    assert!(server.stop().success());
+    flip(&place.data().join("partition-000/state/db"), 0);
+    let output = store(&place, "verify");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(out(&output).contains("partition 000: 1 fault"), "{}", out(&output));
+}
+
+#[test]
+fn messages_of_every_kind_are_exported() {
+    let place = Place::with_demo("store-kinds");
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
+    let ucs2 =
+        ShortMessage { data_coding: DataCoding(8), short_message: &[0x20, 0xAC], ..message(NEVER_TAKEN, "") };
+    let hex = esme.submit(&ucs2);
+    let reply = message(DELIVERED, "reply hello back");
+    esme.submit(&reply);
+    eventually("the reply is there", || {
+        export(&place, "receipts").iter().any(|line| line["kind"] == "reply").then_some(())
+    });
+    let mut old = Esme::connect(&server);
+    let version = smppd::pdu::InterfaceVersion::V3_3;
+    let bound = old.bind_with("demo", support::PASSWORD, CommandId::BIND_TRANSMITTER, version);
+    assert_eq!(bound.status, CommandStatus::ESME_ROK);
+    let short = old.submit(&message(NEVER_TAKEN, "short id"));
+    assert_eq!(short.len(), 8);
+    assert!(server.stop().success());
+    let lines = export(&place, "all");
+    let by_id: HashMap<&str, &Value> =
+        lines.iter().filter_map(|line| Some((line["message_id"].as_str()?, line))).collect();
+    assert_eq!(by_id[&*hex]["user_data_hex"], "20AC");
+    assert_eq!(by_id[&*short]["user_data"], "short id");
+    assert!(texts(&lines, "reply", "short_message").contains(&"hello back"));
+    for id in [short.clone(), short.to_lowercase()] {
+        assert!(ok(&place, &format!("dump {id}")).contains("short id"));
+    }
+    let unknown = MessageId::from_u64(MessageId::parse(hex.as_bytes()).expect("an id").as_u64() + 1);
+    let output = store(&place, &format!("dump {unknown}"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(complaint(&output).contains("nothing is known of message"), "{}", complaint(&output));
+}
+
+#[test]
+fn what_cannot_be_asked_is_said_clearly() {
+    let place = Place::new("store-none");
+    fs::create_dir(place.data()).expect("a folder");
+    for (data, line, part) in [
+        (place.path("missing"), "inspect", "No such file"),
+        (place.data(), "inspect", "no server has kept anything here yet"),
+        (place.data(), "dump 12", "no server has kept"),
+    ] {
+        let output = store_in(&data, line);
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(complaint(&output).contains(part), "{line}: {}", complaint(&output));
+        assert!(complaint(&output).starts_with("smppd: "), "{line}");
+    }
+    assert_eq!(fs::read_dir(place.data()).expect("a folder").count(), 0, "nothing was made");
+    let server = place.server().cores(1).start();
+    for (line, part) in
+        [("dump 12", "is no message_id"), ("inspect --partition 7", "there is no partition 007")]
+    {
+        let output = store(&place, line);
+        assert_eq!(output.status.code(), Some(1), "{line}");
+        assert!(complaint(&output).contains(part), "{line}: {}", complaint(&output));
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_data_directory_with_a_long_path_can_be_asked() {
+    let place = Place::with_demo("store-long");
+    let deep = place.path(&"long-name/".repeat(30));
+    fs::create_dir_all(&deep).expect("folders");
+    fs::rename(place.data(), deep.join("data")).expect("moved");
+    let data = deep.join("data");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_smppd"));
+    command.args(["--cores", "1", "--listen", "127.0.0.1:0", "--data-dir"]).arg(&data);
+    let command = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut server = command.spawn().expect("smppd runs");
+    let asked = eventually("it answers", || {
+        let output = store_in(&data, "inspect");
+        output.status.success().then_some(output)
+    });
+    server.kill().expect("a signal");
+    server.wait().expect("an end");
+    assert!(out(&asked).contains("in use"), "{}", out(&asked));
+}
+
+#[test]
+fn help_names_every_command_and_flag() {
+    for (line, parts) in [
+        ("--help", &["inspect", "verify", "export", "dump"][..]),
+        ("inspect --help", &["--json", "--partition", "--data-dir", "--config", "Examples:"]),
+        ("verify --help", &["--json", "--partition", "Examples:", "Exits with 0"]),
+        ("export --help", &["--what", "unfinished, receipts, final, all", "_hex", "message_id", "Examples:"]),
+        ("dump --help", &["MESSAGE_ID", "--json", "Examples:"]),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smppd"));
+        let output = command.arg("store").args(line.split_whitespace()).output().expect("smppd runs");
+        assert!(output.status.success());
+        parts.iter().for_each(|part| assert!(out(&output).contains(part), "{part}: {}", out(&output)));
+    }
+}
