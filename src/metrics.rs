@@ -1,11 +1,65 @@
 //! What a shard counts: names and numbers, without a clock or a lock.
 
+/// How often values were how large: each bucket counts what is at most twice the bound of the one before.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Histogram {
+    buckets: [u64; Self::BUCKETS],
+    larger: u64,
+    sum: u64,
+}
+
+impl Histogram {
+    /// Buckets with a bound.
+    const BUCKETS: usize = 18;
+    /// The bound of the first is 2^6.
+    const SHIFT: u32 = 6;
+
+    /// Counts a value.
+    pub fn add(&mut self, value: u64) {
+        let digits = u64::BITS - value.saturating_sub(1).leading_zeros();
+        let bucket = digits.saturating_sub(Self::SHIFT) as usize;
+        match self.buckets.get_mut(bucket) {
+            Some(count) => *count += 1,
+            None => self.larger += 1,
+        }
+        self.sum += value;
+    }
+
+    /// How many values there were, and their sum.
+    pub fn total(&self) -> (u64, u64) {
+        (self.buckets.iter().sum::<u64>() + self.larger, self.sum)
+    }
+
+    /// Each bound, and how many values were at most that.
+    pub fn up_to(&self) -> impl Iterator<Item = (u64, u64)> {
+        let mut up_to = 0;
+        (Self::SHIFT..).zip(self.buckets).map(move |(shift, count)| {
+            up_to += count;
+            (1 << shift, up_to)
+        })
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            buckets: std::array::from_fn(|bucket| self.buckets[bucket] + other.buckets[bucket]),
+            larger: self.larger + other.larger,
+            sum: self.sum + other.sum,
+        }
+    }
+}
+
 macro_rules! counters {
     ($($(#[doc = $help:literal])+ $field:ident = $name:literal;)+) => {
         /// The counters of one shard; all but the gauges only ever grow.
         #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
         pub struct Counters {
             $($(#[doc = $help])+ pub $field: u64,)+
+            /// How long commits took, in microseconds.
+            pub commit_micros: Histogram,
+            /// How long the batches were, in octets, padding included.
+            pub commit_octets: Histogram,
         }
 
         impl Counters {
@@ -16,7 +70,11 @@ macro_rules! counters {
 
             /// The sums of two shards.
             pub fn plus(&self, other: &Self) -> Self {
-                Self { $($field: self.$field + other.$field),+ }
+                Self {
+                    $($field: self.$field + other.$field,)+
+                    commit_micros: self.commit_micros.plus(&other.commit_micros),
+                    commit_octets: self.commit_octets.plus(&other.commit_octets),
+                }
             }
         }
     };
@@ -51,12 +109,6 @@ counters! {
     replies_unroutable = "smppd_reply_unroutable_total";
     /// Responses and other PDUs that answered nothing.
     ignored = "smppd_pdu_ignored_total";
-    /// Batches made durable.
-    commits = "smppd_journal_commits_total";
-    /// Octets made durable, padding included.
-    commit_octets = "smppd_journal_octets_total";
-    /// Sum of the time commits took, in microseconds.
-    commit_micros = "smppd_journal_commit_microseconds_total";
     /// Gauge: sessions connected.
     sessions = "smppd_sessions";
     /// Gauge: messages that are not over.
@@ -73,4 +125,22 @@ counters! {
     cold_blocks = "smppd_rest_blocks_cold";
     /// Gauge: partitions stopped by a disk error.
     failed = "smppd_partitions_failed";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_counts_once_up_to_its_bound() {
+        let mut histogram = Histogram::default();
+        for value in [0, 1, 64, 65, 128, 129, 1 << 23, (1 << 23) + 1, u64::from(u32::MAX)] {
+            histogram.add(value);
+        }
+        let up_to: Vec<(u64, u64)> = histogram.up_to().collect();
+        assert_eq!(up_to[..3], [(64, 3), (128, 5), (256, 6)]);
+        assert_eq!(up_to.last(), Some(&(1 << 23, 7)));
+        assert_eq!(histogram.total().0, 9);
+        assert_eq!(histogram.plus(&histogram).total(), (18, 2 * histogram.total().1));
+    }
 }

@@ -9,7 +9,7 @@ use std::thread;
 
 use tiny_http::{Header, Method, Response, Server};
 
-use crate::metrics::Counters;
+use crate::metrics::{Counters, Histogram};
 use crate::server::core::Pulse;
 
 /// Serves `/metrics` and `/health`; the address it got.
@@ -52,15 +52,31 @@ fn totals(pulses: &[Arc<Pulse>]) -> Counters {
 
 fn metrics(pulses: &[Arc<Pulse>]) -> String {
     let mut text = String::new();
-    for (name, help, value) in totals(pulses).each() {
+    let totals = totals(pulses);
+    for (name, help, value) in totals.each() {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         // Writing to a String does not fail.
         _ = write!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}\n", help.trim());
     }
+    let help = "How long batches took to become durable, in seconds.";
+    histogram(&mut text, "smppd_journal_commit_seconds", help, &totals.commit_micros, 1e-6);
+    let help = "How long batches were, in octets.";
+    histogram(&mut text, "smppd_journal_commit_octets", help, &totals.commit_octets, 1.0);
     for (core, pulse) in pulses.iter().enumerate() {
         _ = writeln!(text, "smppd_core_heartbeats_total{{core=\"{core}\"}} {}", pulse.pacemaker.beats());
     }
     text
+}
+
+/// A histogram, whose values are counted in `unit`.
+fn histogram(text: &mut String, name: &str, help: &str, values: &Histogram, unit: f64) {
+    let (count, sum) = values.total();
+    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} histogram\n");
+    for (bound, up_to) in values.up_to() {
+        _ = writeln!(text, "{name}_bucket{{le=\"{}\"}} {up_to}", bound as f64 * unit);
+    }
+    _ = writeln!(text, "{name}_bucket{{le=\"+Inf\"}} {count}");
+    _ = write!(text, "{name}_sum {}\n{name}_count {count}\n", sum as f64 * unit);
 }
 
 /// 200 while every core runs and every partition accepts; 503 with what does not.
@@ -92,6 +108,26 @@ fn complaints(pulses: &[Arc<Pulse>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batches_are_counted_by_size_and_time() {
+        let pulse: Arc<Pulse> = Arc::default();
+        for micros in [100, 300, 300, 40_000_000] {
+            pulse.counters.lock().expect("a lock").commit_micros.add(micros);
+        }
+        let text = metrics(&[pulse]);
+        for line in [
+            "# TYPE smppd_journal_commit_seconds histogram",
+            "smppd_journal_commit_seconds_bucket{le=\"0.000064\"} 0",
+            "smppd_journal_commit_seconds_bucket{le=\"0.000128\"} 1",
+            "smppd_journal_commit_seconds_bucket{le=\"0.000512\"} 3",
+            "smppd_journal_commit_seconds_bucket{le=\"+Inf\"} 4",
+            "smppd_journal_commit_seconds_count 4",
+            "smppd_journal_commit_octets_sum 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
 
     #[test]
     fn what_does_not_run_is_named() {

@@ -352,9 +352,8 @@ impl Shard {
     /// A batch is durable.
     pub fn committed(&mut self, now: Now, place: usize, commit: Commit) {
         let Commit { position, payload_octets, octets, micros, spare } = commit;
-        self.counters.commits += 1;
-        self.counters.commit_octets += octets as u64;
-        self.counters.commit_micros += micros;
+        self.counters.commit_octets.add(octets as u64);
+        self.counters.commit_micros.add(micros);
         self.partitions[place].commit(position, payload_octets, spare);
         self.turn(now);
     }
