@@ -60,23 +60,38 @@ pub struct ParcelView<'a> {
 }
 
 const FIXED_OCTETS: usize = 8 + 1 + 8 + 1;
+/// What the mandatory fields of a deliver_sm take beside their texts, when its times are empty.
+const MANDATORY_OCTETS: usize = 1 + 2 * 3 + 3 + 2 + 5;
 
 impl Parcel {
-    /// Makes the record of a parcel from its parts.
-    pub fn new(view: &ParcelView<'_>) -> Self {
-        let mut octets = Vec::with_capacity(
-            FIXED_OCTETS + view.system_id.len() + 2 + view.mandatory.len() + view.tlvs.len(),
-        );
-        octets.extend_from_slice(&view.key.id.as_u64().to_le_bytes());
-        octets.push(view.key.part);
-        octets.extend_from_slice(&view.created_at.as_millis().to_le_bytes());
-        assert!(view.system_id.len() <= 255 && view.mandatory.len() <= 65_535, "a deliver_sm is short");
-        octets.push(view.system_id.len() as u8);
-        octets.extend_from_slice(view.system_id);
-        octets.extend_from_slice(&(view.mandatory.len() as u16).to_le_bytes());
-        octets.extend_from_slice(view.mandatory);
-        octets.extend_from_slice(view.tlvs);
-        Self { octets: octets.into() }
+    /// Makes the record of a parcel.
+    ///
+    /// # Errors
+    /// A field is too long for the wire.
+    pub fn new(
+        key: ParcelKey,
+        created_at: Timestamp,
+        system_id: &[u8],
+        deliver_sm: &ShortMessage<'_>,
+    ) -> Result<Self, FieldTooLong> {
+        let ShortMessage { source, destination, service_type, short_message, tlvs, .. } = deliver_sm;
+        let texts = source.digits.len() + destination.digits.len() + service_type.len() + short_message.len();
+        let capacity = FIXED_OCTETS + system_id.len() + 2 + MANDATORY_OCTETS + texts + tlvs.as_octets().len();
+        let mut octets = Vec::with_capacity(capacity);
+        octets.extend_from_slice(&key.id.as_u64().to_le_bytes());
+        octets.push(key.part);
+        octets.extend_from_slice(&created_at.as_millis().to_le_bytes());
+        assert!(system_id.len() <= 255, "a system_id is short");
+        octets.push(system_id.len() as u8);
+        octets.extend_from_slice(system_id);
+        let length_at = octets.len();
+        octets.extend_from_slice(&[0; 2]);
+        ShortMessage { tlvs: Tlvs::EMPTY, ..*deliver_sm }.put(&mut octets)?;
+        let length = octets.len() - length_at - 2;
+        assert!(length <= 65_535, "a deliver_sm is short");
+        octets[length_at..length_at + 2].copy_from_slice(&(length as u16).to_le_bytes());
+        octets.extend_from_slice(tlvs.as_octets());
+        Ok(Self { octets: octets.into() })
     }
 
     /// Takes the octets of a record.
@@ -162,11 +177,10 @@ pub fn receipt_for(
         Ok(_) | Err(_) => content.user_data,
     };
     let alphabet = content.data_coding.alphabet(default_alphabet).unwrap_or(Alphabet::Binary);
-    // The excerpt is twenty characters; no alphabet needs more than four octets for one.
     let text = match alphabet {
         Alphabet::Binary => Vec::new(),
         Alphabet::Gsm7 | Alphabet::Ascii | Alphabet::Latin1 | Alphabet::Ucs2 => {
-            receipt::excerpt(&alphabet.decode(&body[..body.len().min(80)]))
+            receipt::excerpt(&alphabet.decode(&body[..body.len().min(EXCERPT_OCTETS)]))
         }
     };
     let mut line = Vec::with_capacity(160);
@@ -199,23 +213,20 @@ pub fn receipt_for(
     } else {
         EsmClass::INTERMEDIATE_NOTIFICATION
     };
-    let mandatory = deliver_sm(&ShortMessage {
+    let deliver_sm = ShortMessage {
         service_type: content.service_type,
         source: content.destination,
         destination: content.source,
         esm_class,
         short_message: &line,
+        tlvs: tlvs.as_tlvs(),
         ..BLANK
-    })?;
-    Ok(Parcel::new(&ParcelView {
-        key: ParcelKey { id: content.id, part },
-        created_at: at,
-        system_id: content.system_id,
-        mandatory: &mandatory,
-        tlvs: tlvs.as_tlvs().as_octets(),
-    }))
+    };
+    Parcel::new(ParcelKey { id: content.id, part }, at, content.system_id, &deliver_sm)
 }
 
+/// Octets that hold the excerpt of a text: it is twenty characters, and no alphabet needs more than four octets for one.
+const EXCERPT_OCTETS: usize = 80;
 /// The network type of network_error_code: GSM.
 const NETWORK_GSM: u8 = 3;
 
@@ -244,16 +255,15 @@ pub fn reply_for(
     reply: &Reply<'_>,
     at: Timestamp,
 ) -> Result<Parcel, FieldTooLong> {
-    let mandatory = deliver_sm(&ShortMessage {
+    let deliver_sm = ShortMessage {
         source: reply.source,
         destination: reply.destination,
         esm_class: if reply.has_udh { EsmClass::UDHI } else { EsmClass::DEFAULT },
         data_coding: reply.data_coding,
         short_message: reply.user_data,
         ..BLANK
-    })?;
-    let key = ParcelKey { id, part: ParcelKey::REPLY };
-    Ok(Parcel::new(&ParcelView { key, created_at: at, system_id, mandatory: &mandatory, tlvs: &[] }))
+    };
+    Parcel::new(ParcelKey { id, part: ParcelKey::REPLY }, at, system_id, &deliver_sm)
 }
 
 const NOBODY: Address<'static> = Address { ton: Ton::UNKNOWN, npi: Npi::UNKNOWN, digits: b"" };
@@ -275,9 +285,3 @@ const BLANK: ShortMessage<'static> = ShortMessage {
     short_message: b"",
     tlvs: Tlvs::EMPTY,
 };
-
-fn deliver_sm(fields: &ShortMessage<'_>) -> Result<Vec<u8>, FieldTooLong> {
-    let mut octets = Vec::with_capacity(80 + fields.short_message.len());
-    fields.put(&mut octets)?;
-    Ok(octets)
-}

@@ -107,7 +107,8 @@ impl Home {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{MessageId, ParcelKey, ParcelView};
+    use crate::message::{MessageId, Reply, reply_for};
+    use crate::pdu::{Address, DataCoding};
     use crate::shard::mesh::ConnectionId;
     use crate::time::Timestamp;
 
@@ -118,13 +119,14 @@ mod tests {
     }
 
     fn parcel(number: u64) -> Parcel {
-        Parcel::new(&ParcelView {
-            key: ParcelKey { id: MessageId::from_u64(number), part: 1 },
-            created_at: Timestamp::ZERO,
-            system_id: b"demo",
-            mandatory: b"",
-            tlvs: b"",
-        })
+        let reply = Reply {
+            source: Address::default(),
+            destination: Address::default(),
+            data_coding: DataCoding::DEFAULT,
+            user_data: b"",
+            has_udh: false,
+        };
+        reply_for(MessageId::from_u64(number), b"demo", &reply, Timestamp::ZERO).expect("it fits")
     }
 
     fn dispatched(home: &mut Home) -> Vec<(ShardNumber, MeshMessage)> {
