@@ -9,6 +9,7 @@ use glommio::io::{DmaFile, OpenOptions};
 
 use crate::config::Durability;
 use crate::journal::{Batch, Identity, Placement, Position, Ring, SegmentNumber};
+use crate::server::fault::{self, Layer};
 
 /// Zeros are written in pieces of this.
 const FILL_OCTETS: usize = 1 << 20;
@@ -56,7 +57,10 @@ impl JournalFiles {
         let sealed = batch.seal(self.identity, placement.segment, position);
         let mut buffer = file.alloc_dma_buffer(octets);
         buffer.as_bytes_mut()[..octets].copy_from_slice(sealed);
+        let fate = fault::write(&self.folder, octets);
+        buffer.trim_to_size(fate.octets);
         let written = file.write_at(buffer, placement.offset).await?;
+        fate.outcome?;
         if written < octets {
             return Err(io::Error::other(format!("only {written} of {octets} octets were written")));
         }
@@ -84,7 +88,7 @@ impl JournalFiles {
         let path = segment_path(&self.folder, placement.file);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(placement.is_new_file);
-        if self.durability == Durability::Fsync {
+        if self.durability == Durability::Fsync && !fault::is_unsynced(Layer::Journal) {
             options.custom_flags(libc::O_DSYNC);
         }
         let file = Rc::new(options.dma_open(&path).await?);

@@ -32,7 +32,7 @@ use crate::server::mesh::{Inbound, MailSender, mailbox};
 use crate::server::password::{self, Verifier};
 use crate::server::recovery::{self, Found, Recovered};
 use crate::server::state::{self, Order};
-use crate::server::{admin, certificate, durable_file, watch};
+use crate::server::{admin, certificate, durable_file, fault, watch};
 use crate::shard::{PartitionMap, Shard, ShardNumber, ShardSettings};
 
 /// What glommio asks for its own buffers; batches of the journal are taken from it.
@@ -75,6 +75,7 @@ pub fn serve(config: &Config, read_again: impl Fn() -> Result<Config, String>) -
 
 fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Result<(), Failure> {
     watch::start_log(&config.log_level).map_err(|error| format!("no thread for the log: {error}"))?;
+    fault::announce()?;
     // Before anything that others can see: a signal that comes early is served late, not deadly.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| format!("signals cannot be caught: {error}"))?;

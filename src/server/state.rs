@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::journal::{Identity, Position};
 use crate::message::{IdSource, PartitionNumber};
 use crate::server::clock::Clock;
+use crate::server::fault::{self, Layer, Point};
 use crate::server::mesh::{Inbound, MailSender};
 use crate::shard::Lookup;
 use crate::store::{Block, BlockKey, Checkpoint, FinalMessage, StoreDone, StoreOp};
@@ -72,7 +73,8 @@ impl State {
     }
 
     fn config(folder: &Path) -> sled::Config {
-        sled::Config::new().path(folder).cache_capacity(CACHE_OCTETS).flush_every_ms(Some(500))
+        let flush_every_ms = if fault::is_unsynced(Layer::State) { None } else { Some(500) };
+        sled::Config::new().path(folder).cache_capacity(CACHE_OCTETS).flush_every_ms(flush_every_ms)
     }
 
     /// The salt of the partition's journal; made and made durable when there is none.
@@ -138,6 +140,7 @@ impl State {
     }
 
     fn apply(&self, op: StoreOp) -> io::Result<Option<StoreDone>> {
+        fault::strike(Point::StateOp, &self.folder)?;
         match op {
             StoreOp::PutBlock(key, octets) => {
                 self.finals.insert(key.to_octets(), octets).map_err(io::Error::other)?;
@@ -164,7 +167,11 @@ impl State {
 
     /// sled's own flush stops short of the disk on Linux: sync_file_range is no barrier. This is one.
     fn sync(&self) -> io::Result<()> {
+        fault::strike(Point::StateSync, &self.folder)?;
         self.db.flush().map_err(io::Error::other)?;
+        if fault::is_unsynced(Layer::State) {
+            return Ok(());
+        }
         File::open(self.folder.join("db"))?.sync_data()
     }
 
