@@ -18,6 +18,10 @@ use crate::support::rounds::{Rounds, SETTINGS};
 use crate::support::{Dice, Place, Server, rounds, skip};
 
 const DISK_MIB: u64 = 400;
+/// Belongs to `[journal]`: files are made free, and written over, as soon as can be.
+const FREQUENT_CHECKPOINTS: &str = "checkpoint_segments = 1\n";
+/// Rounds in which each partition's journal comes round.
+const HEAVY: Rounds = Rounds { mix: Mix::Heavy, time: Duration::from_millis(700), ..Rounds::of(8) };
 
 fn place_with_disk(what: &str) -> Option<(Place, Disk)> {
     let place = Place::new("power");
@@ -30,7 +34,7 @@ fn place_with_disk(what: &str) -> Option<(Place, Disk)> {
 /// Rounds of load, each ended by a power cut.
 fn cut_again_and_again(disk: &mut Disk, place: &Place, faults: &str, rounds: Rounds) {
     let mut dice = Dice::new();
-    let launch = place.server().settings(SETTINGS).settings(FREQUENT_CHECKPOINTS).faults(faults);
+    let launch = place.server().settings(FREQUENT_CHECKPOINTS).settings(SETTINGS).faults(faults);
     // A server that notices that its disk is gone before it is gone itself refuses.
     let rounds = Rounds { may_be_refused: &[CommandStatus::ESME_RSYSERR], ..rounds };
     rounds.run(&launch, |server: Server| {
@@ -40,13 +44,17 @@ fn cut_again_and_again(disk: &mut Disk, place: &Place, faults: &str, rounds: Rou
     });
 }
 
-const FREQUENT_CHECKPOINTS: &str = "";
-
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_goes() {
     let Some((place, mut disk)) = place_with_disk("power cuts") else { return };
     let rounds = Rounds { mix: Mix::Varied, is_transceiver: false, ..Rounds::of(rounds(6)) };
     cut_again_and_again(&mut disk, &place, "", rounds);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_power_goes_amid_checkpoints() {
+    let Some((place, mut disk)) = place_with_disk("power cuts amid checkpoints") else { return };
+    cut_again_and_again(&mut disk, &place, "", Rounds { count: rounds(HEAVY.count), ..HEAVY });
 }
 
 /// The loss that a server without this syncing must show, in a few rounds: or else the test above shows nothing.
@@ -71,8 +79,7 @@ fn a_journal_that_is_not_synced_is_caught() {
 
 #[test]
 fn a_state_that_is_not_synced_is_caught() {
-    let rounds = Rounds { mix: Mix::Heavy, time: Duration::from_secs(2), ..Rounds::of(8) };
-    must_lose("power cuts without syncing the state at rest", "state-unsynced", rounds);
+    must_lose("power cuts without syncing the state at rest", "state-unsynced", HEAVY);
 }
 
 #[test]

@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use smppd::pdu::{CommandId, CommandStatus, Pdu, ShortMessage};
+use smppd::pdu::{CommandId, CommandStatus, Pdu, ShortMessage, Tlvs};
 
 use super::PATIENCE;
 use super::esme::{DELIVERED, Esme, NEVER_TAKEN, Next, Receipt, message};
 
 /// A destination that is not delivered.
 const FAILING: &str = "9995034555";
+/// The tag of the TLV for long texts, and the size of those that fill a journal.
+const MESSAGE_PAYLOAD: u16 = 0x0424;
+const HEAVY_OCTETS: usize = 16_000;
 /// SMPP's way to say it.
 const IN_A_SECOND: &[u8] = b"000000000001000R";
 /// Between two helpings of load.
@@ -25,7 +28,7 @@ pub enum Mix {
     Plain,
     /// Among them some that are scheduled, that fail, and that no carrier takes until they expire.
     Varied,
-    /// Messages that are delivered at once, as long and as many as can be.
+    /// Long messages that are delivered at once: they fill the journal.
     Heavy,
 }
 
@@ -88,9 +91,7 @@ impl Ledger {
             is_over |= stop.load(Ordering::Relaxed);
             if !is_over && in_flight.len() <= window / 2 {
                 // There is to be load, not as much as fits: every message is asked about later.
-                if self.mix != Mix::Heavy {
-                    thread::sleep(PACE);
-                }
+                thread::sleep(PACE);
                 octets.clear();
                 while in_flight.len() < window {
                     let mut text = format!("{name}-{}", self.sent.len());
@@ -98,8 +99,7 @@ impl Ledger {
                         // A receipt tells the first twenty characters.
                         text = format!("{text:.<20}");
                     }
-                    let long = if self.mix == Mix::Heavy { format!("{text:.<160}") } else { text.clone() };
-                    let number = esme.put(&Pdu::SubmitSm(self.message(&long)), &mut octets);
+                    let number = self.put(esme, &text, &mut octets);
                     self.sent.insert(text.clone());
                     in_flight.insert(number, text);
                 }
@@ -132,16 +132,26 @@ impl Ledger {
         }
     }
 
-    fn message<'a>(&self, text: &'a str) -> ShortMessage<'a> {
-        let kind = if self.mix == Mix::Varied { kind_of(text) } else { Kind::Delivered };
-        match kind {
-            Kind::Delivered => message(DELIVERED, text),
-            Kind::Scheduled => {
+    fn put(&self, esme: &mut Esme, text: &str, octets: &mut Vec<u8>) -> u32 {
+        let payload;
+        let message = match (self.mix, kind_of(text)) {
+            (Mix::Plain, _) | (Mix::Varied, Kind::Delivered) => message(DELIVERED, text),
+            (Mix::Varied, Kind::Scheduled) => {
                 ShortMessage { schedule_delivery_time: IN_A_SECOND, ..message(DELIVERED, text) }
             }
-            Kind::Failing => message(FAILING, text),
-            Kind::NeverTaken => ShortMessage { validity_period: IN_A_SECOND, ..message(NEVER_TAKEN, text) },
-        }
+            (Mix::Varied, Kind::Failing) => message(FAILING, text),
+            (Mix::Varied, Kind::NeverTaken) => {
+                ShortMessage { validity_period: IN_A_SECOND, ..message(NEVER_TAKEN, text) }
+            }
+            (Mix::Heavy, _) => {
+                let value = format!("{text:.<HEAVY_OCTETS$}");
+                let header = [MESSAGE_PAYLOAD, HEAVY_OCTETS as u16].map(u16::to_be_bytes);
+                payload = [header.as_flattened(), value.as_bytes()].concat();
+                let tlvs = Tlvs::read(&payload, CommandId::SUBMIT_SM).expect("a TLV");
+                ShortMessage { tlvs, ..message(DELIVERED, "") }
+            }
+        };
+        esme.put(&Pdu::SubmitSm(message), octets)
     }
 
     /// Collects receipts until the connection ends.
