@@ -59,7 +59,8 @@ fn is_said(server: &Server, reason: &str) {
 }
 
 /// Submits on all cores until the struck partition has stopped, then makes sure that it alone did.
-fn until_it_stops(server: &Server, ledger: &mut Ledger, reason: &str) {
+/// The text of the message that met the fault.
+fn until_it_stops(server: &Server, ledger: &mut Ledger, reason: &str) -> Option<String> {
     let mut receiver = Esme::bound_as(server, "demo", CommandId::BIND_RECEIVER);
     let mut sessions: Vec<Esme> =
         (0..SESSIONS).map(|_| Esme::bound_as(server, "demo", CommandId::BIND_TRANSMITTER)).collect();
@@ -73,6 +74,7 @@ fn until_it_stops(server: &Server, ledger: &mut Ledger, reason: &str) {
         taken
     };
     eventually("the struck partition stops", || submit_all(ledger).contains(&None).then_some(()));
+    let in_flight = first_refused(ledger);
     is_said(server, reason);
     let taken = submit_all(ledger);
     assert!(taken.contains(&None) && taken.contains(&Some(0)), "{taken:?}");
@@ -91,6 +93,13 @@ fn until_it_stops(server: &Server, ledger: &mut Ledger, reason: &str) {
         ledger.ends.insert(receipt.id, receipt.stat);
     }
     ledger.check();
+    in_flight
+}
+
+/// Messages are submitted one by one, and their texts end in a number.
+fn first_refused(ledger: &Ledger) -> Option<String> {
+    let number = |text: &&String| text.rsplit('-').next().and_then(|number| number.parse::<u32>().ok());
+    ledger.refused.keys().min_by_key(number).cloned()
 }
 
 /// Started again without a fault, everything acknowledged goes on, and nothing refused is there.
@@ -134,12 +143,16 @@ fn a_failed_write_of_the_journal_refuses_and_stops_one_partition() {
             let place = place("journal-write");
             let mut ledger = before(&place);
             let server = faulty(&place, &format!("journal-write={number}{manner}")).start();
-            until_it_stops(&server, &mut ledger, reason);
+            let in_flight = until_it_stops(&server, &mut ledger, reason);
+            if manner == ":short" {
+                // The half that was written may hold all records of a small batch.
+                ledger.refused.remove(&in_flight.expect("something was refused"));
+            }
             // A server that is told to stop does; one that is killed loses nothing either.
             if number % 2 == 0 {
-                server.kill()
+                server.kill();
             } else {
-                _ = server.stop()
+                _ = server.stop();
             }
             heals(&place, ledger);
         }
@@ -168,13 +181,18 @@ fn a_failed_sync_of_the_state_while_stopping_loses_nothing() {
     }
     for number in 1..=3 {
         let place = place("state-sync");
-        let ledger = before(&place);
+        let mut ledger = before(&place);
         let mut server = faulty(&place, &format!("state-sync={number}")).start();
+        // Something to put to rest: two syncs belong to that, one to the end.
+        for mut esme in Esme::bound_on_both_cores(&server, "demo", CommandId::BIND_TRANSMITTER) {
+            let text = format!("stopping-{}", ledger.sent.len());
+            submit(&mut ledger, &mut esme, text);
+        }
         server.signal(rustix::process::Signal::TERM);
         server.wait();
-        let said = ["the state at rest failed: Input/output error", "was not flushed: Input/output error"];
-        let log = server.log();
-        assert!(said.iter().any(|said| log.contains(said)), "sync {number}: {log}");
+        // The last sync is the thread's own. What fails in a last checkpoint may come to a core that has ended.
+        let said = "was not flushed: Input/output error";
+        assert!(number < 3 || server.log().contains(said), "sync {number}: {}", server.log());
         heals(&place, ledger);
     }
 }
@@ -200,11 +218,11 @@ fn a_batch_that_is_written_and_reported_as_failed_gives_no_false_success() {
     let place = place("journal-late");
     let mut ledger = before(&place);
     let server = faulty(&place, "journal-write=3:late").start();
-    until_it_stops(&server, &mut ledger, "Input/output error");
+    let in_flight = until_it_stops(&server, &mut ledger, "Input/output error");
     server.kill();
-    // The one thing that cannot be known after a failed write is what the disk holds: what was refused may
-    // have been written all the same. Everything acknowledged is there in any case.
-    ledger.refused.clear();
+    // The one thing that cannot be known after a failed write is what the disk holds: what was refused then may
+    // have been written all the same. Nothing that was refused later was.
+    ledger.refused.remove(&in_flight.expect("something was refused"));
     heals(&place, ledger);
 }
 

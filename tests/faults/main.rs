@@ -5,6 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clock;
 mod errors;
+mod flips;
+mod full;
 mod kills;
 mod power;

@@ -147,6 +147,11 @@ impl Launch<'_> {
         Server::start(self.command(), self.place)
     }
 
+    /// Starts it; `None` when it ends instead of being ready.
+    pub fn starts_or_fails(&self) -> Option<Server> {
+        Server::try_start(self.command(), self.place).ok()
+    }
+
     /// Starts it; it must end by itself, and soon. What it says.
     pub fn fails(&self) -> Output {
         ends_by_itself(self.command())
@@ -186,7 +191,12 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(mut command: Command, place: &Place) -> Self {
+    fn start(command: Command, place: &Place) -> Self {
+        Self::try_start(command, place).unwrap_or_else(|log| panic!("the server did not start: {log}"))
+    }
+
+    /// A server that is ready, or the log of one that is not.
+    fn try_start(mut command: Command, place: &Place) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let log = place.path(&format!("log-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         command.stdout(Stdio::piped()).stderr(File::create(&log).expect("a file"));
@@ -203,7 +213,7 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
-                panic!("the server did not start: {}", server.log());
+                return Err(server.log());
             };
             let address = |text: &str| text.split(' ').next().and_then(|address| address.parse().ok());
             if let Some(rest) = line.strip_prefix("listening on ") {
@@ -212,7 +222,7 @@ impl Server {
             } else if let Some(rest) = line.strip_prefix("metrics and health on http://") {
                 server.admin = address(rest);
             } else if line.starts_with("ready:") {
-                return server;
+                return Ok(server);
             }
         }
     }
