@@ -24,7 +24,7 @@ const SEGMENTS_READY: u32 = 3;
 
 /// A partition folder, opened and not replayed yet.
 pub(super) struct Found {
-    number: PartitionNumber,
+    pub(super) number: PartitionNumber,
     journal: PathBuf,
     state: State,
     identity: Identity,
@@ -69,6 +69,15 @@ impl Found {
         durable_file::make_folder(&journal).map_err(|error| format!("{}: {error}", journal.display()))?;
         let in_state = |error: io::Error| format!("{}: {error}", state_folder.display());
         let state = State::open(&state_folder).map_err(in_state)?;
+        // The database is made, and durable, before the journal. sled takes one whose beginning is damaged for
+        // an empty one, and with a new salt no batch of the journal would be ours.
+        if state.is_new().map_err(in_state)? && segment_path(&journal, 0).exists() {
+            return Err(format!(
+                "{}: the database is empty, or its beginning is damaged, but there is a journal beside it; \
+                 restore the folder from a copy, or move the partition's folder away to start without it",
+                state_folder.display()
+            ));
+        }
         let identity = state.identity(number).map_err(in_state)?;
         // Each time, and not only by who made them: that start may have ended before it came to this.
         for folder in [&folder, &config.data_dir] {

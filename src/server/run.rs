@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -99,7 +100,8 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     let partitions = recovery::partitions(&config.data_dir, cores)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
     let found = open_all(config, &partitions)?;
-    let names = found.iter().map(Found::system_ids).collect::<Result<Vec<_>, _>>()?;
+    let names = found.iter().map(|found| named(config, found.number, || found.system_ids()));
+    let names = names.collect::<Result<Vec<_>, _>>()?;
     let names: BTreeSet<Box<[u8]>> = names.into_iter().flatten().collect();
     let accounts =
         Arc::new(Accounts::default().reload(settings).with_unknown(names.iter().map(|name| &**name)));
@@ -573,17 +575,37 @@ fn greet(config: &Config, listen: &[Listen], password: &str) {
 }
 
 fn open_all(config: &Config, partitions: &BTreeSet<PartitionNumber>) -> Result<Vec<Found>, Failure> {
-    partitions.iter().map(|number| Found::open(config, *number).map_err(Failure)).collect()
+    partitions.iter().map(|number| named(config, *number, || Found::open(config, *number))).collect()
+}
+
+/// Does something with a partition. Some damage sled answers with a panic; whoever restores a folder has to know
+/// which.
+fn named<T>(
+    config: &Config,
+    partition: PartitionNumber,
+    work: impl FnOnce() -> Result<T, String>,
+) -> Result<T, Failure> {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    outcome.map_or_else(
+        |_| {
+            let state = config.data_dir.join(format!("partition-{partition}/state"));
+            Err(Failure(format!("{}: the database is damaged; the log says more", state.display())))
+        },
+        |outcome| outcome.map_err(Failure),
+    )
 }
 
 /// Every partition in a thread of its own.
 fn recover_all(config: &Config, found: Vec<Found>, accounts: &Accounts) -> Result<Vec<Recovered>, Failure> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            found.into_iter().map(|found| scope.spawn(move || found.recover(config, accounts))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Recovered, String>>| match thread.join()
+        let recover = |found: Found| {
+            let number = found.number;
+            scope.spawn(move || named(config, number, || found.recover(config, accounts)))
+        };
+        let threads: Vec<_> = found.into_iter().map(recover).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Recovered, Failure>>| match thread.join()
         {
-            Ok(recovered) => recovered.map_err(Failure),
+            Ok(recovered) => recovered,
             Err(_) => Err(Failure("recovery met a fault of ours; the log says which".to_owned())),
         };
         threads.into_iter().map(join).collect()

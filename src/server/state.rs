@@ -77,6 +77,14 @@ impl State {
         sled::Config::new().path(folder).cache_capacity(CACHE_OCTETS).flush_every_ms(flush_every_ms)
     }
 
+    /// Whether there is nothing in it yet.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn is_new(&self) -> io::Result<bool> {
+        Ok(self.meta.get("format").map_err(io::Error::other)?.is_none())
+    }
+
     /// The salt of the partition's journal; made and made durable when there is none.
     ///
     /// # Errors
