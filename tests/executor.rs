@@ -232,14 +232,8 @@ fn a_server_without_descriptors_waits_instead_of_spinning() {
 fn every_core_beats() {
     let place = Place::with_demo("beats");
     let server = place.server().argument("--admin=127.0.0.1:0").start();
-    let admin = server.admin.expect("an address");
     let beats = || -> Vec<u64> {
-        use std::io::{Read, Write};
-        let mut http = TcpStream::connect(admin).expect("a connection");
-        http.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
-        http.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("a connection");
-        let mut text = String::new();
-        http.read_to_string(&mut text).expect("metrics");
+        let text = server.http("/metrics");
         text.lines()
             .filter(|line| line.starts_with("smppd_core_heartbeats_total{"))
             .map(|line| line.rsplit(' ').next().expect("a value").parse().expect("a number"))

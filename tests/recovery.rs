@@ -12,127 +12,14 @@ use smppd::pdu::CommandId;
 
 use support::esme::{DELIVERED, Esme, Next, message};
 use support::load::Ledger;
-use support::{Launch, Place, Server, complaint, eventually, flip};
-
-const SETTINGS: &str = "
-[session]
-window_out_max = 100
-[messages]
-deliver_retry_delay_min_seconds = 0.2
-deliver_retry_delay_max_seconds = 1
-[carrier.simulator]
-kind = \"simulator\"
-delay_min_millis = 1
-delay_max_millis = 200
-";
-const WINDOW: usize = 50;
-
-fn place(name: &str) -> Place {
-    let place = Place::with_demo(name);
-    place.account("add other --bind-limit 0 --any-source");
-    place
-}
-
-/// Two sessions submit for a while; then something happens to the server. What they sent and heard.
-fn load(server: Server, round: usize, time: Duration, then: impl FnOnce(Server)) -> Ledger {
-    let sessions = Esme::bound_on_both_cores(&server, "demo", CommandId::BIND_TRANSCEIVER);
-    load_on(sessions.into(), server, round, time, then)
-}
-
-fn load_on(
-    sessions: Vec<Esme>,
-    server: Server,
-    round: usize,
-    time: Duration,
-    then: impl FnOnce(Server),
-) -> Ledger {
-    let mut bystander = Esme::bound_as(&server, "other", CommandId::BIND_RECEIVER);
-    let loads: Vec<_> = (0..)
-        .zip(sessions)
-        .map(|(number, mut esme)| {
-            thread::spawn(move || {
-                let mut ledger = Ledger::default();
-                ledger.run(&mut esme, &format!("{round}-{number}"), WINDOW, &AtomicBool::new(false));
-                ledger
-            })
-        })
-        .collect();
-    let bystander = thread::spawn(move || gets_nothing(&mut bystander));
-    thread::sleep(time);
-    then(server);
-    let mut ledger = Ledger::default();
-    for load in loads {
-        ledger.absorb(load.join().expect("a load that ran"));
-    }
-    bystander.join().expect("a bystander");
-    ledger
-}
-
-/// Waits for the end of a session to which nothing belongs.
-fn gets_nothing(bystander: &mut Esme) {
-    for pdu in bystander.until_closed() {
-        assert_eq!(pdu.command_id, CommandId::UNBIND, "another account got {pdu:?}");
-    }
-}
-
-/// Every accepted message is known on every core, and has its receipt.
-fn check_all(launch: &Launch<'_>, mut ledger: Ledger) {
-    ledger.check();
-    let server = launch.start();
-    let mut bystander = Esme::bound_as(&server, "other", CommandId::BIND_RECEIVER);
-    // A receiver first: sessions that submit must not be given receipts.
-    let mut receiver = Esme::bound_as(&server, "demo", CommandId::BIND_RECEIVER);
-    ledger.collect(&mut receiver);
-    ledger.check();
-    all_are_known(&server, &ledger.ids());
-    drop(receiver);
-    let bystander = thread::spawn(move || gets_nothing(&mut bystander));
-    assert!(server.stop().success());
-    bystander.join().expect("a bystander");
-}
-
-/// Asks for every message, on several connections.
-fn all_are_known(server: &Server, ids: &[&str]) {
-    let mut sessions = [(); 6].map(|()| Esme::bound_as(server, "demo", CommandId::BIND_TRANSMITTER));
-    for (esme, ids) in sessions.iter_mut().zip(ids.chunks(ids.len().div_ceil(6).max(1))) {
-        assert_eq!(esme.unknown_of(ids), [""; 0]);
-    }
-}
-
-/// Rounds of load, each ended by kill -9 and followed by a look at what the round before left.
-fn kill_again_and_again(place: &Place, launch: &Launch<'_>, rounds: usize) {
-    let mut total = Ledger::default();
-    let mut last = Ledger::default();
-    for round in 0..rounds {
-        let server = launch.start();
-        let [mut one, mut other] = Esme::bound_on_both_cores(&server, "demo", CommandId::BIND_TRANSMITTER);
-        // The ids are in no order: each core is asked about messages of its own and of the other.
-        let ids = last.ids();
-        let (half, rest) = ids.split_at(ids.len() / 2);
-        assert_eq!(one.unknown_of(half), [""; 0], "after round {round}");
-        assert_eq!(other.unknown_of(rest), [""; 0], "after round {round}");
-        drop((one, other));
-        let time = Duration::from_millis(150 + 37 * round as u64 % 150);
-        total.absorb(std::mem::take(&mut last));
-        last = load(server, round, time, Server::kill);
-        assert!(!last.accepted.is_empty(), "nothing was accepted in round {round}");
-    }
-    total.absorb(last);
-    assert!(fs::exists(place.data()).expect("a directory"));
-    check_all(launch, total);
-}
-
-#[test]
-fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
-    let place = place("killed");
-    kill_again_and_again(&place, &place.server().settings(SETTINGS), 20);
-}
+use support::rounds::{Rounds, SETTINGS, WINDOW, check_all, load, load_on, place};
+use support::{Place, Server, complaint, eventually, flip};
 
 #[test]
 fn durability_os_survives_kill_too() {
     let place = place("killed-os");
     let launch = place.server().settings(SETTINGS).argument("--durability=os");
-    kill_again_and_again(&place, &launch, 3);
+    Rounds::of(3).run(&launch, Server::kill);
 }
 
 #[test]

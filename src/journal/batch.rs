@@ -11,8 +11,7 @@ pub const BATCH_ALIGN: usize = 4096;
 /// As long as a batch should become; it keeps one write, and one pause for it, short. Every record fits.
 pub const BATCH_OCTETS_MAX: usize = 1 << 20;
 
-/// What a batch begins with.
-pub const BATCH_MAGIC: [u8; 4] = *b"SMPJ";
+const BATCH_MAGIC: [u8; 4] = *b"SMPJ";
 /// Version of the records and of this header.
 const FORMAT: u16 = 2;
 const HEADER_OCTETS: usize = 52;

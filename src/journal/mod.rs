@@ -11,9 +11,7 @@ mod ring;
 use std::collections::VecDeque;
 use std::fmt;
 
-pub use batch::{
-    BATCH_ALIGN, BATCH_MAGIC, BATCH_OCTETS_MAX, Batch, BatchBuffer, BatchError, BatchHeader, Identity,
-};
+pub use batch::{BATCH_ALIGN, BATCH_OCTETS_MAX, Batch, BatchBuffer, BatchError, BatchHeader, Identity};
 pub use record::{Record, RecordError};
 pub use replay::{Replay, ReplayEnd, SegmentFault, find_batch, replay_segment};
 pub use ring::{Placement, Ring, SegmentNumber};

@@ -98,9 +98,12 @@ fn complaints(pulses: &[Arc<Pulse>]) -> String {
             _ = writeln!(lines, "core {core} stands still");
         }
     }
-    match totals(pulses).failed {
-        0 => {}
-        failed => _ = writeln!(lines, "{failed} partitions have stopped after a disk error"),
+    for pulse in pulses {
+        let failed =
+            pulse.failed.lock().map_or_else(|lock| lock.into_inner().clone(), |failed| failed.clone());
+        for partition in failed {
+            _ = writeln!(lines, "partition {partition} has stopped after a disk error");
+        }
     }
     lines
 }
@@ -108,6 +111,7 @@ fn complaints(pulses: &[Arc<Pulse>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::PartitionNumber;
 
     #[test]
     fn batches_are_counted_by_size_and_time() {
@@ -137,10 +141,11 @@ mod tests {
         pulses[1].is_still.store(true, Ordering::Relaxed);
         assert_eq!(complaints(&pulses), "core 1 stands still\n");
         pulses[2].has_ended.store(true, Ordering::Relaxed);
-        pulses[0].counters.lock().expect("a lock").failed = 2;
+        *pulses[0].failed.lock().expect("a lock") = vec![PartitionNumber(0), PartitionNumber(3)];
         assert_eq!(
             complaints(&pulses),
-            "core 1 stands still\ncore 2 has ended\n2 partitions have stopped after a disk error\n"
+            "core 1 stands still\ncore 2 has ended\n\
+             partition 000 has stopped after a disk error\npartition 003 has stopped after a disk error\n"
         );
         assert_eq!(health(&pulses).status_code(), 503);
     }

@@ -11,6 +11,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use foldhash::fast::RandomState;
 use rustls::ServerConfig;
 
+use crate::message::PartitionNumber;
 use crate::metrics::Counters;
 use crate::server::clock::Clock;
 use crate::server::mesh::{Inbound, MailSender};
@@ -33,6 +34,8 @@ pub(super) struct Pulse {
     pub(super) is_disk_low: AtomicBool,
     /// The counters as of the last heartbeat but few.
     pub(super) counters: std::sync::Mutex<Counters>,
+    /// The partitions that have stopped, as of the same time.
+    pub(super) failed: std::sync::Mutex<Vec<PartitionNumber>>,
 }
 
 /// How large reads are, and how far plaintext may grow in one turn.
@@ -243,6 +246,14 @@ impl Core {
     pub(super) fn publish_counters(&self) {
         if let Ok(mut counters) = self.pulse.counters.try_lock() {
             *counters = self.shard.borrow().counters();
+            // One that has stopped stays so.
+            if counters.failed > 0
+                && let Ok(mut failed) = self.pulse.failed.lock()
+            {
+                let shard = self.shard.borrow();
+                let stopped = shard.partitions().iter().filter(|partition| partition.has_failed());
+                *failed = stopped.map(|partition| partition.number).collect();
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -10,7 +10,8 @@ use std::rc::Rc;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 
 use crate::config::Durability;
-use crate::journal::{BATCH_MAGIC, Batch, BatchBuffer, Buffers};
+use crate::journal::{Batch, BatchBuffer, Buffers};
+use crate::server::fault::{self, Layer};
 
 /// Zeros are written in pieces of this.
 const FILL_OCTETS: usize = 1 << 20;
@@ -65,8 +66,10 @@ impl JournalFiles {
         let buffer: Box<dyn Any> = batch.into_buffer();
         let Ok(buffer) = buffer.downcast::<DmaBatch>() else { unreachable!("all buffers are of our making") };
         let DmaBatch(mut buffer) = *buffer;
-        buffer.trim_to_size(octets);
+        let fate = fault::write(&self.folder, octets);
+        buffer.trim_to_size(fate.octets);
         let written = file.write_at(buffer, placement.offset).await?;
+        fate.outcome?;
         if written < octets {
             return Err(io::Error::other(format!("only {written} of {octets} octets were written")));
         }
@@ -83,7 +86,7 @@ impl JournalFiles {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        if self.durability == Durability::Fsync {
+        if self.durability == Durability::Fsync && !fault::is_unsynced(Layer::Journal) {
             options.custom_flags(libc::O_DSYNC);
         }
         let file = Rc::new(options.dma_open(&segment_path(&self.folder, number)).await?);
@@ -95,28 +98,6 @@ impl JournalFiles {
 /// The file of a segment.
 pub(super) fn segment_path(folder: &Path, file: u32) -> PathBuf {
     folder.join(format!("segment-{file:03}.log"))
-}
-
-/// Whether any segment file begins with a batch, of whatever partition.
-///
-/// # Errors
-/// A file cannot be read.
-pub(super) fn holds_batches(folder: &Path) -> io::Result<bool> {
-    for file in 0.. {
-        let mut segment = match File::open(segment_path(folder, file)) {
-            Ok(segment) => segment,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-            Err(error) => return Err(error),
-        };
-        let mut magic = [0; BATCH_MAGIC.len()];
-        match segment.read_exact(&mut magic) {
-            Ok(()) if magic == BATCH_MAGIC => return Ok(true),
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
 }
 
 /// Makes a segment file: written with zeros, not merely promised, so that a full disk is met now and not by a message.

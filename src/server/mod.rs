@@ -11,6 +11,7 @@ mod core;
 mod disk;
 mod durable_file;
 mod executor;
+mod fault;
 mod mesh;
 pub mod pacemaker;
 mod password;

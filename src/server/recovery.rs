@@ -10,7 +10,7 @@ use crate::account::Accounts;
 use crate::config::{Config, Durability};
 use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Record, Ring};
 use crate::message::{Content, Parcel, PartitionNumber};
-use crate::server::disk::{self, JournalFolder};
+use crate::server::disk::{self, JournalFolder, segment_path};
 use crate::server::durable_file;
 use crate::server::segments::Segments;
 use crate::server::state::State;
@@ -24,7 +24,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A partition folder, opened and not replayed yet.
 pub(super) struct Found {
-    number: PartitionNumber,
+    pub(super) number: PartitionNumber,
     journal: PathBuf,
     segments: Segments,
     state: State,
@@ -67,8 +67,18 @@ impl Found {
         let journal = folder.join("journal");
         durable_file::make_folder(&journal).map_err(|error| format!("{}: {error}", journal.display()))?;
         let segment_octets = config.journal_segment_octets;
-        let in_state = |error: io::Error| format!("{}: {error}", folder.join("state").display());
+        let state_folder = folder.join("state");
+        let in_state = |error: io::Error| format!("{}: {error}", state_folder.display());
         let state = State::open(&folder, segment_octets).map_err(in_state)?;
+        // The database is made, and durable, before the journal. sled takes one whose beginning is damaged for
+        // an empty one, and with a new salt no batch of the journal would be ours.
+        if state.is_new().map_err(in_state)? && segment_path(&journal, 0).exists() {
+            return Err(format!(
+                "{}: the database is empty, or its beginning is damaged, but there is a journal beside it; \
+                 restore the folder from a copy, or move the partition's folder away to start without it",
+                state_folder.display()
+            ));
+        }
         let identity = state.identity(number).map_err(in_state)?;
         // Each time, and not only by who made them: that start may have ended before it came to this.
         for folder in [&folder, &config.data_dir] {

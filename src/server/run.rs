@@ -33,7 +33,7 @@ use crate::server::mesh::{Inbound, MailSender, mailbox};
 use crate::server::password::{self, Verifier};
 use crate::server::recovery::{self, Found, Opened};
 use crate::server::state::{self, Order};
-use crate::server::{admin, certificate, disk, durable_file, watch};
+use crate::server::{admin, certificate, disk, durable_file, fault, watch};
 use crate::shard::{Partition, PartitionMap, Shard, ShardNumber, ShardSettings};
 
 /// What glommio asks for its own buffers; batches of the journal are taken from it.
@@ -76,6 +76,7 @@ pub fn serve(config: &Config, read_again: impl Fn() -> Result<Config, String>) -
 
 fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Result<(), Failure> {
     watch::start_log(&config.log_level).map_err(|error| format!("no thread for the log: {error}"))?;
+    fault::announce()?;
     // Before anything that others can see: a signal that comes early is served late, not deadly.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| format!("signals cannot be caught: {error}"))?;
@@ -592,27 +593,35 @@ fn greet(config: &Config, listen: &[Listen], password: &str) {
 }
 
 fn open_all(config: &Config, partitions: &BTreeSet<PartitionNumber>) -> Result<Vec<Found>, Failure> {
-    side_by_side(partitions.iter().copied(), |number| Found::open(config, number))
+    let partitions = partitions.iter().map(|number| (*number, *number));
+    side_by_side(config, partitions, |number| Found::open(config, number))
 }
 
 fn recover_all(config: &Config, found: Vec<Found>, accounts: &Accounts) -> Result<Vec<Opened>, Failure> {
-    side_by_side(found, |found| found.recover(config, accounts))
+    let found = found.into_iter().map(|found| (found.number, found));
+    side_by_side(config, found, |found| found.recover(config, accounts))
 }
 
 /// Does something for every partition, each in a thread of its own.
 fn side_by_side<P: Send, R: Send>(
-    partitions: impl IntoIterator<Item = P>,
+    config: &Config,
+    partitions: impl IntoIterator<Item = (PartitionNumber, P)>,
     work: impl Fn(P) -> Result<R, String> + Sync,
 ) -> Result<Vec<R>, Failure> {
     let work = &work;
     std::thread::scope(|scope| {
+        let partitions = partitions.into_iter();
         let threads: Vec<_> =
-            partitions.into_iter().map(|partition| scope.spawn(move || work(partition))).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<R, String>>| match thread.join() {
+            partitions.map(|(number, partition)| (number, scope.spawn(move || work(partition)))).collect();
+        let threads = threads.into_iter().map(|(number, thread)| match thread.join() {
             Ok(done) => done.map_err(Failure),
-            Err(_) => Err(Failure("recovery met a fault of ours; the log says which".to_owned())),
-        };
-        threads.into_iter().map(join).collect()
+            // Some damage sled answers with a panic; whoever restores a folder has to know which.
+            Err(_) => {
+                let state = config.data_dir.join(format!("partition-{number}/state"));
+                Err(Failure(format!("{}: the database is damaged; the log says more", state.display())))
+            }
+        });
+        threads.collect()
     })
 }
 

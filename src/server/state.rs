@@ -15,6 +15,7 @@ use crate::journal::Identity;
 use crate::message::{IdSource, MessageId, PartitionNumber};
 use crate::server::clock::Clock;
 use crate::server::disk;
+use crate::server::fault::{self, Layer, Point};
 use crate::server::mesh::{Inbound, MailSender};
 use crate::shard::Lookup;
 use crate::store::{
@@ -212,7 +213,16 @@ impl State {
     }
 
     fn config(folder: &Path) -> sled::Config {
-        sled::Config::new().path(folder).cache_capacity(CACHE_OCTETS).flush_every_ms(Some(500))
+        let flush_every_ms = if fault::is_unsynced(Layer::State) { None } else { Some(500) };
+        sled::Config::new().path(folder).cache_capacity(CACHE_OCTETS).flush_every_ms(flush_every_ms)
+    }
+
+    /// Whether there is nothing in it yet.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn is_new(&self) -> io::Result<bool> {
+        Ok(self.meta.get("format").map_err(io::Error::other)?.is_none())
     }
 
     /// The salt of the partition's journal; made and made durable when there is none.
@@ -222,13 +232,6 @@ impl State {
     pub(super) fn identity(&self, partition: PartitionNumber) -> io::Result<Identity> {
         match self.meta.get("format").map_err(io::Error::other)? {
             None => {
-                // sled takes a log whose beginning is damaged for an empty one. With another salt no batch would be ours.
-                if disk::holds_batches(&self.journal)? {
-                    return Err(io::Error::other(
-                        "it is empty, but the journal beside it is not: restore the folder from a copy, or move the \
-                         partition's folder away to start without it",
-                    ));
-                }
                 let mut salt = [0; 8];
                 getrandom::fill(&mut salt).map_err(io::Error::other)?;
                 self.meta.insert("salt", &salt).map_err(io::Error::other)?;
@@ -288,6 +291,7 @@ impl State {
     }
 
     fn apply(&self, op: StoreOp) -> io::Result<Option<StoreDone>> {
+        fault::strike(Point::StateOp, &self.folder)?;
         match op {
             StoreOp::PutFinals(generation, octets) => {
                 let blocks = store::cut(generation, &octets).map_err(Unreadable::Block)?;
@@ -330,7 +334,11 @@ impl State {
 
     /// sled's own flush stops short of the disk on Linux: sync_file_range is no barrier. This is one.
     fn sync(&self) -> io::Result<()> {
+        fault::strike(Point::StateSync, &self.folder)?;
         self.db.flush().map_err(io::Error::other)?;
+        if fault::is_unsynced(Layer::State) {
+            return Ok(());
+        }
         File::open(self.folder.join("db"))?.sync_data()
     }
 
@@ -610,30 +618,6 @@ mod tests {
         assert_eq!((rest(), rest()), (whole.clone(), whole));
         let got = state.apply(StoreOp::GetRest(RestNumber(2))).expect("read");
         assert_eq!(got, Some(StoreDone::GotRest(RestNumber(2), Bytes::from_static(&[2]))));
-        drop(state);
-        std::fs::remove_dir_all(&folder).expect("removed");
-    }
-
-    #[test]
-    fn an_empty_database_beside_a_journal_that_is_not_is_refused() {
-        let (folder, state) = state("emptied");
-        let journal = folder.join("journal");
-        std::fs::create_dir_all(&journal).expect("a folder");
-        disk::make_segment(&journal, 0, 1 << 20).expect("a file");
-        let before = state.identity(PartitionNumber(0)).expect("zeros are no batches");
-        drop(state);
-        std::fs::remove_dir_all(folder.join("state")).expect("removed");
-        let state = State::open(&folder, 1 << 20).expect("a database");
-        let after = state.identity(PartitionNumber(0)).expect("still zeros");
-        assert_ne!(before, after);
-        drop(state);
-        std::fs::remove_dir_all(folder.join("state")).expect("removed");
-        let mut segment = std::fs::read(disk::segment_path(&journal, 0)).expect("a file");
-        segment[..4].copy_from_slice(b"SMPJ");
-        std::fs::write(disk::segment_path(&journal, 0), segment).expect("written");
-        let state = State::open(&folder, 1 << 20).expect("a database");
-        let error = state.identity(PartitionNumber(0)).expect_err("the journal would be lost");
-        assert!(error.to_string().contains("the journal beside it is not"), "{error}");
         drop(state);
         std::fs::remove_dir_all(&folder).expect("removed");
     }

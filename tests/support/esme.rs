@@ -321,21 +321,23 @@ impl Esme {
         self.ask(&query(id))
     }
 
-    /// Asks for the state of every message, many at a time; those that are not known.
+    /// Asks for every message, many at a time; those that are not known.
     pub fn unknown_of(&mut self, ids: &[&str]) -> Vec<String> {
-        let mut unknown = Vec::new();
+        let answers = self.query_all(ids).into_iter().zip(ids);
+        let unknown = answers.filter(|(answer, _)| answer.status != CommandStatus::ESME_ROK);
+        unknown.map(|(answer, id)| format!("{id}: {}", answer.status)).collect()
+    }
+
+    /// Asks for every message, many at a time; the answers in the same order.
+    pub fn query_all(&mut self, ids: &[&str]) -> Vec<Received> {
+        let mut answers = Vec::new();
         for chunk in ids.chunks(200) {
             let mut octets = Vec::new();
             let numbers: Vec<u32> = chunk.iter().map(|id| self.put(&query(id), &mut octets)).collect();
             self.write(&octets).expect("a connection that takes octets");
-            for (number, id) in numbers.into_iter().zip(chunk) {
-                let response = self.response(number);
-                if response.status != CommandStatus::ESME_ROK {
-                    unknown.push(format!("{id}: {}", response.status));
-                }
-            }
+            answers.extend(numbers.into_iter().map(|number| self.response(number)));
         }
-        unknown
+        answers
     }
 
     /// The next PDU, or that there is none.

@@ -2,12 +2,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses the part it needs")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "whatever else came is a failure of the test")]
 
+pub mod disk;
 pub mod esme;
 pub mod load;
+pub mod rounds;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -70,7 +72,8 @@ impl Place {
 
     /// A server about to be started on this place's data.
     pub fn server(&self) -> Launch<'_> {
-        Launch { place: self, cores: 2, settings: String::new(), arguments: Vec::new() }
+        let (settings, arguments, environment) = (String::new(), Vec::new(), Vec::new());
+        Launch { place: self, cores: 2, settings, arguments, environment }
     }
 
     /// The journal files of a partition, by name.
@@ -95,6 +98,7 @@ pub struct Launch<'a> {
     cores: usize,
     settings: String,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Launch<'_> {
@@ -114,6 +118,16 @@ impl Launch<'_> {
         self
     }
 
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// What is to go wrong on purpose: `src/server/fault.rs` has the words.
+    pub fn faults(self, words: &str) -> Self {
+        self.environment("SMPPD_FAULTS", words)
+    }
+
     /// The command line, with addresses that nobody else has.
     pub fn command(&self) -> Command {
         let settings =
@@ -124,13 +138,18 @@ impl Launch<'_> {
         if !self.arguments.iter().any(|argument| argument.starts_with("--listen=")) {
             command.args(["--listen", "127.0.0.1:0", "--listen-plain", "127.0.0.1:0"]);
         }
-        command.args(&self.arguments);
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
     /// Starts it and waits until it is ready.
     pub fn start(&self) -> Server {
         Server::start(self.command(), self.place)
+    }
+
+    /// Starts it; `None` when it ends instead of being ready.
+    pub fn starts_or_fails(&self) -> Option<Server> {
+        Server::try_start(self.command(), self.place).ok()
     }
 
     /// Starts it; it must end by itself, and soon. What it says.
@@ -172,7 +191,12 @@ pub struct Server {
 }
 
 impl Server {
-    fn start(mut command: Command, place: &Place) -> Self {
+    fn start(command: Command, place: &Place) -> Self {
+        Self::try_start(command, place).unwrap_or_else(|log| panic!("the server did not start: {log}"))
+    }
+
+    /// A server that is ready, or the log of one that is not.
+    fn try_start(mut command: Command, place: &Place) -> Result<Self, String> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let log = place.path(&format!("log-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         command.stdout(Stdio::piped()).stderr(File::create(&log).expect("a file"));
@@ -189,7 +213,7 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
-                panic!("the server did not start: {}", server.log());
+                return Err(server.log());
             };
             let address = |text: &str| text.split(' ').next().and_then(|address| address.parse().ok());
             if let Some(rest) = line.strip_prefix("listening on ") {
@@ -198,7 +222,7 @@ impl Server {
             } else if let Some(rest) = line.strip_prefix("metrics and health on http://") {
                 server.admin = address(rest);
             } else if line.starts_with("ready:") {
-                return server;
+                return Ok(server);
             }
         }
     }
@@ -210,6 +234,23 @@ impl Server {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What the admin port says, head and body.
+    pub fn http(&self, path: &str) -> String {
+        let mut http = TcpStream::connect(self.admin.expect("an admin port")).expect("a connection");
+        http.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        http.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).expect("asked");
+        let mut text = String::new();
+        http.read_to_string(&mut text).expect("an answer");
+        text
+    }
+
+    /// The value of a metric.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = self.http("/metrics");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).expect("a metric")
     }
 
     /// Ends it as a power cut would, but for what the operating system holds.
@@ -294,4 +335,38 @@ pub fn flip(path: &Path, offset: usize) {
     let mut octets = fs::read(path).expect("a file");
     octets[offset] ^= 0x40;
     fs::write(path, octets).expect("a file");
+}
+
+/// Says that a test, or a part of it, is not run. A test that passes shows nothing it has printed; this is seen.
+pub fn skip(what: &str, why: &str) {
+    _ = writeln!(io::stderr(), "NOT TESTED: {what}: {why}");
+}
+
+/// How often a test that goes round in circles does so: `scripts/torture` says more.
+pub fn rounds(usually: usize) -> usize {
+    std::env::var("SMPPD_ROUNDS").ok().map_or(usually, |text| text.parse().expect("a number of rounds"))
+}
+
+/// Numbers that look random, the same for the same seed.
+pub struct Dice(u64);
+
+impl Dice {
+    /// A seed of its own for each run, unless `SMPPD_SEED` names one; it is printed with a test that fails.
+    pub fn new() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
+        let named = std::env::var("SMPPD_SEED").ok();
+        let seed = named.map_or(now.as_nanos() as u64, |text| text.parse().expect("a seed"));
+        println!("SMPPD_SEED={seed}");
+        Self(seed)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % limit
+    }
 }
