@@ -297,6 +297,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // What libfaketime leaves behind in a process that was killed.
+        for name in ["faketime_shm", "sem.faketime_sem"] {
+            let _ = fs::remove_file(format!("/dev/shm/{name}_{}", self.child.id()));
+        }
         if thread::panicking() {
             eprintln!("--- log of the server ---\n{}---", tail(&self.log()));
         }
