@@ -213,6 +213,7 @@ fn recover(
     for (number, (octets, gone)) in rest {
         recovery.restore(*number, octets, gone.clone(), accounts).expect("readable");
     }
+    assert_eq!(recovery.at_rest(), checkpoint.at_rest);
     let (mut newest, mut last) = (SegmentNumber(checkpoint.segment.0 - 1), Position(checkpoint.first.0 - 1));
     for (segment, position, records) in batches {
         recovery.replay(*segment, *position, records, accounts).expect("readable");

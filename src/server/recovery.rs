@@ -128,6 +128,15 @@ impl Found {
             })?;
             progress.tell(|| format!("{} things at rest so far", sum(recovery.unfinished())));
         }
+        if recovery.at_rest() != checkpoint.at_rest {
+            let ((blocks, things), (wanted_blocks, wanted_things)) = (recovery.at_rest(), checkpoint.at_rest);
+            return Err(format!(
+                "{}: damaged: {blocks} of {wanted_blocks} blocks with {things} of {wanted_things} unfinished messages \
+                 and deliveries are there; restore the folder from a copy, or move the partition's folder away to \
+                 start without it",
+                journal.with_file_name("state").display()
+            ));
+        }
         let mut batches = 0_u64;
         let last = segments.each_batch(|segment, position, records| {
             batches += 1;

@@ -33,6 +33,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Blocks looked at in one sweep, so that queries are not kept waiting.
 const SWEEP_MAX: usize = 10_000;
 const CACHE_OCTETS: u64 = 64 << 20;
+/// Segments of sled's own log. A page of more than a quarter of one would go to a file of its own, which sled never
+/// syncs: a power cut could lose it behind a checkpoint.
+const SEGMENT_OCTETS: usize = 8 << 20;
 const FORMAT: &[u8] = b"smppd partition 2";
 /// Keys of blocks of unfinished things, of what has gone of each, and of the checkpoint: one tree, so that one batch
 /// changes all.
@@ -214,7 +217,11 @@ impl State {
 
     fn config(folder: &Path) -> sled::Config {
         let flush_every_ms = if fault::is_unsynced(Layer::State) { None } else { Some(500) };
-        sled::Config::new().path(folder).cache_capacity(CACHE_OCTETS).flush_every_ms(flush_every_ms)
+        sled::Config::new()
+            .path(folder)
+            .segment_size(SEGMENT_OCTETS)
+            .cache_capacity(CACHE_OCTETS)
+            .flush_every_ms(flush_every_ms)
     }
 
     /// Whether there is nothing in it yet.
@@ -339,7 +346,24 @@ impl State {
         if fault::is_unsynced(Layer::State) {
             return Ok(());
         }
+        self.sync_blobs()?;
         File::open(self.folder.join("db"))?.sync_data()
+    }
+
+    /// Should there be files of their own all the same.
+    fn sync_blobs(&self) -> io::Result<()> {
+        let folder = self.folder.join("blobs");
+        let mut is_empty = true;
+        for entry in std::fs::read_dir(&folder)? {
+            is_empty = false;
+            match File::open(entry?.path()) {
+                Ok(blob) => blob.sync_all()?,
+                // sled removes what it does not need any more, in threads of its own.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if is_empty { Ok(()) } else { File::open(folder)?.sync_all() }
     }
 
     /// Removes blocks whose messages were all final before `before`, among the next ones from `cursor` on.

@@ -20,6 +20,9 @@ pub struct Checkpoint {
     /// The next block of unfinished things: whatever has a higher number belongs to a checkpoint that was never made,
     /// and the journal still holds all of it.
     pub next_rest: RestNumber,
+    /// How many blocks of unfinished things are below that, and things in them that have not gone: whoever finds
+    /// another number has found damage.
+    pub at_rest: (u64, u64),
     /// Credits each account has used in this partition.
     pub credits_used: Vec<(Box<[u8]>, u64)>,
 }
@@ -40,6 +43,7 @@ impl Checkpoint {
             floors: [MessageId::from_u64(0); 2],
             next_generation: 0,
             next_rest: RestNumber(0),
+            at_rest: (0, 0),
             credits_used: Vec::new(),
         }
     }
@@ -55,6 +59,8 @@ impl Checkpoint {
             self.floors[1].as_u64(),
             self.next_generation,
             self.next_rest.0.into(),
+            self.at_rest.0,
+            self.at_rest.1,
         ];
         for number in numbers {
             octets.extend_from_slice(&number.to_le_bytes());
@@ -88,6 +94,7 @@ impl Checkpoint {
             floors: [MessageId::from_u64(number(&mut rest)?), MessageId::from_u64(number(&mut rest)?)],
             next_generation: number(&mut rest)?,
             next_rest: RestNumber(u32::try_from(number(&mut rest)?).map_err(|_| CheckpointError)?),
+            at_rest: (number(&mut rest)?, number(&mut rest)?),
             credits_used: Vec::new(),
         };
         while let Some((length, tail)) = rest.split_first() {
@@ -112,6 +119,7 @@ mod tests {
             floors: [MessageId::from_u64(5), MessageId::from_u64(6)],
             next_generation: 7,
             next_rest: RestNumber(8),
+            at_rest: (3, 500),
             credits_used: vec![(Box::from(*b"demo"), 12), (Box::from(*b"other"), u64::MAX)],
         };
         let octets = checkpoint.to_octets();

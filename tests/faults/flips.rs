@@ -170,7 +170,6 @@ fn a_database_whose_beginning_is_damaged_is_not_taken_for_an_empty_one() {
 }
 
 #[test]
-#[ignore = "the last batch before an orderly stop is taken for one that was being written, and dropped"]
 fn the_last_batch_before_an_orderly_stop_is_not_taken_for_a_torn_one() {
     let place = place("flips-last");
     let launch = place.server().settings(SETTINGS).cores(1);

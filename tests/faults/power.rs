@@ -53,7 +53,6 @@ fn nothing_acknowledged_is_lost_when_the_power_goes() {
 }
 
 #[test]
-#[ignore = "sled keeps large pages in files that nobody syncs: scripts/torture shows the loss"]
 fn nothing_acknowledged_is_lost_when_the_power_goes_amid_checkpoints() {
     let Some((place, mut disk)) = place_with_disk("power cuts amid checkpoints") else { return };
     cut_again_and_again(&mut disk, &place, "", Rounds { count: rounds(HEAVY.count), ..HEAVY });

@@ -262,6 +262,7 @@ impl Partition {
             floors: self.memory.ids.floors(),
             next_generation: self.memory.finals.next_generation(),
             next_rest: self.memory.rest.next(),
+            at_rest: self.memory.rest.at_rest(),
             credits_used: credits_used.map(|(name, used)| (name.clone(), *used)).collect(),
         };
         self.checkpoint_pending = true;

@@ -135,6 +135,12 @@ impl Recovery {
         Ok(())
     }
 
+    /// Blocks of unfinished things that were restored, and things in them that had not gone: as many as the checkpoint
+    /// [says](Checkpoint::at_rest), or something is lost.
+    pub fn at_rest(&self) -> (u64, u64) {
+        self.memory.rest.at_rest()
+    }
+
     /// Whether the journal speaks of something, or of the message that it is about.
     pub fn is_foreseen(&self, key: RestKey) -> bool {
         self.foreseen.contains(&key)

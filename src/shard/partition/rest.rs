@@ -16,6 +16,8 @@ use crate::time::timers::TimerId;
 pub(super) struct Rest {
     blocks: BTreeMap<RestNumber, RestBlock>,
     next: u32,
+    /// Things in all blocks that have not gone.
+    things: u64,
     /// Blocks that may grow cold, the one that was put there first in front.
     to_cool: VecDeque<RestNumber>,
     cold: Cold,
@@ -99,6 +101,7 @@ impl Rest {
     }
 
     fn insert(&mut self, number: RestNumber, block: RestBlock) {
+        self.things += u64::from(block.total) - block.gone.len() as u64;
         self.next = self.next.max(number.0 + 1);
         self.blocks.insert(number, block);
     }
@@ -130,6 +133,7 @@ impl Rest {
         for RestPlace { block: number, slot } in places {
             let Some(block) = self.blocks.get_mut(&number) else { continue };
             block.gone.push(slot);
+            self.things -= 1;
             touched.insert(number);
         }
         let mut changes = RestChanges::default();
@@ -253,6 +257,11 @@ impl Rest {
         let hash = waiting_hash(account, destination);
         let blocks = (hash, RestNumber(0))..=(hash, RestNumber(u32::MAX));
         self.cold.waiting.range(blocks).next().map(|(_, number)| *number)
+    }
+
+    /// Blocks, and things in them that have not gone.
+    pub(super) fn at_rest(&self) -> (u64, u64) {
+        (self.blocks.len() as u64, self.things)
     }
 
     /// Messages and parcels that are cold.

@@ -509,6 +509,10 @@ impl PartitionDisk {
                 .restore(*block, octets, gone, accounts)
                 .map_err(|_| format!("partition {number}: block {} cannot be read", block.0))?;
         }
+        if recovery.at_rest() != self.checkpoint.at_rest {
+            let (found, wanted) = (recovery.at_rest(), self.checkpoint.at_rest);
+            return Err(format!("partition {number}: {found:?} of {wanted:?} blocks and things are at rest"));
+        }
         let mut last = self.before_first();
         for (segment, position, records) in &found.batches {
             last = *position;
