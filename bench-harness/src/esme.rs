@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant as StdInstant};
 
 use hdrhistogram::Histogram;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -28,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) system_id: String,
     pub(crate) password: String,
     pub(crate) window: usize,
+    /// Messages of each connection that are due every millisecond; without it, as many as the window takes.
+    pub(crate) rate: Option<f64>,
     pub(crate) receipts: bool,
     pub(crate) destination: String,
     pub(crate) text: Vec<u8>,
@@ -103,10 +106,14 @@ type Sent = StdInstant;
 pub(crate) struct Esme {
     plan: Arc<Plan>,
     stream: Box<dyn Stream>,
+    socket: TcpStream,
     session: Session<Sent>,
     start: StdInstant,
     outcome: Outcome,
     in_flight: usize,
+    /// Messages that were due since then, so far.
+    was_due: u64,
+    due_from: StdInstant,
     own_ids: std::collections::HashMap<Box<[u8]>, StdInstant>,
 }
 
@@ -117,6 +124,7 @@ impl Esme {
         let socket = TcpStream::connect(plan.address).map_err(|error| wrong(&error))?;
         socket.set_nodelay(true).map_err(|error| wrong(&error))?;
         socket.set_read_timeout(Some(Duration::from_millis(500))).map_err(|error| wrong(&error))?;
+        let watched = socket.try_clone().map_err(|error| wrong(&error))?;
         let stream: Box<dyn Stream> = match &plan.tls {
             None => Box::new(socket),
             Some(config) => {
@@ -135,7 +143,19 @@ impl Esme {
         let session = Session::new(Side::Esme, settings, Instant::ZERO);
         let outcome = Outcome::new();
         let own_ids = std::collections::HashMap::new();
-        Ok(Self { plan, stream, session, start, outcome, in_flight: 0, own_ids })
+        let socket = watched;
+        Ok(Self {
+            plan,
+            stream,
+            socket,
+            session,
+            start,
+            outcome,
+            in_flight: 0,
+            was_due: 0,
+            due_from: start,
+            own_ids,
+        })
     }
 
     /// Binds, submits, waits for what is due, unbinds.
@@ -169,6 +189,10 @@ impl Esme {
                     return Ok(self.outcome);
                 }
             }
+            if !self.wait()? {
+                self.fill_window()?;
+                continue;
+            }
             match self.stream.read(&mut buffer[filled..]) {
                 Ok(0) => return Err("the server closed the connection".to_owned()),
                 Ok(count) => filled += count,
@@ -196,6 +220,7 @@ impl Esme {
                 Received::Response { request, status, pdu } => match request.command_id {
                     CommandId::BIND_TRANSCEIVER if status == CommandStatus::ESME_ROK => {
                         self.session.bound(BindMode::Transceiver);
+                        self.due_from = StdInstant::now();
                     }
                     CommandId::BIND_TRANSCEIVER => return Err(format!("the bind was refused: {status}")),
                     _ => {
@@ -256,9 +281,10 @@ impl Esme {
             return Ok(());
         }
         let now = self.now();
-        let sent = StdInstant::now();
         let plan = Arc::clone(&self.plan);
         while self.in_flight < plan.window {
+            let Some(sent) = self.next_due() else { return Ok(()) };
+            self.was_due += 1;
             let take = |left: u64| left.checked_sub(1);
             if plan.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
                 return Ok(());
@@ -287,6 +313,28 @@ impl Esme {
             self.in_flight += 1;
         }
         Ok(())
+    }
+
+    /// When the next message was due; `None` when it is not due yet. What is due late, because the window was full,
+    /// counts from when it was due.
+    fn next_due(&self) -> Option<StdInstant> {
+        let now = StdInstant::now();
+        let Some(rate) = self.plan.rate else { return Some(now) };
+        let millis = (self.was_due as f64 / rate) as u64;
+        Some(self.due_from + Duration::from_millis(millis)).filter(|due| *due <= now)
+    }
+
+    /// Waits for octets, or until something is due; whether there are octets.
+    fn wait(&self) -> Result<bool, String> {
+        if self.plan.rate.is_none() || !self.session.state().is_bound() {
+            return Ok(true);
+        }
+        let elapsed = self.due_from.elapsed();
+        let next = Duration::from_millis(elapsed.as_millis() as u64 + 1).saturating_sub(elapsed);
+        let mut watched = [PollFd::new(&self.socket, PollFlags::IN)];
+        let timeout = Timespec { tv_sec: 0, tv_nsec: next.as_nanos() as i64 };
+        let ready = poll(&mut watched, Some(&timeout)).map_err(|error| error.to_string())?;
+        Ok(ready > 0)
     }
 
     fn flush(&mut self) -> Result<(), String> {

@@ -41,6 +41,10 @@ struct Options {
     /// submit_sm in flight on each connection.
     #[arg(long, default_value_t = 100)]
     window: usize,
+    /// Messages a second, over all connections, due at regular times: an open loop, whose latencies count from when a
+    /// message was due. Without it every window is kept full.
+    #[arg(long, value_name = "N")]
+    rate: Option<u64>,
     /// How long to submit.
     #[arg(long, default_value_t = 10, conflicts_with = "count")]
     seconds: u64,
@@ -84,6 +88,7 @@ fn run(options: &Options) -> Result<Vec<String>, String> {
         system_id: options.system_id.clone(),
         password: options.password.clone(),
         window: options.window,
+        rate: options.rate.map(|rate| rate as f64 / 1_000.0 / options.connections as f64),
         receipts: options.receipts,
         destination: options.destination.clone(),
         text: vec![b'x'; options.octets],

@@ -108,8 +108,10 @@ pub(super) fn segment_path(folder: &Path, file: u32) -> PathBuf {
 pub(super) fn make_segment(folder: &Path, file: u32, segment_octets: u64) -> io::Result<()> {
     let path = segment_path(folder, file);
     let filled = (|| {
-        let mut segment =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        // Piece by piece to the disk: all at once they would keep the journal waiting.
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_DSYNC);
+        let mut segment = options.open(&path)?;
         let zeros = vec![0; FILL_OCTETS];
         for _ in 0..segment_octets / FILL_OCTETS as u64 {
             segment.write_all(&zeros)?;

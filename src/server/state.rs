@@ -1,5 +1,6 @@
 //! The state at rest: sled, behind the journal. One thread a partition, for sled may block for long.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::ops::RangeInclusive;
@@ -28,11 +29,15 @@ use crate::time::Timestamp;
 const WAITING_MAX: usize = 4_096;
 /// With so many of them waiting no more orders come: the partition keeps them, and refuses messages when it has many.
 pub(super) const ORDERS_MAX: usize = 64;
+/// Niceness of the thread.
+const PATIENCE: i32 = 10;
 /// How often blocks past their retention are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Blocks looked at in one sweep, so that queries are not kept waiting.
 const SWEEP_MAX: usize = 10_000;
 const CACHE_OCTETS: u64 = 64 << 20;
+/// What is put is sent to the disk in portions of this.
+const PORTION_OCTETS: usize = 512 << 10;
 /// Segments of sled's own log. A page of more than a quarter of one would go to a file of its own, which sled never
 /// syncs: a power cut could lose it behind a checkpoint.
 const SEGMENT_OCTETS: usize = 8 << 20;
@@ -183,6 +188,8 @@ pub(super) struct State {
     folder: PathBuf,
     journal: PathBuf,
     segment_octets: u64,
+    /// Octets that were put since the last were sent to the disk.
+    unsent: Cell<usize>,
 }
 
 impl State {
@@ -212,7 +219,16 @@ impl State {
         .map_err(io::Error::other)?;
         let tree = |name: &str| db.open_tree(name).map_err(io::Error::other);
         let (meta, rest, finals) = (tree("meta")?, tree("rest")?, tree("final")?);
-        Ok(Self { meta, rest, finals, db, folder: folder.to_owned(), journal, segment_octets })
+        Ok(Self {
+            meta,
+            rest,
+            finals,
+            db,
+            folder: folder.to_owned(),
+            journal,
+            segment_octets,
+            unsent: Cell::new(0),
+        })
     }
 
     fn config(folder: &Path) -> sled::Config {
@@ -303,11 +319,13 @@ impl State {
             StoreOp::PutFinals(generation, octets) => {
                 let blocks = store::cut(generation, &octets).map_err(Unreadable::Block)?;
                 for (key, octets) in blocks {
+                    self.note_put(octets.len())?;
                     self.finals.insert(key.to_octets(), octets).map_err(io::Error::other)?;
                 }
                 Ok(Some(StoreDone::Finals(generation)))
             }
             StoreOp::PutRest(number, octets) => {
+                self.note_put(octets.len())?;
                 self.rest.insert(rest_key(BLOCK, number), octets).map_err(io::Error::other)?;
                 Ok(Some(StoreDone::Rest(number)))
             }
@@ -337,6 +355,18 @@ impl State {
                 Ok(Some(StoreDone::File(file)))
             }
         }
+    }
+
+    /// So much is about to be put. Now and then it is sent to the disk, in small portions: a checkpoint that sent all of
+    /// it at once would keep the journal waiting.
+    fn note_put(&self, octets: usize) -> io::Result<()> {
+        let waiting = self.unsent.get() + octets;
+        self.unsent.set(waiting);
+        if waiting >= PORTION_OCTETS {
+            self.unsent.set(0);
+            self.db.flush().map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     /// sled's own flush stops short of the disk on Linux: sync_file_range is no barrier. This is one.
@@ -496,6 +526,8 @@ fn run(
     clock: Clock,
     retention: Duration,
 ) {
+    // A core goes first where the two have to share one. What sled starts from here is as patient.
+    _ = rustix::process::nice(PATIENCE);
     let mut swept = Instant::now();
     let mut cursor = Vec::new();
     loop {
