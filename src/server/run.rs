@@ -46,6 +46,9 @@ const VERIFIERS: usize = 1;
 const BINDS_MAX: usize = 1_024;
 /// How long a port may stay in use before that is an error.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long another process may keep the data directory before that is an error, and how often it is tried.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Free disk space, in journal segments of each partition, below which no message is accepted.
 const LOW_WATER_SEGMENTS: u64 = 2;
 /// File descriptors kept for the journal, the state at rest and ourselves.
@@ -442,7 +445,13 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
         fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(
             |error| format!("{}: {error} (is the data directory another user's?)", path.display()),
         )?;
-    if file.try_lock().is_err() {
+    // A process that was killed with much in memory takes a while to let go.
+    let until = Instant::now() + LOCK_PATIENCE;
+    while file.try_lock().is_err() {
+        if Instant::now() < until {
+            std::thread::sleep(LOCK_PAUSE);
+            continue;
+        }
         let mut pid = String::new();
         _ = file.read_to_string(&mut pid);
         let pid = pid.trim();
