@@ -77,41 +77,64 @@ pub enum Refused {
     NotAttempted,
 }
 
-/// The table: what `event` makes of a message in `state`.
+/// What follows from an event once it is on record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Nothing but the new state.
+    Nothing,
+    /// The carrier of the attempt is offered the message.
+    HandOver,
+    /// A sender who asked for notifications is told this.
+    Notify(MessageState),
+    /// The message is over; a sender who asked for a receipt is told this.
+    End(MessageState),
+}
+
+/// The table: what `event` makes of a message in `state`, and what follows.
 ///
 /// A report may overtake the carrier's own answer to the attempt, so `Attempting` takes it as well. A
 /// carrier that takes a message twice (after a restart in the middle of an attempt) changes nothing.
-pub fn next(state: State, event: Event) -> Result<State, Refused> {
+///
+/// # Errors
+/// The event does not apply: nothing changes, and nothing follows.
+pub fn next(state: State, event: Event) -> Result<(State, Effect), Refused> {
+    const fn end(state: MessageState) -> (State, Effect) {
+        (State::Final(state), Effect::End(state))
+    }
     match (state, event) {
         (State::Final(_), _) => Err(Refused::Over),
 
-        (State::Scheduled | State::Queued, Event::Attempt) => Ok(State::Attempting),
+        (State::Scheduled | State::Queued, Event::Attempt) => Ok((State::Attempting, Effect::HandOver)),
         (State::Attempting | State::Forwarded, Event::Attempt) => Err(Refused::InTransit),
 
-        (State::Attempting | State::Forwarded, Event::Forwarded) => Ok(State::Forwarded),
-        (State::Attempting, Event::Deferred) => Ok(State::Queued),
+        (State::Attempting | State::Forwarded, Event::Forwarded) => Ok((State::Forwarded, Effect::Nothing)),
+        (State::Attempting, Event::Deferred) => Ok((State::Queued, Effect::Nothing)),
         (State::Forwarded, Event::Deferred) => Err(Refused::InTransit),
         (State::Scheduled | State::Queued, Event::Forwarded | Event::Deferred) => Err(Refused::NotAttempted),
 
         (State::Attempting | State::Forwarded, Event::Reported(report)) => {
             if report.is_final() {
-                Ok(State::Final(report))
+                Ok(end(report))
             } else {
-                Ok(State::Forwarded)
+                Ok((State::Forwarded, Effect::Notify(report)))
             }
         }
         (State::Scheduled | State::Queued, Event::Reported(report)) => {
             // Only our own refusal (no route, retries used up) ends a message nobody was offered.
-            if report.is_final() { Ok(State::Final(report)) } else { Err(Refused::NotAttempted) }
+            if report.is_final() { Ok(end(report)) } else { Err(Refused::NotAttempted) }
         }
 
         (State::Scheduled | State::Queued | State::Attempting | State::Forwarded, Event::Expired) => {
-            Ok(State::Final(MessageState::EXPIRED))
+            Ok(end(MessageState::EXPIRED))
         }
 
-        (State::Scheduled | State::Queued, Event::Cancelled) => Ok(State::Final(MessageState::DELETED)),
-        (State::Scheduled | State::Queued, Event::Replaced { scheduled: true }) => Ok(State::Scheduled),
-        (State::Scheduled | State::Queued, Event::Replaced { scheduled: false }) => Ok(State::Queued),
+        (State::Scheduled | State::Queued, Event::Cancelled) => Ok(end(MessageState::DELETED)),
+        (State::Scheduled | State::Queued, Event::Replaced { scheduled: true }) => {
+            Ok((State::Scheduled, Effect::Nothing))
+        }
+        (State::Scheduled | State::Queued, Event::Replaced { scheduled: false }) => {
+            Ok((State::Queued, Effect::Nothing))
+        }
         (State::Attempting | State::Forwarded, Event::Cancelled | Event::Replaced { .. }) => {
             Err(Refused::InTransit)
         }
@@ -157,14 +180,19 @@ mod tests {
 
     #[test]
     fn an_interim_report_does_not_end_a_message() {
-        assert_eq!(next(State::Forwarded, Event::Reported(MessageState::ACCEPTED)), Ok(State::Forwarded));
-        assert_eq!(next(State::Attempting, Event::Reported(MessageState::ENROUTE)), Ok(State::Forwarded));
+        for state in [State::Attempting, State::Forwarded] {
+            for told in [MessageState::ACCEPTED, MessageState::ENROUTE] {
+                assert_eq!(next(state, Event::Reported(told)), Ok((State::Forwarded, Effect::Notify(told))));
+            }
+        }
     }
 
     #[test]
     fn validity_ends_every_open_message() {
         for state in STATES.into_iter().filter(|state| !state.is_final()) {
-            assert_eq!(next(state, Event::Expired), Ok(State::Final(MessageState::EXPIRED)), "{state:?}");
+            let expired = MessageState::EXPIRED;
+            let ended = Ok((State::Final(expired), Effect::End(expired)));
+            assert_eq!(next(state, Event::Expired), ended, "{state:?}");
         }
     }
 }

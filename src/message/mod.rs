@@ -8,7 +8,7 @@ mod retry;
 
 pub use content::{Content, ContentError, OwnedAddress};
 pub use id::{IdSource, MessageId, MessageIdText, PartitionNumber};
-pub use lifecycle::{Event, Refused, State, next};
+pub use lifecycle::{Effect, Event, Refused, State, next};
 pub use parcel::{Parcel, ParcelKey, ParcelView, Reply, receipt_for, reply_for, wants_receipt};
 pub use retry::Backoff;
 

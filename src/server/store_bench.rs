@@ -214,8 +214,7 @@ impl Bench {
             }
             let id = partition.next_id(now, 1, false);
             let content = content(id, now, Timestamp::ZERO, text, plan.octets);
-            let earned = Earned::HandOver { id, deferrals: 0 };
-            _ = partition.accept(Some(0), content, &self.accounts, [earned]);
+            _ = partition.accept(Some(0), content, &self.accounts, None);
             self.accepted.set(self.accepted.get() + 1);
         }
     }

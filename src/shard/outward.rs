@@ -163,8 +163,7 @@ impl Shard {
                 let Some(message) = self.partitions[place].message(id) else { return };
                 match self.routes.find(message.content().destination.digits) {
                     Some(CarrierIndex(carrier)) => {
-                        let earned = Earned::HandOver { id, deferrals: message.standing.deferrals };
-                        self.record(id, &Record::Attempt { id, carrier }, Some(earned));
+                        self.record(id, &Record::Attempt { id, carrier }, None);
                     }
                     // The route went while the message waited; it may come back with the next reload.
                     None => self.partitions[place].rearm(id, now.wall + self.settings.retry.delay_min),

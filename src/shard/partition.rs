@@ -304,10 +304,10 @@ impl Partition {
         }
         let id = Content::id_of(&content).ok_or(ApplyError::Unreadable)?;
         let segment = self.begin_record(&Record::Accepted { attempt, content: &content });
-        self.memory.accept(attempt, content, Source::live(segment), accounts)?;
+        let hand_over = self.memory.accept(attempt, content, Source::live(segment), accounts)?;
         let Some(held) = self.memory.messages.get(&id) else { unreachable!("it was accepted") };
         self.journal.append(&Record::Accepted { attempt, content: held.message.content_octets() });
-        earned.into_iter().for_each(|earned| self.journal.earn(earned));
+        earned.into_iter().chain(hand_over).for_each(|earned| self.journal.earn(earned));
         Ok(())
     }
 
@@ -325,12 +325,9 @@ impl Partition {
             return Err(ApplyError::Unknown);
         }
         let segment = self.begin_record(record);
-        let parcel = self.memory.apply(record, Source::live(segment), accounts)?;
+        let follows = self.memory.apply(record, Source::live(segment), accounts)?;
         self.journal.append(record);
-        if let Some(key) = parcel {
-            self.journal.earn(Earned::Deliver(key));
-        }
-        earned.into_iter().for_each(|earned| self.journal.earn(earned));
+        follows.into_iter().chain(earned).for_each(|earned| self.journal.earn(earned));
         Ok(())
     }
 

@@ -196,7 +196,6 @@ impl Shard {
     ) {
         let content = content_of(now, account, submitted, checked, destination.address, id, batch);
         let attempt = (!content.is_scheduled()).then_some(destination.carrier.0);
-        let earned = earned.into_iter().chain(attempt.map(|_| Earned::HandOver { id, deferrals: 0 }));
         let accepted = self.partitions[0].accept(attempt, content.to_octets(), &self.accounts, earned);
         assert!(accepted.is_ok(), "a fresh id was never used and the partition takes records");
         self.counters.accepted += 1;

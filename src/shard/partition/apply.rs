@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use super::memory::{Kept, Memory, TimerKey, alarm, waiting_key};
-use super::{HeldMessage, HeldParcel};
+use super::{Earned, HeldMessage, HeldParcel};
 use crate::account::Accounts;
 use crate::journal::{Record, SegmentNumber};
 use crate::message::{
-    Content, Event, Message, MessageId, Parcel, ParcelKey, Refused, Standing, next, receipt_for,
-    wants_receipt,
+    Content, Effect, Event, Message, MessageId, Parcel, ParcelKey, Refused, Standing, State, next,
+    receipt_for, wants_receipt,
 };
 use crate::pdu::receipt::MessageState;
 use crate::store::{FinalMessage, RestKey, RestPlace};
@@ -40,54 +40,58 @@ impl Source {
 }
 
 impl Memory {
-    /// Changes the memory as `record` says; the parcel that came of it.
+    /// Changes the memory as `record` says; what that earns once it is durable.
     pub(super) fn apply(
         &mut self,
         record: &Record<'_>,
         source: Source,
         accounts: &Accounts,
-    ) -> Result<Option<ParcelKey>, ApplyError> {
+    ) -> Result<Option<Earned>, ApplyError> {
+        let from = From { source, accounts };
         match *record {
-            Record::Accepted { attempt, content } => {
-                self.accept(attempt, content.into(), source, accounts)?;
-                Ok(None)
-            }
+            Record::Accepted { attempt, content } => self.accept(attempt, content.into(), source, accounts),
             Record::MessageAtRest { standing, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
                 let message = Message::new(content.into(), view.expires_at, standing);
                 self.insert(view.id, message, source, accounts)?;
                 Ok(None)
             }
-            Record::Attempt { id, carrier } => self.change(id, Event::Attempt, source, accounts, |message| {
+            Record::Attempt { id, carrier } => self.happen(id, Event::Attempt, from, |message| {
                 message.standing.begin_attempt(carrier);
             }),
             Record::Forwarded { id, carrier_id: _ } => {
-                self.change(id, Event::Forwarded, source, accounts, |message| message.standing.deferrals = 0)
+                self.happen(id, Event::Forwarded, from, |message| message.standing.deferrals = 0)
             }
-            Record::Deferred { id, until, error } => {
-                self.change(id, Event::Deferred, source, accounts, |message| {
-                    message.standing.deferrals = message.standing.deferrals.saturating_add(1);
-                    message.standing.deadline = until;
-                    message.standing.error = error;
-                })
+            Record::Deferred { id, until, error } => self.happen(id, Event::Deferred, from, |message| {
+                message.standing.deferrals = message.standing.deferrals.saturating_add(1);
+                message.standing.deadline = until;
+                message.standing.error = error;
+            }),
+            Record::Interim { id, state, at } => self.report(id, Event::Reported(state), 0, at, from),
+            Record::Final { id, state, error, at } => {
+                let message = &self.messages.get(&id).ok_or(ApplyError::Unknown)?.message;
+                let event = match state {
+                    MessageState::EXPIRED => Event::Expired,
+                    MessageState::DELETED if message.standing.state.is_waiting() => Event::Cancelled,
+                    _ => Event::Reported(state),
+                };
+                self.report(id, event, error, at, from)
             }
-            Record::Interim { id, state, at } => self.interim(id, state, at, source, accounts),
-            Record::Final { id, state, error, at } => self.finish(id, state, error, at, source, accounts),
             Record::Replaced { more, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
                 let event = Event::Replaced { scheduled: view.is_scheduled() };
                 let mut old_octets = content.len();
-                self.change(view.id, event, source, accounts, |message| {
+                let earned = self.happen(view.id, event, from, |message| {
                     old_octets = message.content_octets().len();
                     message.replace_content(&view, content.into());
                 })?;
                 self.octets = self.octets + content.len() - old_octets;
                 self.count_credits(view.system_id, more.into(), source);
-                Ok(None)
+                Ok(earned)
             }
             Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
                 let parcel = Parcel::read(octets).map_err(|_| ApplyError::Unreadable)?;
-                Ok(self.hold(parcel, source, Kept::default(), accounts))
+                Ok(self.hold(parcel, from, Kept::default()))
             }
             Record::Settled { id, part } => {
                 let held = self.remove_parcel(ParcelKey { id, part }).ok_or(ApplyError::Unknown)?;
@@ -106,19 +110,23 @@ impl Memory {
         content: Box<[u8]>,
         source: Source,
         accounts: &Accounts,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<Option<Earned>, ApplyError> {
         let view = Content::read(&content).map_err(|_| ApplyError::Unreadable)?;
         let (id, expires_at, segments) = (view.id, view.expires_at, view.segments);
-        let mut standing = Standing::accepted(&view);
-        if let Some(carrier) = attempt {
-            standing.state = next(standing.state, Event::Attempt).map_err(ApplyError::Refused)?;
-            standing.begin_attempt(carrier);
-        }
         if self.messages.contains_key(&id) {
             return Err(ApplyError::Refused(Refused::InTransit));
         }
+        let mut standing = Standing::accepted(&view);
+        if let Some(carrier) = attempt {
+            let (state, _) = next(standing.state, Event::Attempt).map_err(ApplyError::Refused)?;
+            standing.state = state;
+            standing.begin_attempt(carrier);
+        }
         self.count_credits(view.system_id, segments.into(), source);
-        self.insert(id, Message::new(content, expires_at, standing), source, accounts)
+        let message = Message::new(content, expires_at, standing);
+        let earned = attempt.map(|_| hand_over(id, &message));
+        self.insert(id, message, source, accounts)?;
+        Ok(earned)
     }
 
     /// Adds to what an account has used.
@@ -162,17 +170,54 @@ impl Memory {
         }
     }
 
-    fn change(
+    /// Something happens to a message that goes on: as the table says, and `change`.
+    fn happen(
         &mut self,
         id: MessageId,
         event: Event,
-        source: Source,
-        accounts: &Accounts,
+        from: From<'_>,
         change: impl FnOnce(&mut Message),
-    ) -> Result<Option<ParcelKey>, ApplyError> {
-        let HeldMessage { message, timer, kept } = self.messages.get_mut(&id).ok_or(ApplyError::Unknown)?;
-        let state = next(message.standing.state, event).map_err(ApplyError::Refused)?;
-        let was_waiting = waiting_key(message, accounts);
+    ) -> Result<Option<Earned>, ApplyError> {
+        let held = self.messages.get(&id).ok_or(ApplyError::Unknown)?;
+        let (state, effect) = next(held.message.standing.state, event).map_err(ApplyError::Refused)?;
+        self.change(id, state, from, change);
+        match effect {
+            Effect::HandOver => Ok(self.messages.get(&id).map(|held| hand_over(id, &held.message))),
+            Effect::Nothing => Ok(None),
+            Effect::Notify(_) | Effect::End(_) => unreachable!("only reports lead to these"),
+        }
+    }
+
+    /// A message is reported on, or comes to its end without a report.
+    fn report(
+        &mut self,
+        id: MessageId,
+        event: Event,
+        error: u16,
+        at: Timestamp,
+        from: From<'_>,
+    ) -> Result<Option<Earned>, ApplyError> {
+        let HeldMessage { message, kept, .. } = self.messages.get(&id).ok_or(ApplyError::Unknown)?;
+        let origin = *kept;
+        let (state, effect) = next(message.standing.state, event).map_err(ApplyError::Refused)?;
+        match effect {
+            Effect::End(ended) => self.end(id, ended, error, at, from),
+            Effect::Notify(told) => {
+                let mut notification = None;
+                self.change(id, state, from, |message| {
+                    notification = self::notification(message, told, at, from.accounts);
+                });
+                Ok(notification.and_then(|parcel| self.hold(parcel, from, origin)))
+            }
+            Effect::HandOver | Effect::Nothing => unreachable!("no report leads to these"),
+        }
+    }
+
+    /// A message gets another state and whatever else `change` changes, with its timer and its place among those that
+    /// wait.
+    fn change(&mut self, id: MessageId, state: State, from: From<'_>, change: impl FnOnce(&mut Message)) {
+        let Some(HeldMessage { message, timer, kept }) = self.messages.get_mut(&id) else { return };
+        let was_waiting = waiting_key(message, from.accounts);
         let was_due = alarm(message);
         message.standing.state = state;
         change(message);
@@ -181,8 +226,8 @@ impl Memory {
             self.timers.disarm(*timer);
             *timer = self.timers.arm(due, TimerKey::Message(id));
         }
-        let waits = waiting_key(message, accounts);
-        if let Source::Journal { segment, .. } = source {
+        let waits = waiting_key(message, from.accounts);
+        if let Source::Journal { segment, .. } = from.source {
             Self::mark(&mut self.journaled, kept, segment, RestKey::Message(id));
         }
         if was_waiting != waits {
@@ -193,56 +238,20 @@ impl Memory {
                 self.waiting.entry(key).or_default().insert(id);
             }
         }
-        Ok(None)
     }
 
-    fn interim(
-        &mut self,
-        id: MessageId,
-        state: MessageState,
-        at: Timestamp,
-        source: Source,
-        accounts: &Accounts,
-    ) -> Result<Option<ParcelKey>, ApplyError> {
-        let mut notification = None;
-        let origin = self.messages.get(&id).map(|held| held.kept).unwrap_or_default();
-        self.change(id, Event::Reported(state), source, accounts, |message| {
-            let content = message.content();
-            let account = accounts.index_of(content.system_id).map(|index| accounts.get(index));
-            let accepted_receipt = state == MessageState::ACCEPTED
-                && account.is_some_and(|account| account.settings.accepted_receipts)
-                && wants_receipt(&content, MessageState::DELIVERED);
-            let wanted = content.registered_delivery.intermediate() || accepted_receipt;
-            if !wanted || message.standing.notifications >= ParcelKey::NOTIFICATIONS_MAX {
-                return;
-            }
-            let part = ParcelKey::NOTIFICATION_FIRST + message.standing.notifications;
-            let kind_state = if accepted_receipt { state } else { MessageState::ENROUTE };
-            notification = Some(receipt(&content, part, kind_state, 0, at, accounts));
-            message.standing.notifications += 1;
-        })?;
-        Ok(notification.and_then(|parcel| self.hold(parcel, source, origin, accounts)))
-    }
-
-    fn finish(
+    /// A message leaves: what query_sm needs of it stays, and a receipt if its sender wants one.
+    fn end(
         &mut self,
         id: MessageId,
         state: MessageState,
         error: u16,
         at: Timestamp,
-        source: Source,
-        accounts: &Accounts,
-    ) -> Result<Option<ParcelKey>, ApplyError> {
-        let message = &self.messages.get(&id).ok_or(ApplyError::Unknown)?.message;
-        let event = match state {
-            MessageState::EXPIRED => Event::Expired,
-            MessageState::DELETED if message.standing.state.is_waiting() => Event::Cancelled,
-            _ => Event::Reported(state),
-        };
-        next(message.standing.state, event).map_err(ApplyError::Refused)?;
+        from: From<'_>,
+    ) -> Result<Option<Earned>, ApplyError> {
         let HeldMessage { message, kept, .. } =
-            self.remove_message(id, accounts).ok_or(ApplyError::Unknown)?;
-        if let Source::Journal { segment, .. } = source {
+            self.remove_message(id, from.accounts).ok_or(ApplyError::Unknown)?;
+        if let Source::Journal { segment, .. } = from.source {
             self.mark_gone(kept, segment);
         }
         let content = message.content();
@@ -259,18 +268,13 @@ impl Memory {
         if !wants_receipt(&content, state) {
             return Ok(None);
         }
-        let parcel = receipt(&content, ParcelKey::FINAL_RECEIPT, state, error, at, accounts);
-        Ok(self.hold(parcel, source, kept, accounts))
+        let parcel = receipt(&content, ParcelKey::FINAL_RECEIPT, state, error, at, from.accounts);
+        Ok(self.hold(parcel, from, kept))
     }
 
     /// Keeps a parcel until it is settled; `origin` is how the message is kept that it is about.
-    fn hold(
-        &mut self,
-        parcel: Parcel,
-        source: Source,
-        origin: Kept,
-        accounts: &Accounts,
-    ) -> Option<ParcelKey> {
+    fn hold(&mut self, parcel: Parcel, from: From<'_>, origin: Kept) -> Option<Earned> {
+        let From { source, accounts } = from;
         let view = parcel.view();
         let key = view.key;
         let account = accounts.index_of(view.system_id)?;
@@ -287,21 +291,54 @@ impl Memory {
         let alarm = parcel.expires_at(self.parcel_retention);
         let timer = self.timers.arm(alarm, TimerKey::Parcel(key));
         let kept = self.kept_by(source, RestKey::Parcel(key), origin);
-        self.add_parcel(
-            key,
-            HeldParcel {
-                parcel,
-                account,
-                attempts: 0,
-                alarm,
-                in_flight: false,
-                is_pending: false,
-                timer,
-                kept,
-            },
-        );
-        Some(key)
+        let held = HeldParcel {
+            parcel,
+            account,
+            attempts: 0,
+            alarm,
+            in_flight: false,
+            is_pending: false,
+            timer,
+            kept,
+        };
+        self.add_parcel(key, held);
+        Some(Earned::Deliver(key))
     }
+}
+
+/// A record's source, and the accounts there are.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    source: Source,
+    accounts: &'a Accounts,
+}
+
+/// The attempt that a message has begun.
+const fn hand_over(id: MessageId, message: &Message) -> Earned {
+    Earned::HandOver { id, deferrals: message.standing.deferrals }
+}
+
+/// What a sender who asked for notifications is told on the way, if it was not told too often.
+fn notification(
+    message: &mut Message,
+    state: MessageState,
+    at: Timestamp,
+    accounts: &Accounts,
+) -> Option<Parcel> {
+    let content = message.content();
+    let account = accounts.index_of(content.system_id).map(|index| accounts.get(index));
+    let accepted_receipt = state == MessageState::ACCEPTED
+        && account.is_some_and(|account| account.settings.accepted_receipts)
+        && wants_receipt(&content, MessageState::DELIVERED);
+    let wanted = content.registered_delivery.intermediate() || accepted_receipt;
+    if !wanted || message.standing.notifications >= ParcelKey::NOTIFICATIONS_MAX {
+        return None;
+    }
+    let part = ParcelKey::NOTIFICATION_FIRST + message.standing.notifications;
+    let told = if accepted_receipt { state } else { MessageState::ENROUTE };
+    let parcel = receipt(&content, part, told, 0, at, accounts);
+    message.standing.notifications += 1;
+    Some(parcel)
 }
 
 /// What a message's sender is told of it, in the account's alphabet.
