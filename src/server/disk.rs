@@ -10,7 +10,7 @@ use std::rc::Rc;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 
 use crate::config::Durability;
-use crate::journal::{Batch, BatchBuffer, Buffers};
+use crate::journal::{BATCH_ALIGN, Batch, BatchBuffer, Buffers};
 use crate::server::fault::{self, Layer};
 
 /// Zeros are written in pieces of this.
@@ -68,12 +68,19 @@ impl JournalFiles {
         let DmaBatch(mut buffer) = *buffer;
         let fate = fault::write(&self.folder, octets);
         buffer.trim_to_size(fate.octets);
-        let written = file.write_at(buffer, placement.offset).await?;
-        fate.outcome?;
-        if written < octets {
-            return Err(io::Error::other(format!("only {written} of {octets} octets were written")));
-        }
-        Ok(())
+        let written = file.write_at(buffer, placement.offset).await;
+        let outcome = written.map_err(io::Error::from).and_then(|written| {
+            fate.outcome?;
+            let short = || io::Error::other(format!("only {written} of {octets} octets were written"));
+            (written >= octets).then_some(()).ok_or_else(short)
+        });
+        let Err(error) = outcome else { return Ok(()) };
+        // It may be on the disk all the same, and whoever waits for it is about to be refused.
+        let fate = match wipe(&file, placement.offset).await {
+            Ok(()) => "its batch is wiped out",
+            Err(_) => "its batch cannot be wiped out, so what is refused now may be sent after a restart",
+        };
+        Err(io::Error::other(format!("{error}; {fate}")))
     }
 
     async fn file(&mut self, number: u32) -> io::Result<Rc<DmaFile>> {
@@ -93,6 +100,15 @@ impl JournalFiles {
         self.files[place] = Some(Rc::clone(&file));
         Ok(file)
     }
+}
+
+/// Writes zeros over the header of a batch, so that no replay takes it for one. Nothing lies behind it: one batch is
+/// written at a time.
+async fn wipe(file: &DmaFile, offset: u64) -> io::Result<()> {
+    let mut zeros = file.alloc_dma_buffer(BATCH_ALIGN);
+    zeros.as_bytes_mut().fill(0);
+    let written = file.write_at(zeros, offset).await?;
+    if written < BATCH_ALIGN { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) }
 }
 
 /// The file of a segment.

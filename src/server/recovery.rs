@@ -10,9 +10,9 @@ use crate::account::Accounts;
 use crate::config::{Config, Durability};
 use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Record, Ring};
 use crate::message::{Content, Parcel, PartitionNumber};
-use crate::server::disk::{self, JournalFolder, segment_path};
+use crate::server::disk::{self, JournalFolder};
 use crate::server::durable_file;
-use crate::server::segments::Segments;
+use crate::server::segments::{Segments, segment_files};
 use crate::server::state::State;
 use crate::shard::{PartitionSettings, Recovered, Recovery};
 use crate::store::Checkpoint;
@@ -72,7 +72,7 @@ impl Found {
         let state = State::open(&folder, segment_octets).map_err(in_state)?;
         // The database is made, and durable, before the journal. sled takes one whose beginning is damaged for
         // an empty one, and with a new salt no batch of the journal would be ours.
-        if state.is_new().map_err(in_state)? && segment_path(&journal, 0).exists() {
+        if state.is_new().map_err(in_state)? && !segment_files(&journal).map_err(in_state)?.is_empty() {
             return Err(format!(
                 "{}: the database is empty, or its beginning is damaged, but there is a journal beside it; \
                  restore the folder from a copy, or move the partition's folder away to start without it",
@@ -85,14 +85,7 @@ impl Found {
             durable_file::sync_folder(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
         let checkpoint = state.checkpoint().map_err(in_state)?;
-        let mut segments = Segments::find(&journal, identity, &checkpoint, segment_octets)?;
-        for file in segments.files..SEGMENTS_READY {
-            disk::make_segment(&journal, file, segment_octets).map_err(|error| {
-                let mib = (u64::from(SEGMENTS_READY) * segment_octets) >> 20;
-                format!("{}: {error} (the journal needs {mib} MiB of free space)", journal.display())
-            })?;
-            segments.files = file + 1;
-        }
+        let segments = Segments::find(&journal, identity, &checkpoint, segment_octets)?;
 
         let is_durable = config.durability != Durability::Memory;
         let settings = PartitionSettings { is_durable, ..config.partition };
@@ -118,7 +111,8 @@ impl Found {
     /// # Errors
     /// Damage: the message names file and position. Nothing is passed over silently.
     pub(super) fn recover(self, config: &Config, accounts: &Accounts) -> Result<Opened, String> {
-        let Self { number, journal, segments, state, identity, checkpoint, mut recovery, .. } = self;
+        let Self { number, journal, mut segments, state, identity, checkpoint, mut recovery, .. } = self;
+        let segment_octets = config.journal_segment_octets;
         let mut progress = Progress { number, begun: Instant::now(), told: Instant::now() };
         let at_rest = |error: io::Error| format!("partition {number}: {error}");
         for block in state.rest(&checkpoint).map_err(at_rest)? {
@@ -165,6 +159,14 @@ impl Found {
             log::error!("{message}");
         }
         let last = last.max(checkpoint.as_of);
+        // Not before everything that is there was read.
+        for file in segments.files..SEGMENTS_READY {
+            disk::make_segment(&journal, file, segment_octets).map_err(|error| {
+                let mib = (u64::from(SEGMENTS_READY) * segment_octets) >> 20;
+                format!("{}: {error} (the journal needs {mib} MiB of free space)", journal.display())
+            })?;
+            segments.files = file + 1;
+        }
         let (messages, parcels) = recovery.unfinished();
         log::info!(
             "partition {number}: {messages} messages and {parcels} deliveries go on; {batches} batches replayed in {} ms",

@@ -41,9 +41,22 @@ impl Segments {
         let mut needed = Vec::new();
         let mut files = 0;
         let mut newest = SegmentNumber(checkpoint.segment.0.saturating_sub(1));
-        for file in 0.. {
-            let path = segment_path(folder, file);
-            let Some(header) = read_header(identity, &path)? else { break };
+        let present = segment_files(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        for (place, file) in (0..).zip(&present) {
+            let path = segment_path(folder, place);
+            let header = if place == *file { read_header(identity, &path)? } else { None };
+            let Some(header) = header else {
+                // The last file may have been in the making when the server stopped. No other was ever missing.
+                if place == *file && present.len() == place as usize + 1 {
+                    break;
+                }
+                return Err(format!(
+                    "{}: missing, or empty, but others that came after it are there; restore it from a copy, or move \
+                     the partition's folder away to start without it",
+                    path.display()
+                ));
+            };
+            let file = place;
             match header {
                 Ok(header) => {
                     newest = newest.max(header.segment);
@@ -127,6 +140,23 @@ impl Segments {
     }
 }
 
+/// The numbers of the segment files in a folder, ascending.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(super) fn segment_files(folder: &Path) -> io::Result<Vec<u32>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("segment-")?.strip_suffix(".log")?.parse::<u32>().ok());
+        files.extend(number);
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
 /// The header a segment file begins with; `None` when there is no such file.
 fn read_header(identity: Identity, path: &Path) -> Result<Option<Result<BatchHeader, BatchError>>, String> {
     let mut file = match File::open(path) {
@@ -137,7 +167,7 @@ fn read_header(identity: Identity, path: &Path) -> Result<Option<Result<BatchHea
     let mut block = [0; 4096];
     match file.read_exact(&mut block) {
         Ok(()) => {}
-        // It was being made when the server stopped; nothing can be in it, and no file comes after it.
+        // Nothing can be in it.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(format!("{}: {error}", path.display())),
     }

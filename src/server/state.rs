@@ -571,6 +571,8 @@ fn run(
         });
         if let Err(error) = outcome {
             // The partition stops. Nothing is written any more, but whoever asks is told that there is no answer.
+            // Its core may have ended already, and nobody else would say it.
+            log::error!("partition {partition}: the state at rest failed: {error}");
             mail.send(Inbound::StoreFailed(partition, format!("the state at rest failed: {error}")));
             for order in orders {
                 match order {
