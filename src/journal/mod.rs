@@ -182,6 +182,7 @@ impl<E> Journal<E> {
         self.position = self.position.next();
         self.committed = Position(self.position.0 - 1);
         self.waiting_octets = 0;
+        self.ring.release_below(self.ring.current());
     }
 
     /// The next thing a committed record earned, in the order of the records.

@@ -18,6 +18,8 @@ pub(super) struct Segments {
     /// Where replay begins.
     from: SegmentNumber,
     first: Position,
+    /// The checkpoint holds the journal up to this batch.
+    as_of: Position,
     /// Segments that are needed, oldest first, with their files.
     pub(super) needed: Vec<(SegmentNumber, u32)>,
     /// The newest segment there ever was.
@@ -80,15 +82,8 @@ impl Segments {
         }
         needed.sort_unstable();
         let folder = folder.to_owned();
-        Ok(Self {
-            folder,
-            identity,
-            from: checkpoint.segment,
-            first: checkpoint.first,
-            needed,
-            newest,
-            files,
-        })
+        let Checkpoint { segment: from, first, as_of, .. } = *checkpoint;
+        Ok(Self { folder, identity, from, first, as_of, needed, newest, files })
     }
 
     /// Every whole batch from the checkpoint on, in order. The last one's number; without any, the one before the first.
@@ -107,6 +102,11 @@ impl Segments {
                 // The checkpoint names its first batch; an empty checkpoint begins where the journal does.
                 let first = BatchHeader::read(self.identity, &octets).map(|header| header.position);
                 expected = first.unwrap_or(expected);
+            }
+            let first = BatchHeader::read(self.identity, &octets).map(|header| header.position);
+            if expected <= self.as_of && first == Ok(self.as_of.next()) {
+                // An earlier start went on without the batches between: it said so, and the checkpoint holds them.
+                expected = self.as_of.next();
             }
             let replay = replay_segment(self.identity, *segment, expected, &octets).map_err(|fault| {
                 let SegmentFault { offset, position, followed_by } = fault;

@@ -150,8 +150,11 @@ impl Memory {
         if self.messages.contains_key(&id) {
             return Err(ApplyError::Refused(Refused::InTransit));
         }
-        // The ids of a submit_multi belong together, even where the power went before all of it was durable.
-        self.ids.observe(message.content().last_id());
+        // The ids of a submit_multi belong together, even where the power went before all of it was durable. What is
+        // at rest the checkpoint vouches for; an old short id would look like a young one.
+        if matches!(source, Source::Journal { .. }) {
+            self.ids.observe(message.content().last_id());
+        }
         let kept = self.kept_by(source, RestKey::Message(id), Kept::default());
         self.add_message(id, message, kept, accounts);
         Ok(())
@@ -278,7 +281,7 @@ impl Memory {
         let view = parcel.view();
         let key = view.key;
         let account = accounts.index_of(view.system_id)?;
-        if key.part == ParcelKey::REPLY {
+        if key.part == ParcelKey::REPLY && matches!(source, Source::Journal { .. }) {
             self.ids.observe(key.id);
             // Costs nothing, but the checkpoint names every account that something at rest is for.
             self.count_credits(view.system_id, 0, source);

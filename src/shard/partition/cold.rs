@@ -8,7 +8,7 @@ use super::rest::{Trace, waiting_hash};
 use super::{Partition, Returned, Unrecoverable};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::Record;
-use crate::message::{Content, Message, MessageId, Parcel, ParcelKey};
+use crate::message::{Content, Message, MessageId, Parcel};
 use crate::store::{RestKey, RestNumber, RestPlace, rest_entries};
 use crate::time::Timestamp;
 
@@ -191,7 +191,6 @@ impl Memory {
             }
             let (_, record) = entry.map_err(|_| Unrecoverable)?;
             let traced = traced(&record, accounts, self.parcel_retention).ok_or(Unrecoverable)?;
-            traced.last_id.into_iter().for_each(|id| self.ids.observe(id));
             due = due.min(traced.due);
             had_carrier |= traced.had_carrier;
             traces.push(traced.trace);
@@ -209,8 +208,6 @@ struct Traced {
     trace: Trace,
     due: Timestamp,
     had_carrier: bool,
-    /// The highest id that was given out with it.
-    last_id: Option<MessageId>,
 }
 
 fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) -> Option<Traced> {
@@ -226,7 +223,6 @@ fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) 
                 trace: Trace::Message(content.id, waiting),
                 due: standing.deadline.min(content.expires_at),
                 had_carrier: !is_waiting,
-                last_id: Some(content.last_id()),
             })
         }
         Record::DeliveryAtRest(octets) => {
@@ -234,8 +230,7 @@ fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) 
             let view = parcel.view();
             let trace = Trace::Parcel(accounts.index_of(view.system_id)?);
             let due = parcel.expires_at(parcel_retention);
-            let last_id = (view.key.part == ParcelKey::REPLY).then_some(view.key.id);
-            Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false, last_id })
+            Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
         }
         _ => None,
     }
