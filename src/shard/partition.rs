@@ -146,6 +146,8 @@ pub struct Partition {
     /// Cold blocks that are on their way back, and those of them that nobody was asked for yet.
     fetching: Vec<RestNumber>,
     fetches: VecDeque<RestNumber>,
+    /// Those that somebody asked for.
+    asked_for: BTreeSet<RestNumber>,
     /// Cold blocks in which something is due.
     due_blocks: VecDeque<RestNumber>,
     /// After a restart: cold blocks with messages that a carrier had.
@@ -170,6 +172,7 @@ impl Partition {
             checkpoint_pending: false,
             fetching: Vec::new(),
             fetches: VecDeque::new(),
+            asked_for: BTreeSet::new(),
             due_blocks: VecDeque::new(),
             to_resume,
             stops: false,

@@ -12,6 +12,8 @@ use crate::message::{Content, Message, MessageId, Parcel};
 use crate::store::{RestKey, RestNumber, RestPlace, rest_entries};
 use crate::time::Timestamp;
 
+/// A block that somebody asked for stays for so long at least: the same may ask for others before it decides.
+const FRESH: Duration = Duration::from_millis(500);
 /// Blocks looked at in one turn.
 const BLOCKS: usize = 16;
 /// Blocks that may be on their way back because something in them is due; others wait.
@@ -28,15 +30,24 @@ impl Partition {
         self.memory.rest.block_waiting_for(account, destination)
     }
 
-    /// Brings back the oldest receipts and replies of an account that are cold, if there are any.
+    /// Brings back the oldest receipts and replies of an account that are cold, if there are any and there is room.
     pub fn fetch_for(&mut self, account: AccountIndex) {
-        if let Some(number) = self.memory.rest.block_for(account) {
+        if self.memory.octets < self.settings.messages_octets_max
+            && let Some(number) = self.memory.rest.block_for(account)
+        {
             self.fetch(number);
         }
     }
 
-    /// Brings a block back.
+    /// Brings a block back, because somebody asks for something in it.
     pub fn fetch(&mut self, number: RestNumber) {
+        if self.memory.rest.is_cold(number) {
+            self.asked_for.insert(number);
+            self.bring_back(number);
+        }
+    }
+
+    fn bring_back(&mut self, number: RestNumber) {
         if self.memory.rest.is_cold(number) && !self.fetching.contains(&number) {
             self.fetching.push(number);
             self.fetches.push_back(number);
@@ -48,7 +59,7 @@ impl Partition {
     fn fetch_due(&mut self) {
         while self.fetching.len() < FETCHING_MAX && self.memory.octets < self.settings.messages_octets_max {
             match self.due_blocks.pop_front().or_else(|| self.to_resume.first().copied()) {
-                Some(number) if !self.fetching.contains(&number) => self.fetch(number),
+                Some(number) if !self.fetching.contains(&number) => self.bring_back(number),
                 Some(_) | None => return,
             }
         }
@@ -93,12 +104,13 @@ impl Partition {
         accounts: &Accounts,
     ) -> Result<Returned, Unrecoverable> {
         self.fetching.retain(|fetching| *fetching != number);
+        let fresh_for = if self.asked_for.remove(&number) { FRESH } else { Duration::ZERO };
         let was_with_carrier = self.to_resume.remove(&number);
         let mut returned = Returned::default();
         if !self.memory.rest.is_cold(number) {
             return Ok(returned);
         }
-        for key in self.memory.warm(number, octets, accounts)? {
+        for key in self.memory.warm(number, octets, fresh_for, accounts)? {
             match key {
                 RestKey::Parcel(key) => returned.parcels.push(key),
                 RestKey::Message(id) => {
@@ -131,8 +143,8 @@ impl Memory {
         if traces.is_empty() {
             return true;
         }
-        // It has just come back because of that.
-        if due <= self.now {
+        // It has just come back, because of that or because somebody asked for it.
+        if due <= self.now || self.rest.is_fresh(number, self.now) {
             return false;
         }
         for (key, _) in &traces {
@@ -151,6 +163,7 @@ impl Memory {
         &mut self,
         number: RestNumber,
         octets: &[u8],
+        fresh_for: Duration,
         accounts: &Accounts,
     ) -> Result<Vec<RestKey>, Unrecoverable> {
         let (mut members, mut live, mut traces) = (Vec::new(), Vec::new(), Vec::new());
@@ -168,7 +181,7 @@ impl Memory {
             live.push(key);
             traces.push(trace);
         }
-        if let Some(timer) = self.rest.warm(number, members, traces) {
+        if let Some(timer) = self.rest.warm(number, self.now + fresh_for, members, traces) {
             self.timers.disarm(timer);
         }
         Ok(live)

@@ -240,7 +240,9 @@ impl Memory {
                     .then(|| (alarm(&held.message), message_trace(id, &held.message, accounts)))
             }
             RestKey::Parcel(key) => {
-                let held = self.parcels.get(&key).filter(|held| held.kept == at_rest && !held.in_flight)?;
+                // One that was refused waits for its time; from rest it would come back with its account's next one.
+                let is_idle = |held: &&HeldParcel| !held.in_flight && held.attempts == 0;
+                let held = self.parcels.get(&key).filter(|held| held.kept == at_rest).filter(is_idle)?;
                 Some((held.alarm, Trace::Parcel(held.account)))
             }
         }

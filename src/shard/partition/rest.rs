@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::account::AccountIndex;
 use crate::message::MessageId;
 use crate::store::{RestChanges, RestKey, RestNumber, RestPlace};
+use crate::time::Timestamp;
 use crate::time::timers::TimerId;
 
 /// The blocks of unfinished things.
@@ -37,6 +38,8 @@ struct RestBlock {
     /// When the first thing of a cold block is due.
     timer: Option<TimerId>,
     is_cold: bool,
+    /// Until when a block that came back does not grow cold again.
+    fresh_until: Timestamp,
     /// It can be read.
     is_stored: bool,
 }
@@ -214,11 +217,13 @@ impl Rest {
     pub(super) fn warm(
         &mut self,
         number: RestNumber,
+        fresh_until: Timestamp,
         members: Vec<RestKey>,
         traces: impl IntoIterator<Item = Trace>,
     ) -> Option<TimerId> {
         let block = self.blocks.get_mut(&number).filter(|block| block.is_cold)?;
         block.is_cold = false;
+        block.fresh_until = fresh_until;
         self.cold.blocks -= 1;
         block.members = members;
         for trace in traces {
@@ -235,6 +240,11 @@ impl Rest {
         }
         self.to_cool.push_back(number);
         block.timer.take()
+    }
+
+    /// Whether a block came back a moment ago.
+    pub(super) fn is_fresh(&self, number: RestNumber, now: Timestamp) -> bool {
+        self.blocks.get(&number).is_some_and(|block| now < block.fresh_until)
     }
 
     pub(super) fn is_cold(&self, number: RestNumber) -> bool {
