@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 
-use crate::message::{MessageId, Standing, State};
+use crate::message::{Content, MessageId, Parcel, Standing, State};
 use crate::pdu::receipt::MessageState;
 use crate::time::Timestamp;
 
@@ -183,6 +183,23 @@ impl<'a> Record<'a> {
                 out.put_u8(DELIVERY_AT_REST);
                 out.put_slice(parcel);
             }
+        }
+    }
+
+    /// The account that the message, receipt or reply is of, where the record says it.
+    pub fn system_id(&self) -> Option<&'a [u8]> {
+        match *self {
+            Self::Accepted { content, .. } | Self::MessageAtRest { content, .. } => {
+                Content::read(content).ok().map(|content| content.system_id)
+            }
+            Self::Mo(octets) | Self::DeliveryAtRest(octets) => Parcel::system_id_of(octets),
+            Self::Attempt { .. }
+            | Self::Forwarded { .. }
+            | Self::Deferred { .. }
+            | Self::Interim { .. }
+            | Self::Final { .. }
+            | Self::Replaced { .. }
+            | Self::Settled { .. } => None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::account::Accounts;
 use crate::config::{Config, Durability};
 use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Record, Ring};
-use crate::message::{Content, Parcel, PartitionNumber};
+use crate::message::PartitionNumber;
 use crate::server::disk::{self, JournalFolder};
 use crate::server::durable_file;
 use crate::server::segments::{Segments, segment_files};
@@ -97,7 +97,7 @@ impl Found {
                 format!("partition {number}: batch {} was written by another version", position.0)
             })?;
             while let Ok(Some(record)) = Record::take(&mut records) {
-                if let Some(name) = system_id(&record).filter(|name| !system_ids.contains(*name)) {
+                if let Some(name) = record.system_id().filter(|name| !system_ids.contains(*name)) {
                     system_ids.insert(name.into());
                 }
             }
@@ -204,21 +204,4 @@ impl Progress {
 
 const fn sum((messages, parcels): (usize, usize)) -> usize {
     messages + parcels
-}
-
-/// The account that something is of.
-pub(super) fn system_id<'a>(record: &Record<'a>) -> Option<&'a [u8]> {
-    match *record {
-        Record::Accepted { content, .. } | Record::MessageAtRest { content, .. } => {
-            Content::read(content).ok().map(|content| content.system_id)
-        }
-        Record::Mo(octets) | Record::DeliveryAtRest(octets) => Parcel::system_id_of(octets),
-        Record::Attempt { .. }
-        | Record::Forwarded { .. }
-        | Record::Deferred { .. }
-        | Record::Interim { .. }
-        | Record::Final { .. }
-        | Record::Replaced { .. }
-        | Record::Settled { .. } => None,
-    }
 }

@@ -13,7 +13,6 @@ use super::{Failure, Opened, Output, Partitions, table};
 use crate::account::Accounts;
 use crate::journal::{Position, Record, SegmentNumber};
 use crate::message::{Content, MessageId, Parcel, ParcelKey, PartitionNumber};
-use crate::server::recovery::system_id;
 use crate::server::state::RestEntry;
 use crate::shard::{PartitionSettings, Recovery, subject};
 use crate::store::{Block, BlockKey, FinalMessage, RestKey, RestPlace, gone_from_octets, rest_entries};
@@ -143,7 +142,7 @@ impl Life {
             events.iter().map(|event| &*event.octets).chain(at_rest.iter().map(|kept| &*kept.octets));
         let names: BTreeSet<Box<[u8]>> = records
             .filter_map(|mut octets| Record::take(&mut octets).ok().flatten())
-            .filter_map(|record| system_id(&record).map(Box::from))
+            .filter_map(|record| record.system_id().map(Box::from))
             .collect();
         let accounts = Accounts::default().reload(accounts).with_unknown(names.iter().map(|name| &**name));
         let needed = || events.iter().filter(|event| !event.is_old);

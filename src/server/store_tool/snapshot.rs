@@ -10,7 +10,6 @@ use super::{Failure, Fault, Opened, Partitions};
 use crate::account::Accounts;
 use crate::journal::{Position, Record};
 use crate::message::{MessageId, PartitionNumber};
-use crate::server::recovery::system_id;
 use crate::server::state::RestEntry;
 use crate::shard::{PartitionSettings, Recovery, subject};
 use crate::store::{
@@ -106,7 +105,7 @@ fn try_take(
             faults.push(Fault::of_file(path, Some(offset), what));
         }
         while let Ok(Some(record)) = Record::take(&mut records) {
-            if let Some(name) = system_id(&record).filter(|name| !names.contains(*name)) {
+            if let Some(name) = record.system_id().filter(|name| !names.contains(*name)) {
                 names.insert(name.into());
             }
         }

@@ -12,7 +12,7 @@ use smppd::journal::{
     BATCH_ALIGN, BatchHeader, Buffers, Identity, JournalStart, Position, Record, Ring, SegmentNumber,
     find_batch, replay_segment,
 };
-use smppd::message::{Content, Parcel, PartitionNumber};
+use smppd::message::PartitionNumber;
 use smppd::shard::{Commit, Lookup, Partition, PartitionSettings, Recovery, Shard};
 use smppd::store::{
     self, BlockError, BlockKey, Checkpoint, FinalMessage, RestChanges, RestNumber, StoreDone, StoreOp,
@@ -476,7 +476,7 @@ impl PartitionDisk {
         for (_, _, records) in &found.batches {
             let mut records = records.as_slice();
             while let Ok(Some(record)) = Record::take(&mut records) {
-                names.extend(system_id(record));
+                names.extend(record.system_id().map(Box::from));
             }
         }
         names
@@ -572,23 +572,5 @@ pub fn partition_settings(random: &mut Random) -> PartitionSettings {
         checkpoint_segments: random.range(1, 4) as usize,
         parcel_retention: Duration::from_secs(3_600),
         ..PartitionSettings::default()
-    }
-}
-
-fn system_id(record: Record<'_>) -> Option<Box<[u8]>> {
-    match record {
-        Record::Accepted { content, .. } | Record::MessageAtRest { content, .. } => {
-            Content::read(content).ok().map(|content| content.system_id.into())
-        }
-        Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
-            Parcel::read(octets).ok().map(|parcel| parcel.view().system_id.into())
-        }
-        Record::Attempt { .. }
-        | Record::Forwarded { .. }
-        | Record::Deferred { .. }
-        | Record::Interim { .. }
-        | Record::Final { .. }
-        | Record::Replaced { .. }
-        | Record::Settled { .. } => None,
     }
 }
