@@ -65,14 +65,14 @@ impl Store {
 
     /// Accepts a message of five segments.
     fn accept(&mut self) -> MessageId {
-        let id = self.partition.next_id(NOW, 1, false);
+        let id = self.partition.next_id(NOW, 1);
         self.accept_as(id, Timestamp::ZERO, "12125550100");
         id
     }
 
     /// Accepts a message that waits for a time.
     fn accept_for(&mut self, deliver_at: Timestamp, destination: &str) -> MessageId {
-        let id = self.partition.next_id(NOW, 1, false);
+        let id = self.partition.next_id(NOW, 1);
         self.accept_as(id, deliver_at, destination);
         id
     }
@@ -232,7 +232,7 @@ fn short_of_memory() -> PartitionSettings {
 #[test]
 fn a_short_id_does_not_come_again_while_a_receipt_about_it_waits() {
     let mut store = Store::new(PartitionSettings::default());
-    let first = store.partition.next_id(NOW, 1, true);
+    let first = store.partition.next_short_id().expect("an id");
     store.accept_as(first, Timestamp::ZERO, "1");
     store.finish(first);
     store.partition.flush_finals();
@@ -242,7 +242,24 @@ fn a_short_id_does_not_come_again_while_a_receipt_about_it_waits() {
     for sequence in [0x002A_0000_u64, 0x0054_0000, 0x007F_FFFF] {
         store.accept_as(MessageId::from_u64(first.as_u64() + (sequence << 8)), Timestamp::ZERO, "1");
     }
-    assert_eq!(store.partition.next_id(NOW, 1, true).as_u64(), first.as_u64() + (1 << 8));
+    let next = store.partition.next_short_id().expect("an id");
+    assert_eq!(next.as_u64(), first.as_u64() + (1 << 8));
+}
+
+#[test]
+fn short_ids_that_are_in_use_are_not_passed_over_for_ever() {
+    let mut store = Store::new(PartitionSettings::default());
+    let first = store.partition.next_short_id().expect("an id");
+    let id = |sequence: u64| MessageId::from_u64(first.as_u64() + (sequence << 8));
+    for sequence in 0..3_000 {
+        store.accept_as(id(sequence), Timestamp::ZERO, "1");
+    }
+    // The numbers come round.
+    for sequence in [0x002A_0000, 0x0054_0000, 0x007F_FFFF] {
+        store.accept_as(id(sequence), Timestamp::ZERO, "1");
+    }
+    let tries: Vec<_> = (0..3).map(|_| store.partition.next_short_id()).collect();
+    assert_eq!(tries, [None, None, Some(id(3_000))], "a submission is refused, and the core goes on");
 }
 
 #[test]

@@ -212,7 +212,7 @@ impl Bench {
             if under_way >= plan.in_flight || self.accepted.get() >= wanted || !partition.has_room() {
                 return;
             }
-            let id = partition.next_id(now, 1, false);
+            let id = partition.next_id(now, 1);
             let content = content(id, now, Timestamp::ZERO, text, plan.octets);
             _ = partition.accept(Some(0), content, &self.accounts, None);
             self.accepted.set(self.accepted.get() + 1);
@@ -319,7 +319,7 @@ impl Bench {
                 if !partition.has_room() {
                     break;
                 }
-                let id = partition.next_id(now, 1, false);
+                let id = partition.next_id(now, 1);
                 let kind = left % 4;
                 let deliver_at = if kind == 0 { now + Duration::from_secs(86_400) } else { Timestamp::ZERO };
                 let attempt = (kind != 0).then_some(0);

@@ -102,7 +102,7 @@ impl Shard {
     fn accept_reply(&mut self, now: Now, reply: &Reply<'_>, acknowledge: Earned) {
         let accounts = Rc::clone(&self.accounts);
         let parcel = accounts.owner_of(reply.destination.digits).and_then(|account| {
-            let id = self.partitions[0].next_id(now.wall, 1, false);
+            let id = self.partitions[0].next_id(now.wall, 1);
             reply_for(id, account.settings.system_id.as_bytes(), reply, now.wall).ok()
         });
         let Some(parcel) = parcel else {

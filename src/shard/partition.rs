@@ -74,6 +74,9 @@ impl Default for PartitionSettings {
     }
 }
 
+/// Short ids in use that are passed over for one message.
+const SHORT_IDS_PASSED_MAX: usize = 1_024;
+
 /// What a durable record earned.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Earned {
@@ -272,22 +275,22 @@ impl Partition {
         waiting
     }
 
-    /// The ids of `count` new messages; `short` for a peer that takes eight characters.
-    pub fn next_id(&mut self, now: Timestamp, count: u8, short: bool) -> MessageId {
-        if !short {
-            return self.memory.ids.next(now, count);
-        }
-        loop {
+    /// The first of the ids of `count` new messages.
+    pub fn next_id(&mut self, now: Timestamp, count: u8) -> MessageId {
+        self.memory.ids.next(now, count)
+    }
+
+    /// The id of a new message of a peer that takes eight characters; `None` when none is to be had, for now: after eight
+    /// million the numbers come round, and those still in use are passed over, so many at a time. One that only the
+    /// state at rest knows to be over is not: query_sm then tells of the younger message.
+    pub fn next_short_id(&mut self) -> Option<MessageId> {
+        (0..SHORT_IDS_PASSED_MAX).find_map(|_| {
             let id = self.memory.ids.next_short();
-            // After eight million the numbers come round: those still in use are passed over. One that is only known
-            // to the state at rest, being over or a receipt that is cold, is not: query_sm then tells of the younger.
             let memory = &self.memory;
             let has_parcel = ParcelKey::about(id).any(|key| memory.parcels.contains_key(&key));
-            let is_message = memory.messages.contains_key(&id) || memory.rest.block_of(id).is_some();
-            if !has_parcel && !is_message && !memory.finals.contains(id) {
-                return id;
-            }
-        }
+            let is_message = memory.messages.contains_key(&id) || memory.finals.contains(id);
+            (!has_parcel && !is_message && !memory.rest.holds(id)).then_some(id)
+        })
     }
 
     /// Puts a message on record; `attempt` is the carrier that its first attempt begins with at once, and `earned` is

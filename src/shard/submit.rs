@@ -72,13 +72,14 @@ impl Shard {
             return Err(SubmitError::Throttled);
         }
         self.take_room(account, checked.segments.into())?;
+        let ids = self.take_ids(now, entry, 1);
+        let (id, _) =
+            ids.ok_or(SubmitError::Full).inspect_err(|_| account.return_credits(checked.segments.into()))?;
         if submitted.replace_if_present_flag == 0 {
             throttle(now, account, checked.segments.into())
                 .inspect_err(|_| account.return_credits(checked.segments.into()))?;
         }
 
-        let short = Self::needs_short_id(entry.session.version());
-        let id = self.partitions[0].next_id(now.wall, 1, short);
         let earned = if is_transaction {
             self.transactions.insert(id, reply_to);
             None
@@ -146,19 +147,19 @@ impl Shard {
         }
         let segments = u32::from(checked.segments) * u32::from(count);
         self.take_room(account, segments)?;
+        let ids = self.take_ids(now, entry, count);
+        let (id, more_ids) =
+            ids.ok_or(SubmitError::Full).inspect_err(|_| account.return_credits(segments.into()))?;
         throttle(now, account, segments).inspect_err(|_| account.return_credits(segments.into()))?;
 
-        let short = Self::needs_short_id(entry.session.version());
-        let id = self.partitions[0].next_id(now.wall, count, short);
         let last = count - 1;
         for (offset, destination) in (0..count).zip(destinations) {
             // Short ids do not follow one another: a v3.3 peer has no submit_multi by that name anyway.
-            let own = if short && offset > 0 {
-                self.partitions[0].next_id(now.wall, 1, true)
-            } else {
-                id.in_batch(if short { 0 } else { offset })
+            let (own, place) = match (id.is_short(), offset) {
+                (false, _) => (id.in_batch(offset), (offset, count)),
+                (true, 0) => (id, (0, 1)),
+                (true, _) => (more_ids[usize::from(offset) - 1], (0, 1)),
             };
-            let place = if short { (0, 1) } else { (offset, count) };
             let earned = (offset == last).then(|| {
                 let unsuccess_sme = unsuccess_sme.as_slice().into();
                 Earned::Answer(reply_to, Answer::SubmittedMulti { id, no_unsuccess, unsuccess_sme })
@@ -166,6 +167,18 @@ impl Shard {
             self.accept(now, account, pdu, &checked, destination, own, place, earned);
         }
         Ok(())
+    }
+
+    /// The id of a new message, with those of the others of a submit_multi where they do not follow it; `None` when there
+    /// are none.
+    fn take_ids(&mut self, now: Now, entry: &Entry, count: u8) -> Option<(MessageId, Vec<MessageId>)> {
+        let partition = &mut self.partitions[0];
+        if Self::needs_short_id(entry.session.version()) {
+            let first = partition.next_short_id()?;
+            let others: Option<Vec<MessageId>> = (1..count).map(|_| partition.next_short_id()).collect();
+            return Some((first, others?));
+        }
+        Some((partition.next_id(now.wall, count), Vec::new()))
     }
 
     /// Room in the partition and credits of the account.

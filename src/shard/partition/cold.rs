@@ -241,7 +241,7 @@ fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) 
         Record::DeliveryAtRest(octets) => {
             let parcel = Parcel::read(octets).ok()?;
             let view = parcel.view();
-            let trace = Trace::Parcel(accounts.index_of(view.system_id)?);
+            let trace = Trace::Parcel(accounts.index_of(view.system_id)?, view.key.id);
             let due = parcel.expires_at(parcel_retention);
             Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
         }

@@ -243,7 +243,7 @@ impl Memory {
                 // One that was refused waits for its time; from rest it would come back with its account's next one.
                 let is_idle = |held: &&HeldParcel| !held.in_flight && held.attempts == 0;
                 let held = self.parcels.get(&key).filter(|held| held.kept == at_rest).filter(is_idle)?;
-                Some((held.alarm, Trace::Parcel(held.account)))
+                Some((held.alarm, Trace::Parcel(held.account, key.id)))
             }
         }
     }

@@ -54,6 +54,8 @@ struct Cold {
     accounts: BTreeSet<(AccountIndex, RestNumber)>,
     /// Blocks with messages that wait, by account and destination.
     waiting: BTreeSet<(u64, RestNumber)>,
+    /// Short ids that parcels are about: no other message may get them.
+    short_ids: BTreeSet<(MessageId, RestNumber)>,
 }
 
 /// What a cold block is found by.
@@ -61,8 +63,8 @@ struct Cold {
 pub(super) enum Trace {
     /// A message; with account and destination when it waits for its carrier.
     Message(MessageId, Option<u64>),
-    /// A parcel of this account.
-    Parcel(AccountIndex),
+    /// A parcel of this account, about this message.
+    Parcel(AccountIndex, MessageId),
 }
 
 /// Account and destination as one number; two pairs may share one.
@@ -205,9 +207,12 @@ impl Rest {
                     self.cold.messages.insert(id, number);
                     self.cold.waiting.extend(waiting.map(|hash| (hash, number)));
                 }
-                Trace::Parcel(account) => {
+                Trace::Parcel(account, id) => {
                     self.cold.parcels += 1;
                     self.cold.accounts.insert((account, number));
+                    if id.is_short() {
+                        self.cold.short_ids.insert((id, number));
+                    }
                 }
             }
         }
@@ -232,9 +237,10 @@ impl Rest {
                     self.cold.messages.remove(&id);
                     waiting.map(|hash| self.cold.waiting.remove(&(hash, number)));
                 }
-                Trace::Parcel(account) => {
+                Trace::Parcel(account, id) => {
                     self.cold.parcels -= 1;
                     self.cold.accounts.remove(&(account, number));
+                    self.cold.short_ids.remove(&(id, number));
                 }
             }
         }
@@ -254,6 +260,12 @@ impl Rest {
     /// The block of a message that is in no other place.
     pub(super) fn block_of(&self, id: MessageId) -> Option<RestNumber> {
         self.cold.messages.get(&id).copied()
+    }
+
+    /// Whether a message with this short id, or a parcel about one, is in no other place.
+    pub(super) fn holds(&self, short_id: MessageId) -> bool {
+        let blocks = (short_id, RestNumber(0))..=(short_id, RestNumber(u32::MAX));
+        self.cold.messages.contains_key(&short_id) || self.cold.short_ids.range(blocks).next().is_some()
     }
 
     /// A cold block with parcels of an account, the oldest.
