@@ -52,8 +52,6 @@ pub struct Journal<E> {
     full: VecDeque<Batch>,
     /// The number of the open batch, or of the next one.
     position: Position,
-    /// The last batch taken to be written.
-    taken: Position,
     committed: Position,
     waiting_octets: usize,
     earned: VecDeque<(Position, E)>,
@@ -85,7 +83,6 @@ impl<E> Journal<E> {
             open: None,
             full: VecDeque::new(),
             position: last.next(),
-            taken: last,
             committed: last,
             waiting_octets: 0,
             earned: VecDeque::new(),
@@ -162,7 +159,6 @@ impl<E> Journal<E> {
         let mut batch = self.full.pop_front()?;
         batch.placement_mut().file = file;
         batch.seal(self.identity);
-        self.taken = batch.position();
         Some(batch)
     }
 
@@ -200,14 +196,25 @@ impl<E> Journal<E> {
         Position(self.position.0 - 1)
     }
 
-    /// Gives up on everything not durable yet, but for the batch taken last when it may still be (`in_flight`);
-    /// what the rest would have earned goes to `each`.
-    pub fn abandon(&mut self, in_flight: bool, mut each: impl FnMut(E)) {
-        let last = if in_flight { self.taken } else { self.committed };
-        let (stored, lost): (VecDeque<_>, VecDeque<_>) =
-            self.earned.drain(..).partition(|(position, _)| *position <= last);
-        self.earned = stored;
-        lost.into_iter().for_each(|(_, earned)| each(earned));
+    /// A write has failed: gives up on everything not durable yet; what it would have earned goes to `each`.
+    pub fn abandon(&mut self, each: impl FnMut(E)) {
+        self.abandon_behind(self.committed, each);
+    }
+
+    /// No more files are made: gives up on what has none; what it would have earned goes to `each`.
+    pub fn abandon_without_file(&mut self, each: impl FnMut(E)) {
+        let ring = &mut self.ring;
+        let without = |batch: &&Batch| ring.file_of(batch.placement().segment).is_none();
+        if let Some(first) = self.full.iter().chain(&self.open).find(without).map(Batch::position) {
+            self.abandon_behind(Position(first.0 - 1), each);
+        }
+    }
+
+    fn abandon_behind(&mut self, last: Position, mut each: impl FnMut(E)) {
+        self.full.retain(|batch| batch.position() <= last);
+        self.open = self.open.take().filter(|batch| batch.position() <= last);
+        let kept = self.earned.partition_point(|(position, _)| *position <= last);
+        self.earned.split_off(kept).into_iter().for_each(|(_, earned)| each(earned));
     }
 
     /// The file to be made next, if one is wanted.
@@ -296,27 +303,44 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_may_or_may_not_spare_the_batch_in_flight() {
-        for (in_flight, given_up) in [(false, &['b', 'c'][..]), (true, &['c'])] {
-            let mut journal = journal(0, BATCH_OCTETS_MAX);
-            let mut batches = Vec::new();
-            for (number, earned) in (1..).zip(['a', 'b', 'c']) {
-                journal.append(&settled(number));
-                journal.earn(earned);
-                if earned != 'c' {
-                    batches.push(journal.take_batch().expect("a batch"));
-                }
+    fn what_a_failed_write_leaves_is_given_up_and_nothing_before() {
+        let mut journal = journal(0, BATCH_OCTETS_MAX);
+        journal.append(&settled(1));
+        journal.earn('a');
+        let first = journal.take_batch().expect("a batch");
+        commit(&mut journal, first);
+        for (number, earned) in (2..).zip(['b', 'c']) {
+            journal.append(&settled(number));
+            journal.earn(earned);
+            if earned == 'b' {
+                journal.take_batch().expect("a batch");
             }
-            let mut batches = batches.into_iter();
-            commit(&mut journal, batches.next().expect("the first"));
-            let mut lost = Vec::new();
-            journal.abandon(in_flight, |earned| lost.push(earned));
-            assert_eq!(lost, given_up);
-            commit(&mut journal, batches.next().expect("the second"));
-            let paid: Vec<char> =
-                std::iter::from_fn(|| journal.take_earned().map(Stored::into_inner)).collect();
-            assert_eq!(paid.len() + lost.len(), 3);
         }
+        let mut lost = Vec::new();
+        journal.abandon(|earned| lost.push(earned));
+        assert_eq!(lost, ['b', 'c']);
+        assert_eq!(journal.take_earned().map(Stored::into_inner), Some('a'));
+        assert!(journal.take_earned().is_none() && !journal.has_batch());
+    }
+
+    #[test]
+    fn what_has_no_file_is_given_up_when_none_is_made_any_more() {
+        let mut journal = journal(0, BATCH_OCTETS_MAX);
+        let content = vec![0; 1_000_000];
+        // Three files of eight batches, and more than they hold.
+        for number in 0..30 {
+            journal.append(&Record::Accepted { attempt: None, content: &content });
+            journal.earn(number);
+        }
+        let mut lost = Vec::new();
+        journal.abandon_without_file(|earned| lost.push(earned));
+        let mut paid = Vec::new();
+        while let Some(batch) = journal.take_batch() {
+            commit(&mut journal, batch);
+            paid.extend(std::iter::from_fn(|| journal.take_earned().map(Stored::into_inner)));
+        }
+        assert!(!journal.has_batch() && !lost.is_empty() && paid.len() > 20, "{lost:?}");
+        assert_eq!([paid, lost].concat(), (0..30).collect::<Vec<_>>());
     }
 
     #[test]

@@ -230,8 +230,8 @@ impl Core {
     pub(super) fn is_settled(&self) -> bool {
         let shard = self.shard.borrow();
         shard.partitions().iter().zip(&self.is_writing).all(|(partition, is_writing)| {
-            partition.has_failed()
-                || (!is_writing.get() && !partition.has_batch() && !partition.has_store_ops())
+            let is_written = !is_writing.get() && !partition.has_batch();
+            is_written && (partition.has_failed() || !partition.has_store_ops())
         })
     }
 

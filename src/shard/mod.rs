@@ -33,7 +33,7 @@ pub use mesh::{
 };
 pub use outputs::{Commit, Lookup, Outputs, VerifyRequest};
 pub use partition::{
-    ApplyError, Due, Earned, HeldParcel, Partition, PartitionSettings, Recovered, Recovery, Returned,
+    ApplyError, Due, Earned, Failed, HeldParcel, Partition, PartitionSettings, Recovered, Recovery, Returned,
     Unrecoverable, subject,
 };
 pub use settings::{PartitionMap, ShardSettings};
@@ -360,21 +360,21 @@ impl Shard {
 
     /// A batch could not be made durable: the partition stops, and everybody who waits for it is told.
     pub fn failed(&mut self, now: Now, place: usize, reason: &str) {
-        self.stop_partition(now, place, reason, false);
+        self.stop_partition(now, place, reason, Failed::Journal);
     }
 
-    /// The state at rest failed: the partition stops. What is on its way to the journal may still arrive, and is
-    /// answered then: a refusal leaves no trace.
+    /// The state at rest failed: the partition stops. What was recorded is still written, and answered then: a refusal
+    /// leaves no trace.
     pub fn store_failed(&mut self, now: Now, place: usize, reason: &str) {
-        self.stop_partition(now, place, reason, true);
+        self.stop_partition(now, place, reason, Failed::Store);
     }
 
-    fn stop_partition(&mut self, now: Now, place: usize, reason: &str, in_flight: bool) {
+    fn stop_partition(&mut self, now: Now, place: usize, reason: &str, failed: Failed) {
         let partition = &mut self.partitions[place];
         let event = Event::PartitionFailed { partition: partition.number, reason: reason.into() };
         self.outputs.events.push(event);
         let number = partition.number;
-        let mut waiting = partition.fail(in_flight);
+        let mut waiting = partition.fail(failed);
         // No final state can be recorded any more, so nobody need wait for one.
         let mut transactions: Vec<MessageId> =
             self.transactions.keys().copied().filter(|id| id.partition() == number).collect();

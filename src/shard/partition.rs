@@ -133,6 +133,15 @@ pub enum Due {
     GiveUp(ParcelKey),
 }
 
+/// What failed of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failed {
+    /// A write of the journal.
+    Journal,
+    /// The state at rest, or a file that was to be made for the journal.
+    Store,
+}
+
 /// One partition of the message store.
 #[derive(Debug)]
 pub struct Partition {
@@ -261,17 +270,21 @@ impl Partition {
         self.failed
     }
 
-    /// A write or sync failed: nothing is accepted any more, and what was recorded behind the last durable batch
-    /// is never earned. Gives back who waits for an answer, to be told so. `in_flight`: the batch that is being
-    /// written now may still become durable, because it was not the journal that failed.
-    pub fn fail(&mut self, in_flight: bool) -> Vec<ReplyTo> {
+    /// A disk error: nothing is recorded any more. When the journal failed, what was recorded behind the last durable
+    /// batch is never earned; when the state at rest did, what is recorded already is still written as far as there are
+    /// files for it, and earned then. Gives back who waits for an answer that does not come, to be told so.
+    pub fn fail(&mut self, failed: Failed) -> Vec<ReplyTo> {
         self.failed = true;
         let mut waiting = Vec::new();
-        self.journal.abandon(in_flight, |earned| {
+        let give_up = |earned| {
             if let Earned::Answer(reply_to, _) = earned {
                 waiting.push(reply_to);
             }
-        });
+        };
+        match failed {
+            Failed::Journal => self.journal.abandon(give_up),
+            Failed::Store => self.journal.abandon_without_file(give_up),
+        }
         waiting
     }
 
@@ -356,12 +369,12 @@ impl Partition {
 
     /// Whether there is a batch to write.
     pub fn has_batch(&self) -> bool {
-        !self.failed && self.journal.has_batch()
+        self.journal.has_batch()
     }
 
     /// The next batch to write.
     pub fn take_batch(&mut self) -> Option<Batch> {
-        if self.failed { None } else { self.journal.take_batch() }
+        self.journal.take_batch()
     }
 
     /// The batch is durable.
