@@ -36,6 +36,8 @@ struct Store {
     /// Blocks of unfinished things that were put to rest, and blocks that came back.
     put: usize,
     got: usize,
+    /// There is no room for files.
+    is_full: bool,
     /// What came back: messages that a carrier had, and parcels.
     returned: (Vec<MessageId>, Vec<ParcelKey>),
 }
@@ -55,6 +57,7 @@ impl Store {
             checkpoint,
             put: 0,
             got: 0,
+            is_full: false,
             returned: (Vec::new(), Vec::new()),
         }
     }
@@ -147,6 +150,7 @@ impl Store {
                 self.checkpoint = checkpoint;
                 StoreDone::Checkpoint(self.checkpoint.segment)
             }
+            StoreOp::MakeFile(file) if self.is_full => StoreDone::NoRoom(file),
             StoreOp::MakeFile(file) => StoreDone::File(file),
         };
         let returned = self.partition.store_done(done, &self.accounts).expect("readable");
@@ -219,7 +223,7 @@ fn recover(
         recovery.replay(*segment, *position, records, accounts).expect("readable");
         (newest, last) = (*segment, *position);
     }
-    let ring = Ring::resume(SEGMENT_OCTETS, BATCH_OCTETS, &[], newest, 100);
+    let ring = Ring::resume(SEGMENT_OCTETS, BATCH_OCTETS, &[], newest, 20);
     let buffers = Box::new(|octets| -> Box<dyn BatchBuffer> { Box::new(vec![0; octets]) });
     Partition::open(recovery.finish(JournalStart { identity: IDENTITY, ring, last }), buffers)
 }
@@ -363,6 +367,29 @@ fn a_disk_with_little_room_takes_no_message() {
     assert!(store.partition.has_room());
     store.partition.note_disk(true);
     assert!(!store.partition.has_room());
+}
+
+#[test]
+fn a_journal_that_finds_no_room_takes_messages_again_when_there_is_some() {
+    let mut store = Store::new(PartitionSettings { checkpoint_segments: 30, ..PartitionSettings::default() });
+    store.is_full = true;
+    assert_eq!(store.partition.pop_due(later(0)), None);
+    let mut count = 0;
+    while store.partition.has_room() {
+        store.accept_for(later(5_000), "1");
+        store.write();
+        store.carry_out();
+        count += 1;
+        assert!(count < 1_000);
+    }
+    assert!(!store.carry_out(), "it is not asked for at once");
+    store.is_full = false;
+    assert_eq!(store.partition.pop_due(later(2)), None);
+    assert!(store.partition.has_room() && store.carry_out());
+    store.accept_for(later(5_000), "1");
+    store.work();
+    assert_eq!(store.partition.unfinished(), (count + 1, 0));
+    assert!(!store.partition.has_batch(), "everything was written");
 }
 
 #[test]

@@ -227,6 +227,11 @@ impl<E> Journal<E> {
         self.ring.add_file(file);
     }
 
+    /// A file that was wanted cannot be made now: it is wanted again.
+    pub fn miss_file(&mut self, file: u32) {
+        self.ring.miss_file(file);
+    }
+
     /// Nothing below this segment is needed any more.
     pub fn release_below(&mut self, keep: SegmentNumber) {
         self.ring.release_below(keep);

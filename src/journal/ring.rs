@@ -35,8 +35,9 @@ pub struct Ring {
     /// Oldest first.
     in_use: VecDeque<(SegmentNumber, Option<u32>)>,
     free: VecDeque<u32>,
-    /// Files that exist or are being made.
+    /// Files that exist or are being made, and those below that could not be made.
     files: u32,
+    missed: Vec<u32>,
     next: SegmentNumber,
     /// Where the next batch goes in the newest segment.
     offset: u64,
@@ -60,6 +61,7 @@ impl Ring {
             in_use: in_use.iter().map(|(segment, file)| (*segment, Some(*file))).collect(),
             free,
             files,
+            missed: Vec::new(),
             next: last.next(),
             offset: segment_octets,
         }
@@ -110,17 +112,24 @@ impl Ring {
     pub(super) fn file_wanted(&mut self) -> Option<u32> {
         let used = self.in_use.iter().filter(|(_, file)| file.is_some()).count();
         let waiting = self.in_use.len() - used;
-        let on_their_way = self.files as usize - used - self.free.len();
+        let on_their_way = self.files as usize - used - self.free.len() - self.missed.len();
         if self.free.len() + on_their_way > waiting {
             return None;
         }
-        self.files += 1;
-        Some(self.files - 1)
+        Some(self.missed.pop().unwrap_or_else(|| {
+            self.files += 1;
+            self.files - 1
+        }))
     }
 
     /// A file that was wanted is there.
     pub(super) fn add_file(&mut self, file: u32) {
         self.free.push_back(file);
+    }
+
+    /// A file that was wanted cannot be made now: it is wanted again.
+    pub(super) fn miss_file(&mut self, file: u32) {
+        self.missed.push(file);
     }
 
     /// Nothing below `keep` is needed any more: those files are free.
@@ -189,6 +198,8 @@ mod tests {
         assert_eq!(place(&mut ring, BATCH_OCTETS_MAX), (1, None, 0));
         assert_eq!(place(&mut ring, BATCH_OCTETS_MAX), (2, None, 0));
         assert_eq!((ring.file_wanted(), ring.file_wanted(), ring.file_wanted()), (Some(1), Some(2), None));
+        ring.miss_file(1);
+        assert_eq!((ring.file_wanted(), ring.file_wanted()), (Some(1), None), "again");
         for file in [1, 0, 2] {
             ring.add_file(file);
         }

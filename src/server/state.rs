@@ -351,8 +351,16 @@ impl State {
                 Ok(Some(StoreDone::Checkpoint(checkpoint.segment)))
             }
             StoreOp::MakeFile(file) => {
-                disk::make_segment(&self.journal, file, self.segment_octets)?;
-                Ok(Some(StoreDone::File(file)))
+                use io::ErrorKind::{QuotaExceeded, StorageFull};
+                match disk::make_segment(&self.journal, file, self.segment_octets) {
+                    Ok(()) => Ok(Some(StoreDone::File(file))),
+                    // Nothing is lost by that: no message is accepted until there is room.
+                    Err(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => {
+                        log::error!("{}: {error}; no message is accepted", self.journal.display());
+                        Ok(Some(StoreDone::NoRoom(file)))
+                    }
+                    Err(error) => Err(error),
+                }
             }
         }
     }

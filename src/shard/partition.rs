@@ -74,6 +74,8 @@ impl Default for PartitionSettings {
     }
 }
 
+/// When there is no room for a file of the journal, it is tried again after this.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
 /// Short ids in use that are passed over for one message.
 const SHORT_IDS_PASSED_MAX: usize = 1_024;
 
@@ -167,6 +169,8 @@ pub struct Partition {
     /// Everything is to go to rest: the server stops.
     stops: bool,
     is_disk_low: bool,
+    /// There was no room for a file of the journal; until then none is asked for.
+    no_room_until: Timestamp,
     failed: bool,
 }
 
@@ -189,6 +193,7 @@ impl Partition {
             to_resume,
             stops: false,
             is_disk_low: false,
+            no_room_until: Timestamp::ZERO,
             failed: false,
         }
     }
@@ -255,6 +260,7 @@ impl Partition {
         messages + parcels + finals < self.settings.messages_max
             && self.memory_octets() < self.settings.messages_octets_max
             && !self.is_disk_low
+            && self.no_room_until <= self.memory.now
             && self.journal.segments_in_use() < self.settings.segments_max
             && self.journal.waiting_octets() < self.settings.journal_waiting_octets_max
             && self.store_ops.len() < self.settings.store_waiting_max
@@ -427,6 +433,10 @@ impl Partition {
                 self.journal.release_below(keep);
             }
             StoreDone::File(file) => self.journal.add_file(file),
+            StoreDone::NoRoom(file) => {
+                self.journal.miss_file(file);
+                self.no_room_until = self.memory.now + NO_ROOM_PAUSE;
+            }
         }
         Ok(Returned::default())
     }

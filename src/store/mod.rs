@@ -46,4 +46,6 @@ pub enum StoreDone {
     Checkpoint(SegmentNumber),
     /// The file is there.
     File(u32),
+    /// There is no room for the file; it may be asked for again.
+    NoRoom(u32),
 }

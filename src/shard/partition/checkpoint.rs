@@ -71,7 +71,8 @@ impl Partition {
     }
 
     fn file_wanted(&mut self) -> Option<u32> {
-        if self.settings.is_durable { self.journal.file_wanted() } else { None }
+        let may_ask = self.settings.is_durable && self.no_room_until <= self.memory.now;
+        if may_ask { self.journal.file_wanted() } else { None }
     }
 
     /// Whether orders for the state at rest wait, or a checkpoint is being made.
