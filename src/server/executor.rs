@@ -138,6 +138,11 @@ pub(super) async fn run(parts: Parts) {
         take_mail(&core, &mailbox);
         sleep(HEARTBEAT).await;
     }
+    if !core.is_settled() {
+        log::warn!(
+            "what is at rest is behind after {DRAIN_TIMEOUT:?}: the next start reads the journal again"
+        );
+    }
     core.pulse.has_ended.store(true, Ordering::Relaxed);
     heartbeat.cancel().await;
     for writer in writers {

@@ -7,15 +7,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use glommio::{LocalExecutorBuilder, Placement};
 use rustls::ServerConfig;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
 use crate::account::{AccountSettings, Accounts};
@@ -32,7 +33,7 @@ use crate::server::executor::{self, Listen, Parts};
 use crate::server::mesh::{Inbound, MailSender, mailbox};
 use crate::server::password::{self, Verifier};
 use crate::server::recovery::{self, Found, Opened};
-use crate::server::state::{self, Order};
+use crate::server::state::{self, Order, StateThread};
 use crate::server::{admin, certificate, disk, durable_file, fault, watch};
 use crate::shard::{Partition, PartitionMap, Shard, ShardNumber, ShardSettings};
 
@@ -46,6 +47,11 @@ const VERIFIERS: usize = 1;
 const BINDS_MAX: usize = 1_024;
 /// How long a port may stay in use before that is an error.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the thread of a partition may take to finish what it was ordered, and how often it is looked at.
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
+const STOP_PAUSE: Duration = Duration::from_millis(5);
+/// How often a start says that a partition is still being opened.
+const OPENING_INTERVAL: Duration = Duration::from_secs(10);
 /// How long another process may keep the data directory before that is an error, and how often it is tried.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -80,9 +86,14 @@ pub fn serve(config: &Config, read_again: impl Fn() -> Result<Config, String>) -
 fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Result<(), Failure> {
     watch::start_log(&config.log_level).map_err(|error| format!("no thread for the log: {error}"))?;
     fault::announce()?;
-    // Before anything that others can see: a signal that comes early is served late, not deadly.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(|error| format!("signals cannot be caught: {error}"))?;
+    // Until the server is ready, and once it stops, nobody listens to signals: then they end the process at once.
+    // Whatever was answered is durable.
+    let is_deaf = Arc::new(AtomicBool::new(true));
+    let cannot = |error: std::io::Error| format!("signals cannot be caught: {error}");
+    for signal in [SIGTERM, SIGINT] {
+        register_conditional_shutdown(signal, 1, Arc::clone(&is_deaf)).map_err(cannot)?;
+    }
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(cannot)?;
     probe_io_uring()?;
     let cores = core_count(config)?;
     let _lock = lock(&config.data_dir)?;
@@ -138,11 +149,25 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     if let Some(password) = is_demo {
         greet(config, &listen, &password);
     }
+    // Whoever waits for this may send one at once.
+    is_deaf.store(false, Ordering::Relaxed);
     println!("ready: {cores} cores, data in {}", config.data_dir.display());
     // The greeting is for whoever started us; a closed pipe is no reason to stop.
     _ = std::io::stdout().flush();
 
-    server.wait(signals, read_again, accounts, &tls)
+    server.wait(signals, &is_deaf, read_again, accounts, &tls)
+}
+
+/// What a thread ended with; `None` when it does not end.
+fn end_of<T>(thread: JoinHandle<T>) -> Option<std::thread::Result<T>> {
+    let until = Instant::now() + STOP_PATIENCE;
+    while !thread.is_finished() {
+        if Instant::now() >= until {
+            return None;
+        }
+        std::thread::sleep(STOP_PAUSE);
+    }
+    Some(thread.join())
 }
 
 /// What the main thread waits for.
@@ -176,7 +201,7 @@ struct Server {
     mail: Vec<MailSender>,
     pulses: Vec<Arc<Pulse>>,
     executors: Vec<JoinHandle<()>>,
-    states: Vec<(Sender<Order>, JoinHandle<()>)>,
+    states: Vec<(PartitionNumber, Sender<Order>, StateThread)>,
     /// Those of the start: routes name them by place.
     carriers: Vec<(String, CarrierSettings)>,
     news: (Sender<News>, Receiver<News>),
@@ -229,7 +254,7 @@ impl Server {
                     state::start(partition.number(), state, mail, clock, config.final_retention).map_err(
                         |error| format!("no thread for partition {}: {error}", partition.number()),
                     )?;
-                server.states.push((orders.clone(), thread));
+                server.states.push((partition.number(), orders.clone(), thread));
                 parts.0.push(partition);
                 parts.1.push(journal);
                 parts.2.push(orders);
@@ -325,6 +350,7 @@ impl Server {
     fn wait(
         self,
         mut signals: Signals,
+        is_deaf: &AtomicBool,
         read_again: &dyn Fn() -> Result<Config, String>,
         mut accounts: Arc<Accounts>,
         tls: &RwLock<Arc<ServerConfig>>,
@@ -351,18 +377,30 @@ impl Server {
                 Err(message) => log::error!("nothing was reloaded: {message}"),
             }
         }
+        // A second signal does not wait.
+        is_deaf.store(true, Ordering::Relaxed);
         log::info!("stopping: sessions are unbound, what is in flight is finished");
         self.mail.iter().for_each(|mail| mail.send(Inbound::Drain));
         let mut panicked = false;
         for executor in self.executors {
             panicked |= executor.join().is_err();
         }
-        for (orders, thread) in self.states {
+        let mut unsynced = Vec::new();
+        for (partition, orders, thread) in self.states {
             _ = orders.send(Order::Stop);
-            panicked |= thread.join().is_err();
+            match end_of(thread) {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => unsynced.push(format!("partition {partition}: {error}")),
+                Some(Err(_)) => panicked = true,
+                None => unsynced.push(format!("partition {partition}: the state at rest does not answer")),
+            }
         }
         if panicked {
             return Err("a core failed; the log says why".into());
+        }
+        if !unsynced.is_empty() {
+            let reasons = unsynced.join("; ");
+            return Err(format!("{reasons}; nothing is lost: the next start reads the journal again").into());
         }
         log::info!("stopped");
         Ok(())
@@ -620,8 +658,23 @@ fn side_by_side<P: Send, R: Send>(
     let work = &work;
     std::thread::scope(|scope| {
         let partitions = partitions.into_iter();
-        let threads: Vec<_> =
-            partitions.map(|(number, partition)| (number, scope.spawn(move || work(partition)))).collect();
+        // Each holds a sender to its end, however it ends.
+        let (sender, ends) = bounded::<()>(0);
+        let spawn = |(number, partition)| {
+            let until_the_end = sender.clone();
+            let thread = scope.spawn(move || {
+                let _until_the_end = until_the_end;
+                work(partition)
+            });
+            (number, thread)
+        };
+        let threads: Vec<_> = partitions.map(spawn).collect();
+        drop(sender);
+        while ends.recv_timeout(OPENING_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            for (number, _) in threads.iter().filter(|(_, thread)| !thread.is_finished()) {
+                log::warn!("partition {number} is still being opened");
+            }
+        }
         let threads = threads.into_iter().map(|(number, thread)| match thread.join() {
             Ok(done) => done.map_err(Failure),
             // Some damage sled answers with a panic; whoever restores a folder has to know which.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -181,7 +182,9 @@ impl AtRest {
 
 /// The sled database of a partition.
 pub(super) struct State {
-    db: sled::Db,
+    /// Never dropped: sled waits there for a thread of its own, for ever when that has panicked. What has to be durable
+    /// we sync ourselves, and the process ends with the database.
+    db: ManuallyDrop<sled::Db>,
     meta: sled::Tree,
     rest: sled::Tree,
     finals: sled::Tree,
@@ -223,7 +226,7 @@ impl State {
             meta,
             rest,
             finals,
-            db,
+            db: ManuallyDrop::new(db),
             folder: folder.to_owned(),
             journal,
             segment_octets,
@@ -499,6 +502,9 @@ fn remove_snapshots(folder: &Path) -> io::Result<usize> {
     Ok(removed)
 }
 
+/// The thread of a partition: it ends with why the state at rest failed, if it did.
+pub(super) type StateThread = JoinHandle<Result<(), String>>;
+
 /// Starts the thread of a partition; call it before any thread is pinned, for sled's threads stay where
 /// the first use of them was.
 ///
@@ -510,7 +516,7 @@ pub(super) fn start(
     mail: MailSender,
     clock: Clock,
     retention: Duration,
-) -> io::Result<(Sender<Order>, JoinHandle<()>)> {
+) -> io::Result<(Sender<Order>, StateThread)> {
     let (sender, orders) = bounded(WAITING_MAX);
     let thread = std::thread::Builder::new()
         .name(format!("state-{partition}"))
@@ -533,7 +539,7 @@ fn run(
     mail: &MailSender,
     clock: Clock,
     retention: Duration,
-) {
+) -> Result<(), String> {
     // A core goes first where the two have to share one. What sled starts from here is as patient.
     _ = rustix::process::nice(PATIENCE);
     let mut swept = Instant::now();
@@ -557,10 +563,10 @@ fn run(
             },
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                if let Err(error) = caught(|| state.sync()) {
-                    log::error!("partition {partition}: the state at rest was not flushed: {error}");
-                }
-                return;
+                return caught(|| state.sync()).map_err(|error| {
+                    log::error!("partition {partition}: the state at rest was not synced: {error}");
+                    error.to_string()
+                });
             }
         };
         let outcome = outcome.and_then(|()| {
@@ -586,10 +592,10 @@ fn run(
                 match order {
                     Order::Lookup(lookup) => mail.send(Inbound::NotFound(lookup)),
                     Order::Op(_) => {}
-                    Order::Stop => return,
+                    Order::Stop => break,
                 }
             }
-            return;
+            return Err(error.to_string());
         }
     }
 }
