@@ -55,8 +55,13 @@ enum Outcome {
 }
 
 fn outcome(launch: &Launch<'_>, ledger: &Ledger) -> Outcome {
-    let Some(server) = launch.starts_or_fails() else {
-        return Outcome::Refused(crate::support::complaint(&launch.fails()));
+    let server = match launch.starts_or_fails() {
+        Ok(server) => server,
+        Err(said) => {
+            // Whoever supervises it starts it again at once; that must not be how the damage is passed over.
+            assert!(launch.starts_or_fails().is_err(), "refused once, and then started: {said}");
+            return Outcome::Refused(said);
+        }
     };
     let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
     let unknown = esme.unknown_of(&ledger.ids());
@@ -91,7 +96,7 @@ fn flip_and_look(
     (place, whole, ledger): (Place, PathBuf, Ledger),
     kind: &str,
     count: usize,
-    may_lose: impl Fn(&Path) -> bool,
+    may_lose: impl Fn(&Path, usize) -> bool,
 ) {
     let launch = launch(&place);
     let mut dice = Dice::new();
@@ -127,7 +132,7 @@ fn flip_and_look(
             }
             Outcome::Lost(unknown, log) => {
                 println!("    {unknown} of {} LOST: {log}", ledger.ids().len());
-                if !may_lose(name) {
+                if !may_lose(&whole.join(name), offset) {
                     lost.push(format!("{unknown} after {shown} at {offset}: {log}"));
                 }
             }
@@ -139,15 +144,32 @@ fn flip_and_look(
 #[test]
 fn a_flipped_octet_after_an_orderly_stop_is_named_or_harmless() {
     let stop = |server: Server| assert!(server.stop().success());
-    flip_and_look(prepared("flips", Mix::Plain, stop), "partition-", rounds(20), |_| false);
+    flip_and_look(prepared("flips", Mix::Plain, stop), "partition-", rounds(20), |_, _| false);
+}
+
+/// Whether an octet of a journal file lies in the last batch of all: one that is damaged cannot be told from one that was
+/// being written when the server was killed.
+fn is_in_last_batch(file: &Path, offset: usize) -> bool {
+    let is_journal = |file: &Path| file.extension().is_some_and(|extension| extension == "log");
+    // A batch begins with four octets of its own, and has the number of its segment behind eight others.
+    let segment = |octets: &[u8]| {
+        octets.get(16..24).map(|number| u64::from_le_bytes(number.try_into().expect("eight")))
+    };
+    let newest = files(file.parent().expect("a folder")).into_iter().filter(|file| is_journal(file));
+    let newest = newest.max_by_key(|file| segment(&fs::read(file).expect("a file")));
+    if !is_journal(file) || newest.as_deref() != Some(file) {
+        return false;
+    }
+    let octets = fs::read(file).expect("a file");
+    let own = segment(&octets);
+    let begins = |at: &usize| octets[*at..].starts_with(&octets[..4]) && segment(&octets[*at..]) == own;
+    (0..octets.len()).step_by(4096).rfind(begins).is_some_and(|last| offset >= last)
 }
 
 #[test]
 fn a_flipped_octet_after_a_kill_is_named_or_harmless_but_in_the_last_batch() {
-    // A batch that is damaged and the last of its segment cannot be told from one that was being written.
-    let is_journal = |file: &Path| file.extension().is_some_and(|extension| extension == "log");
     let prepared = prepared("flips-killed", Mix::Plain, Server::kill);
-    flip_and_look(prepared, "partition-", rounds(20), is_journal);
+    flip_and_look(prepared, "partition-", rounds(20), is_in_last_batch);
 }
 
 /// The journal has come round, so that some messages are nowhere but at rest.
@@ -155,7 +177,7 @@ fn a_flipped_octet_after_a_kill_is_named_or_harmless_but_in_the_last_batch() {
 #[ignore = "sled passes over a page it cannot read without a word: final messages are lost to query_sm"]
 fn a_flipped_octet_of_the_state_at_rest_is_named_or_harmless() {
     let stop = |server: Server| assert!(server.stop().success());
-    flip_and_look(prepared("flips-rest", Mix::Heavy, stop), "/state/", rounds(20), |_| false);
+    flip_and_look(prepared("flips-rest", Mix::Heavy, stop), "/state/", rounds(20), |_, _| false);
 }
 
 /// The first octets of sled's file say where its log begins.

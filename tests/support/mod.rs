@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -147,9 +147,9 @@ impl Launch<'_> {
         Server::start(self.command(), self.place)
     }
 
-    /// Starts it; `None` when it ends instead of being ready.
-    pub fn starts_or_fails(&self) -> Option<Server> {
-        Server::try_start(self.command(), self.place).ok()
+    /// Starts it; what it has said when it ends instead of being ready. It must do either, and soon.
+    pub fn starts_or_fails(&self) -> Result<Server, String> {
+        Server::try_start(self.command(), self.place)
     }
 
     /// Starts it; it must end by itself, and soon. What it says.
@@ -212,8 +212,15 @@ impl Server {
         });
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
-                return Err(server.log());
+            let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Disconnected) => {
+                    eventually("the server ends", || server.child.try_wait().expect("a child"));
+                    return Err(server.log());
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("the server is neither ready nor has it ended: {}", server.log())
+                }
             };
             let address = |text: &str| text.split(' ').next().and_then(|address| address.parse().ok());
             if let Some(rest) = line.strip_prefix("listening on ") {
