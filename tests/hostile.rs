@@ -127,7 +127,7 @@ fn a_failed_disk_ends_the_wait_for_an_outcome() {
     assert!(net.received(esme).is_empty(), "the outcome is not known yet");
     net.fail_disk();
     let answers: Vec<CommandStatus> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();
-    assert_eq!(answers, [CommandStatus::ESME_RSYSERR]);
+    assert_eq!(answers, [CommandStatus::ESME_RDELIVERYFAILURE]);
 }
 
 /// A submit_sm that replaces what waits.

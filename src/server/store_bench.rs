@@ -240,7 +240,7 @@ impl Bench {
                     _ = partition.record(&settled, &self.accounts, [done]);
                 }
                 Earned::Acknowledge { .. } => self.done.set(self.done.get() + 1),
-                Earned::Answer(..) => {}
+                Earned::Answer(..) | Earned::Outcome(..) => {}
             }
         }
     }

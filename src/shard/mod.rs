@@ -375,14 +375,17 @@ impl Shard {
         self.outputs.events.push(event);
         let number = partition.number;
         let mut waiting = partition.fail(failed);
-        // No final state can be recorded any more, so nobody need wait for one.
+        // No final state can be recorded any more, so nobody need wait for one. Their messages may be on the disk, or
+        // with a carrier: this status does not say that there is none.
         let mut transactions: Vec<MessageId> =
             self.transactions.keys().copied().filter(|id| id.partition() == number).collect();
         transactions.sort_unstable();
-        waiting.extend(transactions.iter().filter_map(|id| self.transactions.remove(id)));
-        waiting.extend(self.forget_parked(number));
-        for reply_to in waiting {
-            self.answer(reply_to, Answer::Status(CommandStatus::ESME_RSYSERR));
+        let transactions = transactions.iter().filter_map(|id| self.transactions.remove(id));
+        waiting.extend(transactions.map(|reply_to| (reply_to, CommandStatus::ESME_RDELIVERYFAILURE)));
+        let parked = self.forget_parked(number).into_iter();
+        waiting.extend(parked.map(|reply_to| (reply_to, CommandStatus::ESME_RSYSERR)));
+        for (reply_to, status) in waiting {
+            self.answer(reply_to, Answer::Status(status));
         }
         self.turn(now);
     }
@@ -539,7 +542,9 @@ impl Shard {
         for place in 0..self.partitions.len() {
             while let Some(stored) = self.partitions[place].take_earned() {
                 match stored.into_inner() {
-                    Earned::Answer(reply_to, answer) => self.answer(reply_to, answer),
+                    Earned::Answer(reply_to, answer) | Earned::Outcome(reply_to, answer) => {
+                        self.answer(reply_to, answer);
+                    }
                     Earned::HandOver { id, deferrals } => self.attempt(now, id, deferrals),
                     Earned::Deliver(key) => self.enqueue(key),
                     Earned::Acknowledge { carrier, token } => {

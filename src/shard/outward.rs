@@ -139,7 +139,7 @@ impl Shard {
                     _ => Answer::Status(CommandStatus::ESME_RDELIVERYFAILURE),
                 };
                 if let Some(place) = self.place_of(id.partition()) {
-                    self.partitions[place].earn(Earned::Answer(reply_to, answer));
+                    self.partitions[place].earn(Earned::Outcome(reply_to, answer));
                 }
             }
         }

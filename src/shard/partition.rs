@@ -23,6 +23,7 @@ use foldhash::fast::RandomState;
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Batch, BatchBuffer, Buffers, Journal, Position, Record, SegmentNumber, Stored};
 use crate::message::{Content, Message, MessageId, Parcel, ParcelKey, PartitionNumber};
+use crate::pdu::CommandStatus;
 use crate::shard::mesh::{Answer, ReplyTo};
 use crate::store::{FinalMessage, RestNumber, StoreDone, StoreOp};
 use crate::time::Timestamp;
@@ -84,6 +85,8 @@ const SHORT_IDS_PASSED_MAX: usize = 1_024;
 pub enum Earned {
     /// An answer to whoever asked.
     Answer(ReplyTo, Answer),
+    /// What became of a message, to the sender who waits for that (transaction mode).
+    Outcome(ReplyTo, Answer),
     /// A message may go to its carrier.
     HandOver {
         /// The message.
@@ -279,13 +282,13 @@ impl Partition {
     /// A disk error: nothing is recorded any more. When the journal failed, what was recorded behind the last durable
     /// batch is never earned; when the state at rest did, what is recorded already is still written as far as there are
     /// files for it, and earned then. Gives back who waits for an answer that does not come, to be told so.
-    pub fn fail(&mut self, failed: Failed) -> Vec<ReplyTo> {
+    pub fn fail(&mut self, failed: Failed) -> Vec<(ReplyTo, CommandStatus)> {
         self.failed = true;
         let mut waiting = Vec::new();
-        let give_up = |earned| {
-            if let Earned::Answer(reply_to, _) = earned {
-                waiting.push(reply_to);
-            }
+        let give_up = |earned| match earned {
+            Earned::Answer(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RSYSERR)),
+            Earned::Outcome(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RDELIVERYFAILURE)),
+            Earned::HandOver { .. } | Earned::Deliver(_) | Earned::Acknowledge { .. } => {}
         };
         match failed {
             Failed::Journal => self.journal.abandon(give_up),

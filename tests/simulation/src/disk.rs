@@ -177,6 +177,8 @@ impl PartitionDisk {
         if random.range(0, 9_999) < self.settings.failing_writes {
             self.journal_failed = true;
             self.tear(&write, random);
+            // As the server does before anybody is refused: no replay takes it for a batch.
+            self.files[write.file][write.offset..write.offset + BATCH_ALIGN].fill(0);
             return Some((Done::WriteFailed, Vec::new()));
         }
         self.put(&write, |_| true);

@@ -43,7 +43,7 @@ struct Submission {
     /// What the server said, when it did.
     outcome: Option<CommandStatus>,
     id: Option<MessageId>,
-    /// A refusal that need not be the whole truth: a disk had failed, or it tells how the message ended.
+    /// A refusal that tells how the message ended, or that nobody knows.
     is_doubtful: bool,
 }
 
@@ -603,7 +603,7 @@ impl Oracle {
     fn answered(&mut self, token: Token, status: CommandStatus, id: Option<MessageId>, is_replace_sm: bool) {
         let Some(submission) = self.submissions.get_mut(token as usize) else { return };
         submission.outcome = Some(status);
-        submission.is_doubtful = !self.failed.is_empty() || status == CommandStatus::ESME_RDELIVERYFAILURE;
+        submission.is_doubtful = status == CommandStatus::ESME_RDELIVERYFAILURE;
         let before = submission.id;
         if status != CommandStatus::ESME_ROK {
             self.seen.refused += 1;
