@@ -242,6 +242,32 @@ fn our_unbind_goes_out_behind_the_last_answer() {
 }
 
 #[test]
+fn who_has_not_been_told_of_our_unbind_is_told_to_try_again() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let query = |sequence_number| {
+        let mut octets = Vec::new();
+        let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+        Pdu::QuerySm(query).encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("fits");
+        octets
+    };
+    assert!(matches!(mc.receive(at(1), &mut &query(2)[..]), Some(Received::Request(..))));
+    mc.unbind(at(1));
+    let refused =
+        |mc: &mut Session<u32>, sequence_number| match mc.receive(at(1), &mut &query(sequence_number)[..]) {
+            Some(Received::Refused(header, status)) => {
+                mc.respond_header(CommandId::QUERY_SM, status, header.sequence_number);
+                status
+            }
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(refused(&mut mc, 3), CommandStatus::ESME_RTHROTTLED);
+    mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, 2);
+    let sent: Vec<CommandId> = commands(&take_output(&mut mc)).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(sent, [CommandId::QUERY_SM_RESP, CommandId::QUERY_SM_RESP, CommandId::UNBIND]);
+    assert_eq!(refused(&mut mc, 4), CommandStatus::ESME_RINVBNDSTS);
+}
+
+#[test]
 fn every_unbind_is_answered() {
     let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
     let mut octets = Vec::new();

@@ -223,6 +223,9 @@ impl<T: Copy> Session<T> {
             match verdict(self.side, self.state, header.command_id) {
                 Verdict::Allowed => {}
                 Verdict::Refused(status) => {
+                    // A peer that has not been told yet did nothing wrong: it shall try again elsewhere, or later.
+                    let is_untold = self.unbind_by.is_some();
+                    let status = if is_untold { CommandStatus::ESME_RTHROTTLED } else { status };
                     self.requests_waiting += 1;
                     return Some(Received::Refused(header, status));
                 }
@@ -361,7 +364,8 @@ impl<T: Copy> Session<T> {
     }
 
     /// Unbinds from our side: the peer's answers are still taken, its requests are not. Many peers close as
-    /// soon as they have answered, so unbind goes out behind the answers we owe, if they do not take long.
+    /// soon as they have answered, so unbind goes out behind the answers we owe, if they do not take long. Until then
+    /// requests are refused with ESME_RTHROTTLED, from then on with ESME_RINVBNDSTS.
     pub fn unbind(&mut self, now: Instant) {
         match self.state {
             State::BoundTx | State::BoundRx | State::BoundTrx => {

@@ -86,7 +86,7 @@ impl Ledger {
     pub fn run(&mut self, esme: &mut Esme, name: &str, window: usize, stop: &AtomicBool) {
         let mut in_flight: HashMap<u32, String> = HashMap::new();
         let mut octets = Vec::new();
-        let (mut is_over, mut is_unbound) = (false, false);
+        let (mut is_over, mut is_throttled, mut is_unbound) = (false, false, false);
         loop {
             is_over |= stop.load(Ordering::Relaxed);
             if !is_over && in_flight.len() <= window / 2 {
@@ -106,7 +106,7 @@ impl Ledger {
                 // What the server still said before it ended is read all the same.
                 is_over |= esme.write(&octets).is_err();
             }
-            if is_over && in_flight.is_empty() {
+            if is_over && in_flight.is_empty() && !is_throttled {
                 return;
             }
             match esme.next_within(PATIENCE) {
@@ -114,10 +114,15 @@ impl Ledger {
                 Next::Silence => panic!("{} messages are not answered", in_flight.len()),
                 Next::Pdu(pdu) if pdu.command_id == CommandId::SUBMIT_SM_RESP => {
                     let text = in_flight.remove(&pdu.sequence_number).expect("an answer to a message, once");
-                    // What came behind the server's own unbind is refused; nothing else that is not foreseen.
-                    if self.may_be_refused.contains(&pdu.status)
-                        || is_unbound && pdu.status == CommandStatus::ESME_RINVBNDSTS
-                    {
+                    // What comes shortly before the server's own unbind is refused, and what comes behind it;
+                    // nothing else that is not foreseen.
+                    let is_ending = match pdu.status {
+                        CommandStatus::ESME_RTHROTTLED => !is_unbound,
+                        CommandStatus::ESME_RINVBNDSTS => is_unbound,
+                        _ => false,
+                    };
+                    is_throttled |= is_ending && !is_unbound;
+                    if is_ending || self.may_be_refused.contains(&pdu.status) {
                         self.refused.insert(text, pdu.status);
                     } else {
                         assert!(self.accepted.insert(text, pdu.message_id()).is_none());
@@ -125,7 +130,7 @@ impl Ledger {
                 }
                 Next::Pdu(pdu) if pdu.command_id == CommandId::UNBIND => {
                     esme.answer(&pdu, CommandStatus::ESME_ROK);
-                    (is_over, is_unbound) = (true, true);
+                    (is_over, is_throttled, is_unbound) = (true, false, true);
                 }
                 Next::Pdu(pdu) => self.receipt(&pdu.receipt().expect("a receipt")),
             }
