@@ -8,8 +8,8 @@ use smppd::carrier::{News, ReplyNews};
 use smppd::message::{MessageId, OwnedAddress};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass, InterfaceVersion,
-    Npi, Pdu, RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs, Ton,
+    Address, CancelSm, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass,
+    InterfaceVersion, Npi, Pdu, RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs, Ton,
 };
 use smppd::route::CarrierIndex;
 
@@ -221,6 +221,54 @@ fn what_waits_of_a_submit_multi_is_cancelled_when_its_first_message_is_over() {
             .collect();
         assert_eq!(answers, [CommandStatus::ESME_ROK, CommandStatus::ESME_RCANCELFAIL], "{is_at_rest}");
     }
+}
+
+#[test]
+fn cancel_without_an_id_finds_what_waits_where_memory_does_not_hold_it() {
+    const MESSAGES: u32 = 1_000;
+    let mut net = Net::new(1);
+    let settings = &mut net.partition_settings;
+    (settings.messages_octets_max, settings.checkpoint_segments) = (100_000, 1);
+    net.crash_and_restart();
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    for number in 0..MESSAGES {
+        net.send(
+            esme,
+            &Pdu::SubmitSm(ShortMessage {
+                service_type: if number % 50 == 0 { b"CMT" } else { b"" },
+                schedule_delivery_time: b"000001000000000R",
+                registered_delivery: RegisteredDelivery(0),
+                ..short_message(NEVER_TAKEN, b"tomorrow")
+            }),
+            number + 2,
+        );
+        assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+        net.pass_millis(10);
+    }
+    let cancel = |service_type| {
+        Pdu::CancelSm(CancelSm {
+            service_type,
+            message_id: b"",
+            source: NUMBER,
+            destination: NEVER_TAKEN,
+            tlvs: Tlvs::EMPTY,
+        })
+    };
+    let mut number = MESSAGES + 2;
+    let mut ask = |net: &mut Net, pdu: &Pdu<'_>| {
+        number += 1;
+        net.send(esme, pdu, number);
+        statuses(net, esme)
+    };
+    net.fetched = 0;
+    // The others between these addresses stay, and their blocks with them.
+    assert_eq!(ask(&mut net, &cancel(b"CMT")), [CommandStatus::ESME_ROK]);
+    assert!(net.fetched > 10, "most of it was cold: {}", net.fetched);
+    assert_eq!(ask(&mut net, &cancel(b"CMT")), [CommandStatus::ESME_RCANCELFAIL]);
+    assert_eq!(net.unfinished(), MESSAGES as usize * 49 / 50);
+    assert_eq!(ask(&mut net, &cancel(b"")), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.unfinished(), 0);
 }
 
 #[test]

@@ -521,8 +521,8 @@ fn a_cold_message_is_found_by_its_id_and_by_its_addresses() {
     let account = store.account();
     assert!(store.partition.message(wanted).is_none(), "it is cold");
     let block = store.partition.cold_block_of(wanted).expect("its block is known");
-    assert_eq!(store.partition.cold_block_waiting(account, b"447700900123"), Some(block));
-    assert_eq!(store.partition.cold_block_waiting(account, b"447700900199"), None);
+    assert_eq!(store.partition.cold_block_waiting(account, b"447700900123", None), Some(block));
+    assert_eq!(store.partition.cold_block_waiting(account, b"447700900199", None), None);
     assert_eq!(store.partition.waiting_for(account, b"447700900123").count(), 0);
     store.partition.fetch(block);
     store.partition.fetch(block);

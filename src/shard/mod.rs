@@ -8,6 +8,7 @@ mod answer;
 mod bind;
 mod deliver;
 mod event;
+mod gather;
 mod home;
 mod mesh;
 mod operation;
@@ -90,7 +91,7 @@ pub struct Shard {
     admitted: FastMap<ConnectionId, AccountIndex>,
     homes: FastMap<AccountIndex, Home>,
     outboxes: FastMap<AccountIndex, deliver::Outbox>,
-    gatherings: FastMap<u64, operation::Gathering>,
+    gatherings: FastMap<u64, gather::Gathering>,
     next_gathering: u64,
     /// Senders that wait for the outcome of their message (transaction mode).
     transactions: FastMap<MessageId, ReplyTo>,

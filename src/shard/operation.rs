@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use crate::account::{Account, AccountIndex};
 use crate::journal::Record;
-use crate::message::{Content, Message, MessageId};
+use crate::message::{Content, MessageId};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{
-    CancelSm, CommandId, CommandStatus, Framing, Header, Pdu, QuerySm, RegisteredDelivery, ReplaceSm, Tag,
-    next_frame,
+    CancelSm, CommandId, CommandStatus, Header, Pdu, QuerySm, RegisteredDelivery, ReplaceSm, Tag,
 };
 use crate::shard::answer::too_late;
+use crate::shard::gather::{AfterGathering, Sought};
 use crate::shard::mesh::{Answer, Matching, MeshMessage, Operation, Replacement, ReplyTo};
 use crate::shard::parked::Parked;
 use crate::shard::partition::Earned;
@@ -18,29 +18,6 @@ use crate::shard::submission::{self, SubmitError};
 use crate::shard::{Entry, Lookup, Shard};
 use crate::store::FinalMessage;
 use crate::time::{Now, Timestamp};
-
-/// An operation that every partition has a part in.
-#[derive(Debug)]
-pub(super) struct Gathering {
-    reply_to: ReplyTo,
-    missing: usize,
-    cancelled: u32,
-    newest: Option<MessageId>,
-    status: CommandStatus,
-    then: AfterGathering,
-}
-
-/// What follows when every partition has answered.
-#[derive(Debug)]
-pub(super) enum AfterGathering {
-    /// cancel_sm: ESME_ROK if anything was cancelled.
-    AnswerCancel,
-    /// replace_if_present: the newest message that waits is replaced by this submit_sm, as on the wire; when there
-    /// is none it is a new message.
-    ReplaceOrSubmit(Box<[u8]>),
-    /// The same, when that message's owner has answered.
-    Superseded(MessageId, Box<[u8]>),
-}
 
 impl Shard {
     /// One of the three, from a session of ours: to the owner it goes.
@@ -141,94 +118,6 @@ impl Shard {
         }
     }
 
-    /// Asks every partition, ours too.
-    pub(super) fn gather(
-        &mut self,
-        reply_to: ReplyTo,
-        account: AccountIndex,
-        operation: &Operation,
-        then: AfterGathering,
-    ) {
-        let reply_to = self.begin_gathering(reply_to, self.partition_map.partitions(), then);
-        for shard in self.all_shards() {
-            self.send(shard, MeshMessage::Ask { reply_to, account, operation: operation.clone() });
-        }
-    }
-
-    /// Asks the owner of one message, for a gathering that goes on with its answer.
-    pub(super) fn ask_again(
-        &mut self,
-        reply_to: ReplyTo,
-        account: AccountIndex,
-        id: MessageId,
-        operation: Operation,
-        then: AfterGathering,
-    ) {
-        let Some(owner) = self.partition_map.shard_of(id.partition()) else {
-            unreachable!("its partition has just told of it");
-        };
-        let reply_to = self.begin_gathering(reply_to, 1, then);
-        self.send(owner, MeshMessage::Ask { reply_to, account, operation });
-    }
-
-    fn begin_gathering(&mut self, reply_to: ReplyTo, missing: usize, then: AfterGathering) -> ReplyTo {
-        let number = self.next_gathering;
-        self.next_gathering += 1;
-        let status = CommandStatus::ESME_ROK;
-        self.gatherings
-            .insert(number, Gathering { reply_to, missing, cancelled: 0, newest: None, status, then });
-        ReplyTo { gathering: number, ..reply_to }
-    }
-
-    /// One partition's part of a gathering.
-    pub(super) fn gathered(&mut self, now: Now, part: ReplyTo, answer: &Answer) {
-        let Some(gathering) = self.gatherings.get_mut(&part.gathering) else { return };
-        match answer {
-            Answer::Cancelled(count) => gathering.cancelled += count,
-            Answer::Newest(id) => gathering.newest = gathering.newest.max(*id),
-            Answer::Status(status) => gathering.status = *status,
-            Answer::State { .. } | Answer::Submitted(_) | Answer::SubmittedMulti { .. } => {}
-        }
-        gathering.missing -= 1;
-        if gathering.missing > 0 {
-            return;
-        }
-        let Some(gathering) = self.gatherings.remove(&part.gathering) else { return };
-        let reply_to = gathering.reply_to;
-        match gathering.then {
-            AfterGathering::AnswerCancel => {
-                let status = match gathering.cancelled {
-                    0 => CommandStatus::ESME_RCANCELFAIL,
-                    _ => CommandStatus::ESME_ROK,
-                };
-                self.write_answer(reply_to, &Answer::Status(status));
-            }
-            AfterGathering::ReplaceOrSubmit(octets) => match gathering.newest {
-                Some(id) => self.supersede(now, reply_to, id, octets),
-                None => self.submit_after_all(now, reply_to, &octets),
-            },
-            AfterGathering::Superseded(id, octets) => match gathering.status {
-                CommandStatus::ESME_ROK => self.write_answer(reply_to, &Answer::Submitted(id)),
-                // A carrier has taken it since it was found.
-                CommandStatus::ESME_RREPLACEFAIL | CommandStatus::ESME_RINVMSGID => {
-                    self.submit_after_all(now, reply_to, &octets);
-                }
-                status => self.write_answer(reply_to, &Answer::Status(status)),
-            },
-        }
-    }
-
-    /// replace_if_present found nothing to replace: the submit_sm is a new message.
-    fn submit_after_all(&mut self, now: Now, reply_to: ReplyTo, octets: &[u8]) {
-        let Some(mut entry) = self.sessions.remove(&reply_to.session.connection) else { return };
-        if let Framing::Frame(frame) = next_frame(octets, octets.len())
-            && let Ok(pdu) = frame.decode()
-        {
-            self.submit(now, &mut entry, &frame.header, &pdu, false);
-        }
-        self.put_back(entry);
-    }
-
     /// At the owner: does it, and answers once that is durable.
     pub(super) fn perform(
         &mut self,
@@ -237,7 +126,7 @@ impl Shard {
         account: AccountIndex,
         operation: Operation,
     ) {
-        if let Some(block) = self.cold_block_for(account, &operation) {
+        if let Some(block) = self.cold_block_for(&operation) {
             self.park(block, Parked::Operation(reply_to, account, operation));
             return;
         }
@@ -252,16 +141,15 @@ impl Shard {
                 let answer = self.cancel(now, account, id, &source.digits, &destination.digits);
                 self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
             }
-            Operation::CancelMatching(matching) => self.cancel_matching(now, reply_to, account, &matching),
+            Operation::CancelMatching(matching) => {
+                self.search_all(now, reply_to, account, &matching, Sought::ToCancel { cancelled: 0 });
+            }
             Operation::Replace { id, source, replacement } => {
                 let answer = self.replace(now, account, id, &source.digits, &replacement);
                 self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
             }
             Operation::FindMatching(matching) => {
-                for place in 0..self.partitions.len() {
-                    let newest = self.matching(place, account, &matching).into_iter().max();
-                    self.answer_from(place, reply_to, Answer::Newest(newest));
-                }
+                self.search_all(now, reply_to, account, &matching, Sought::Newest(None));
             }
             Operation::Supersede { id, content } => {
                 let answer = self.put_in_place(account, id, &content);
@@ -439,34 +327,10 @@ impl Shard {
     }
 
     /// Cancels one message, if no carrier has it.
-    fn cancel_waiting(&mut self, now: Now, id: MessageId) -> bool {
+    pub(super) fn cancel_waiting(&mut self, now: Now, id: MessageId) -> bool {
         let message = self.place_of(id.partition()).and_then(|place| self.partitions[place].message(id));
         let waits = message.is_some_and(|message| message.standing.state.is_waiting());
         waits && self.finish(now, id, MessageState::DELETED, 0)
-    }
-
-    fn cancel_matching(&mut self, now: Now, reply_to: ReplyTo, account: AccountIndex, matching: &Matching) {
-        for place in 0..self.partitions.len() {
-            let waiting = self.matching(place, account, matching);
-            let count = waiting.into_iter().filter(|id| self.cancel_waiting(now, *id)).count();
-            self.answer_from(place, reply_to, Answer::Cancelled(count as u32));
-        }
-    }
-
-    fn matching(&self, place: usize, account: AccountIndex, matching: &Matching) -> Vec<MessageId> {
-        let partition = &self.partitions[place];
-        let matches = |message: &Message| {
-            let content = message.content();
-            content.source.digits == &*matching.source.digits
-                && matching
-                    .service_type
-                    .as_deref()
-                    .is_none_or(|service_type| content.service_type == service_type)
-        };
-        partition
-            .waiting_for(account, &matching.destination.digits)
-            .filter(|id| partition.message(*id).is_some_and(matches))
-            .collect()
     }
 
     fn replace(
@@ -559,7 +423,7 @@ impl Shard {
         }
     }
 
-    fn answer_from(&mut self, place: usize, reply_to: ReplyTo, answer: Answer) {
+    pub(super) fn answer_from(&mut self, place: usize, reply_to: ReplyTo, answer: Answer) {
         // A failed partition records nothing more, so nothing has to be waited for. But an end that memory knows may
         // not be durable: after the next start the message may come to another.
         if self.partitions[place].has_failed() {

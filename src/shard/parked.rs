@@ -4,6 +4,7 @@ use crate::account::AccountIndex;
 use crate::carrier::Report;
 use crate::message::{MessageId, PartitionNumber};
 use crate::pdu::CommandStatus;
+use crate::shard::gather::Search;
 use crate::shard::mesh::{Answer, Operation, ReplyTo};
 use crate::shard::{Lookup, Shard};
 use crate::store::{FinalMessage, RestNumber};
@@ -18,6 +19,8 @@ pub(super) enum Parked {
     Report(u8, Report),
     /// An operation on a submit_multi whose first message is over, with what is known of that.
     Lookup(Lookup, Vec<FinalMessage<'static>>),
+    /// A search through messages of which more are cold.
+    Search(Search),
 }
 
 impl Shard {
@@ -30,11 +33,7 @@ impl Shard {
     }
 
     /// The block that an operation has to wait for.
-    pub(super) fn cold_block_for(
-        &self,
-        account: AccountIndex,
-        operation: &Operation,
-    ) -> Option<(PartitionNumber, RestNumber)> {
+    pub(super) fn cold_block_for(&self, operation: &Operation) -> Option<(PartitionNumber, RestNumber)> {
         match operation {
             Operation::Query { id, .. }
             | Operation::Cancel { id, .. }
@@ -52,12 +51,8 @@ impl Shard {
                 // The id of a submit_multi stands for all its messages.
                 self.cold_block_of(*id, if offset == 0 { count } else { 1 })
             }
-            Operation::CancelMatching(matching) | Operation::FindMatching(matching) => {
-                self.partitions.iter().find_map(|partition| {
-                    let number = partition.cold_block_waiting(account, &matching.destination.digits)?;
-                    Some((partition.number, number))
-                })
-            }
+            // They wait for one block after the other.
+            Operation::CancelMatching(_) | Operation::FindMatching(_) => None,
         }
     }
 
@@ -83,6 +78,7 @@ impl Shard {
                 }
                 Parked::Report(carrier, report) => self.reported(now, carrier, report),
                 Parked::Lookup(lookup, found) => self.looked_up(now, lookup, found),
+                Parked::Search(search) => self.search(now, search),
             }
         }
     }
@@ -93,7 +89,9 @@ impl Shard {
         let numbers: Vec<_> = self.parked.range(blocks).map(|(key, _)| *key).collect();
         let parked = numbers.into_iter().flat_map(|key| self.parked.remove(&key).unwrap_or_default());
         let waiting = parked.filter_map(|parked| match parked {
-            Parked::Operation(reply_to, ..) | Parked::Lookup(Lookup { reply_to, .. }, _) => Some(reply_to),
+            Parked::Operation(reply_to, ..)
+            | Parked::Lookup(Lookup { reply_to, .. }, _)
+            | Parked::Search(Search { reply_to, .. }) => Some(reply_to),
             // It is not acknowledged: the carrier says it again after the restart.
             Parked::Report(..) => None,
         });

@@ -9,8 +9,8 @@ use crate::pdu::{
     ShortMessage, SubmitMulti, UnsuccessSme, next_frame,
 };
 use crate::route::CarrierIndex;
+use crate::shard::gather::AfterGathering;
 use crate::shard::mesh::{Answer, Matching, Operation, ReplyTo};
-use crate::shard::operation::AfterGathering;
 use crate::shard::partition::Earned;
 use crate::shard::submission::{self, Checked, SubmitError};
 use crate::shard::{Entry, Shard};

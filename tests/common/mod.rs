@@ -339,6 +339,12 @@ impl Net {
         String::from_utf8_lossy(message.content().user_data).into_owned()
     }
 
+    /// Messages that are not over, and receipts and replies, wherever they are.
+    pub fn unfinished(&self) -> usize {
+        let partitions = self.shards.iter().flat_map(Shard::partitions);
+        partitions.map(Partition::unfinished).map(|(messages, deliveries)| messages + deliveries).sum()
+    }
+
     /// Final messages leave memory.
     pub fn put_to_rest(&mut self) {
         self.shards.iter_mut().for_each(Shard::flush_finals);

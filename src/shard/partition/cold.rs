@@ -25,9 +25,15 @@ impl Partition {
         self.memory.rest.block_of(id)
     }
 
-    /// The same for messages that wait between these addresses.
-    pub fn cold_block_waiting(&self, account: AccountIndex, destination: &[u8]) -> Option<RestNumber> {
-        self.memory.rest.block_waiting_for(account, destination)
+    /// The first block behind `after` that has to come back before all is known of messages that wait between these
+    /// addresses.
+    pub fn cold_block_waiting(
+        &self,
+        account: AccountIndex,
+        destination: &[u8],
+        after: Option<RestNumber>,
+    ) -> Option<RestNumber> {
+        self.memory.rest.block_waiting_for(account, destination, after)
     }
 
     /// Brings back the oldest receipts and replies of an account that are cold, if there are any and there is room.

@@ -5,6 +5,7 @@
 //! of a message that waits, and the time when the first thing in the block is due. A block is cold as a whole.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use crate::account::AccountIndex;
 use crate::message::MessageId;
@@ -274,10 +275,17 @@ impl Rest {
         self.cold.accounts.range(blocks).next().map(|(_, number)| *number)
     }
 
-    /// A cold block with a message that waits between an account and a destination, or so it seems.
-    pub(super) fn block_waiting_for(&self, account: AccountIndex, destination: &[u8]) -> Option<RestNumber> {
+    /// The first cold block behind `after` with a message that waits between an account and a destination, or so it seems.
+    pub(super) fn block_waiting_for(
+        &self,
+        account: AccountIndex,
+        destination: &[u8],
+        after: Option<RestNumber>,
+    ) -> Option<RestNumber> {
         let hash = waiting_hash(account, destination);
-        let blocks = (hash, RestNumber(0))..=(hash, RestNumber(u32::MAX));
+        let begin =
+            after.map_or(Bound::Included((hash, RestNumber(0))), |after| Bound::Excluded((hash, after)));
+        let blocks = (begin, Bound::Included((hash, RestNumber(u32::MAX))));
         self.cold.waiting.range(blocks).next().map(|(_, number)| *number)
     }
 
