@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 
 use crate::pdu::{Alphabet, CommandStatus};
@@ -282,8 +283,8 @@ pub struct NoCredit;
 #[derive(Clone, Default, Debug)]
 pub struct Accounts {
     accounts: Vec<Arc<Account>>,
-    by_name: HashMap<Box<[u8]>, AccountIndex>,
-    by_number: HashMap<Box<[u8]>, AccountIndex>,
+    by_name: HashMap<Box<[u8]>, AccountIndex, RandomState>,
+    by_number: HashMap<Box<[u8]>, AccountIndex, RandomState>,
 }
 
 impl Accounts {
@@ -303,7 +304,7 @@ impl Accounts {
                 })
                 .collect(),
             by_name: self.by_name.clone(),
-            by_number: HashMap::new(),
+            by_number: HashMap::default(),
         };
         for settings in settings {
             let index = next.index_or_new(settings.system_id.as_bytes());

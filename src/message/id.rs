@@ -65,13 +65,16 @@ impl MessageId {
 
     /// The text in every PDU, receipt and log line.
     pub fn text(self) -> MessageIdText {
+        if self.is_short() { self.in_radix::<16>() } else { self.in_radix::<10>() }
+    }
+
+    fn in_radix<const RADIX: u64>(self) -> MessageIdText {
         let mut text = MessageIdText { octets: [0; 20], start: 20 };
-        let radix = if self.is_short() { 16 } else { 10 };
         let mut rest = self.0;
         loop {
             text.start -= 1;
-            text.octets[usize::from(text.start)] = b"0123456789ABCDEF"[(rest % radix) as usize];
-            rest /= radix;
+            text.octets[usize::from(text.start)] = b"0123456789ABCDEF"[(rest % RADIX) as usize];
+            rest /= RADIX;
             if rest == 0 {
                 return text;
             }

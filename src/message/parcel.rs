@@ -177,12 +177,9 @@ pub fn receipt_for(
         Ok(_) | Err(_) => content.user_data,
     };
     let alphabet = content.data_coding.alphabet(default_alphabet).unwrap_or(Alphabet::Binary);
-    let text = match alphabet {
-        Alphabet::Binary => Vec::new(),
-        Alphabet::Gsm7 | Alphabet::Ascii | Alphabet::Latin1 | Alphabet::Ucs2 => {
-            receipt::excerpt(&alphabet.decode(&body[..body.len().min(EXCERPT_OCTETS)]))
-        }
-    };
+    let body = if alphabet == Alphabet::Binary { b"" } else { body };
+    let mut text = [0; receipt::EXCERPT_MAX];
+    let text = receipt::excerpt(alphabet.characters(body), &mut text);
     let mut line = Vec::with_capacity(160);
     Receipt {
         message_id: id.as_octets(),
@@ -192,12 +189,12 @@ pub fn receipt_for(
         done_date: at,
         state,
         error,
-        text: &text,
+        text,
     }
     .put(&mut line);
 
-    let mut tlvs = TlvBuf::default();
-    tlvs.put(Tag::RECEIPTED_MESSAGE_ID, &[id.as_octets(), &[0]].concat())?;
+    let mut tlvs = TlvBuf::with_capacity(64);
+    tlvs.put_c_octets(Tag::RECEIPTED_MESSAGE_ID, id.as_octets())?;
     tlvs.put(Tag::MESSAGE_STATE, &[state.0])?;
     if error != 0 {
         let [high, low] = error.to_be_bytes();
@@ -225,8 +222,6 @@ pub fn receipt_for(
     Parcel::new(ParcelKey { id: content.id, part }, at, content.system_id, &deliver_sm)
 }
 
-/// Octets that hold the excerpt of a text: it is twenty characters, and no alphabet needs more than four octets for one.
-const EXCERPT_OCTETS: usize = 80;
 /// The network type of network_error_code: GSM.
 const NETWORK_GSM: u8 = 3;
 

@@ -93,15 +93,12 @@ pub enum Alphabet {
 impl Alphabet {
     /// The text these octets stand for; what stands for nothing becomes U+FFFD.
     pub fn decode(self, octets: &[u8]) -> String {
-        match self {
-            Self::Gsm7 => decode_gsm7(octets),
-            Self::Ascii => {
-                octets.iter().map(|&octet| if octet.is_ascii() { octet.into() } else { UNMAPPED }).collect()
-            }
-            Self::Latin1 => octets.iter().copied().map(char::from).collect(),
-            Self::Ucs2 => decode_utf16(octets),
-            Self::Binary => octets.iter().map(|_| UNMAPPED).collect(),
-        }
+        self.characters(octets).collect()
+    }
+
+    /// The same, one character after the other.
+    pub const fn characters(self, octets: &[u8]) -> Characters<'_> {
+        Characters { alphabet: self, octets }
     }
 
     /// The octets of a text, unless a character has none in this alphabet.
@@ -225,22 +222,61 @@ const GSM7_EXTENSION: [(u8, char); 10] = [
     (0x65, '€'),
 ];
 
-fn decode_gsm7(octets: &[u8]) -> String {
-    let basic = |octet: u8| GSM7.get(usize::from(octet)).copied().unwrap_or(UNMAPPED);
-    let mut text = String::with_capacity(octets.len());
-    let mut octets = octets.iter().copied();
-    while let Some(octet) = octets.next() {
-        text.push(match octet {
-            // An escape and its successor are always one character, so that a text can be cut before any
-            // pair: an unknown pair shows the basic character, as GSM 03.38 asks.
-            GSM7_ESCAPE => octets.next().map_or(UNMAPPED, |code| {
-                let extended = GSM7_EXTENSION.iter().find(|&&(extension, _)| extension == code);
-                extended.map_or(basic(code), |&(_, character)| character)
-            }),
-            _ => basic(octet),
-        });
+/// The characters that octets stand for, from [`Alphabet::characters`].
+#[derive(Clone, Debug)]
+pub struct Characters<'a> {
+    alphabet: Alphabet,
+    octets: &'a [u8],
+}
+
+impl Iterator for Characters<'_> {
+    type Item = char;
+
+    fn next(&mut self) -> Option<char> {
+        let octet = self.octet()?;
+        Some(match self.alphabet {
+            Alphabet::Gsm7 if octet == GSM7_ESCAPE => self.octet().map_or(UNMAPPED, extended_gsm7),
+            Alphabet::Gsm7 => basic_gsm7(octet),
+            Alphabet::Ascii if octet.is_ascii() => octet.into(),
+            Alphabet::Ascii | Alphabet::Binary => UNMAPPED,
+            Alphabet::Latin1 => octet.into(),
+            Alphabet::Ucs2 => self.utf16(octet),
+        })
     }
-    text
+}
+
+impl Characters<'_> {
+    fn octet(&mut self) -> Option<u8> {
+        let (&octet, rest) = self.octets.split_first()?;
+        self.octets = rest;
+        Some(octet)
+    }
+
+    /// The character whose first code unit begins with `high`.
+    fn utf16(&mut self, high: u8) -> char {
+        let Some(low) = self.octet() else { return UNMAPPED };
+        let unit = u16::from_be_bytes([high, low]);
+        let next = self.octets.first_chunk().map(|&next| u16::from_be_bytes(next));
+        let character = match char::decode_utf16([unit].into_iter().chain(next)).next() {
+            Some(Ok(character)) => character,
+            Some(Err(_)) | None => UNMAPPED,
+        };
+        if character.len_utf16() == 2 {
+            self.octets = &self.octets[2..];
+        }
+        character
+    }
+}
+
+const fn basic_gsm7(octet: u8) -> char {
+    if octet.is_ascii() { GSM7[octet as usize] } else { UNMAPPED }
+}
+
+/// What follows an escape. Both are always one character, so that a text can be cut before any pair: an unknown pair
+/// shows the basic character, as GSM 03.38 asks.
+fn extended_gsm7(code: u8) -> char {
+    let extended = GSM7_EXTENSION.iter().find(|&&(extension, _)| extension == code);
+    extended.map_or(basic_gsm7(code), |&(_, character)| character)
 }
 
 fn put_gsm7(character: char, octets: &mut Vec<u8>) -> bool {
@@ -257,14 +293,6 @@ fn put_gsm7(character: char, octets: &mut Vec<u8>) -> bool {
         return false;
     }
     true
-}
-
-fn decode_utf16(octets: &[u8]) -> String {
-    let (units, rest) = octets.as_chunks::<2>();
-    char::decode_utf16(units.iter().map(|&unit| u16::from_be_bytes(unit)))
-        .map(|unit| unit.unwrap_or(UNMAPPED))
-        .chain((!rest.is_empty()).then_some(UNMAPPED))
-        .collect()
 }
 
 #[cfg(test)]

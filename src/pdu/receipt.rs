@@ -1,7 +1,6 @@
 //! Delivery receipts as text (v3.4 appendix B), and the message_state they report.
 
 use std::fmt;
-use std::io::Write;
 
 use crate::time::{Timestamp, smpp};
 
@@ -118,8 +117,9 @@ impl Receipt<'_> {
     /// Appends the text, one line without an end, single spaces.
     pub fn put(&self, out: &mut Vec<u8>) {
         let number = |out: &mut Vec<u8>, number: u16| {
-            // Writing to a vector cannot fail.
-            let _ = write!(out, "{:03}", number.min(NUMBER_MAX));
+            let number = number.min(NUMBER_MAX);
+            let digit = |unit| b'0' + (number / unit % 10) as u8;
+            out.extend_from_slice(&[100, 10, 1].map(digit));
         };
         out.extend_from_slice(b"id:");
         out.extend_from_slice(self.message_id);
@@ -141,9 +141,13 @@ impl Receipt<'_> {
 }
 
 /// The start of a message as a receipt repeats it: printable ASCII, `?` for anything else.
-pub fn excerpt(text: &str) -> Vec<u8> {
-    let printable = |character: char| if matches!(character, ' '..='~') { character as u8 } else { b'?' };
-    text.chars().take(EXCERPT_MAX).map(printable).collect()
+pub fn excerpt(text: impl Iterator<Item = char>, room: &mut [u8; EXCERPT_MAX]) -> &[u8] {
+    let mut length = 0;
+    for (octet, character) in room.iter_mut().zip(text) {
+        *octet = if matches!(character, ' '..='~') { character as u8 } else { b'?' };
+        length += 1;
+    }
+    &room[..length]
 }
 
 /// What anybody's receipt says, as far as it can be understood.
@@ -333,7 +337,7 @@ mod tests {
             ("ééééééééééééééééééééx", "????????????????????"),
             ("\u{7F}\0", "??"),
         ] {
-            assert_eq!(excerpt(text), start.as_bytes(), "{text}");
+            assert_eq!(excerpt(text.chars(), &mut [0; EXCERPT_MAX]), start.as_bytes(), "{text}");
         }
     }
 

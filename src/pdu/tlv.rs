@@ -130,11 +130,15 @@ fn check(octets: &[u8], command_id: CommandId) -> Result<(), Unreadable> {
 
 /// Appends one TLV. Fails if the value has more than 65,535 octets.
 pub fn put_tlv(tag: Tag, value: &[u8], out: &mut Vec<u8>) -> Result<(), FieldTooLong> {
-    let length =
-        u16::try_from(value.len()).map_err(|_| FieldTooLong { field: tag.name().unwrap_or("tlv") })?;
+    put_head(tag, value.len(), out)?;
+    out.extend_from_slice(value);
+    Ok(())
+}
+
+fn put_head(tag: Tag, length: usize, out: &mut Vec<u8>) -> Result<(), FieldTooLong> {
+    let length = u16::try_from(length).map_err(|_| FieldTooLong { field: tag.name().unwrap_or("tlv") })?;
     out.extend_from_slice(&tag.0.to_be_bytes());
     out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(value);
     Ok(())
 }
 
@@ -143,9 +147,22 @@ pub fn put_tlv(tag: Tag, value: &[u8], out: &mut Vec<u8>) -> Result<(), FieldToo
 pub struct TlvBuf(Vec<u8>);
 
 impl TlvBuf {
+    /// Room for TLVs of so many octets; there may be more.
+    pub fn with_capacity(octets: usize) -> Self {
+        Self(Vec::with_capacity(octets))
+    }
+
     /// Appends one TLV. Fails if the value has more than 65,535 octets.
     pub fn put(&mut self, tag: Tag, value: &[u8]) -> Result<(), FieldTooLong> {
         put_tlv(tag, value, &mut self.0)
+    }
+
+    /// Appends one TLV whose value ends with a NUL that is not in `value`. Fails if it has more than 65,535 octets.
+    pub fn put_c_octets(&mut self, tag: Tag, value: &[u8]) -> Result<(), FieldTooLong> {
+        put_head(tag, value.len() + 1, &mut self.0)?;
+        self.0.extend_from_slice(value);
+        self.0.push(0);
+        Ok(())
     }
 
     /// The TLVs so far.
