@@ -125,7 +125,7 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     /// Messages under way at one time
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    #[arg(long, value_name = "N", default_value_t = 8_000)]
     in_flight: u64,
     /// Octets of the record of each message
     #[arg(long, value_name = "N", default_value_t = 300)]
