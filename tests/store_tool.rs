@@ -313,6 +313,24 @@ fn damage_of_the_state_at_rest_is_told() {
     assert!(out(&output).contains("partition 000: 1 fault"), "{}", out(&output));
 }
 
+/// As when sled finds a page damaged and passes over it.
+#[test]
+fn a_block_of_final_messages_that_is_missing_is_told() {
+    let place = Place::with_demo("store-missing");
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    Done::on(&server);
+    assert!(server.stop().success());
+    assert!(ok(&place, "verify").contains("partition 000: ok"));
+    let state = sled::Config::new().path(place.data().join("partition-000/state")).segment_size(8 << 20);
+    let state = state.open().expect("a database");
+    let removed = state.open_tree("final").expect("a tree").pop_max().expect("read");
+    assert!(removed.is_some(), "a block was there");
+    drop(state);
+    let output = store(&place, "verify");
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    assert!(out(&output).contains("0 of 1 block found"), "{}", out(&output));
+}
+
 #[test]
 fn messages_of_every_kind_are_exported() {
     let place = Place::with_demo("store-kinds");

@@ -48,6 +48,8 @@ const FORMAT: &[u8] = b"smppd partition 2";
 const BLOCK: u8 = 0;
 const GONE: u8 = 1;
 const CHECKPOINT: &[u8] = &[0xFF];
+/// What the keys of counts begin with, beside the format and the salt.
+const COUNT: &[u8] = b"blocks of generation ";
 
 /// An order for the thread of a partition.
 pub(super) enum Order {
@@ -151,6 +153,16 @@ impl AtRest {
     /// The blocks of final messages, with their keys.
     pub(super) fn finals(&self) -> impl Iterator<Item = io::Result<(sled::IVec, sled::IVec)>> {
         self.finals.iter().map(|entry| entry.map_err(io::Error::other))
+    }
+
+    /// How many blocks of final messages each generation has, if it can be read.
+    pub(super) fn counts(&self) -> impl Iterator<Item = io::Result<(u64, Option<u32>)>> {
+        self.meta.scan_prefix(COUNT).map(|entry| {
+            let (key, count) = entry.map_err(io::Error::other)?;
+            let generation = key[COUNT.len()..].try_into().map(u64::from_be_bytes);
+            let generation = generation.map_err(|_| io::Error::other("the key of a count cannot be read"))?;
+            Ok((generation, count_from_octets(&count)))
+        })
     }
 
     /// The blocks of final messages that may hold one of these ids, which are of one period.
@@ -321,10 +333,12 @@ impl State {
         match op {
             StoreOp::PutFinals(generation, octets) => {
                 let blocks = store::cut(generation, &octets).map_err(Unreadable::Block)?;
+                let count = blocks.len() as u32;
                 for (key, octets) in blocks {
                     self.note_put(octets.len())?;
                     self.finals.insert(key.to_octets(), octets).map_err(io::Error::other)?;
                 }
+                self.put_count(generation, count)?;
                 Ok(Some(StoreDone::Finals(generation)))
             }
             StoreOp::PutRest(number, octets) => {
@@ -366,6 +380,17 @@ impl State {
                 }
             }
         }
+    }
+
+    /// A generation of final messages has so many blocks from now on.
+    fn put_count(&self, generation: u64, blocks: u32) -> io::Result<()> {
+        let key = count_key(generation);
+        match blocks {
+            0 => self.meta.remove(key),
+            _ => self.meta.insert(key, &blocks.to_be_bytes()),
+        }
+        .map(|_| ())
+        .map_err(io::Error::other)
     }
 
     /// So much is about to be put. Now and then it is sent to the disk, in small portions: a checkpoint that sent all of
@@ -427,6 +452,14 @@ impl State {
             }
             let block = Block::read(&octets).map_err(|_| io::Error::other("a block cannot be read"))?;
             if block.newest() < before {
+                let generation = BlockKey::from_octets(&key).map(|key| key.generation);
+                let generation =
+                    generation.ok_or_else(|| io::Error::other("the key of a block cannot be read"))?;
+                // First the count: one that is too low is no loss.
+                let count = self.meta.get(count_key(generation)).map_err(io::Error::other)?;
+                if let Some(count) = count.as_deref().and_then(count_from_octets) {
+                    self.put_count(generation, count.saturating_sub(1))?;
+                }
                 self.finals.remove(key).map_err(io::Error::other)?;
                 removed += 1;
             }
@@ -461,6 +494,16 @@ fn find(finals: &sled::Tree, ids: &RangeInclusive<MessageId>) -> io::Result<Vec<
     let blocks = finals.range(BlockKey::range(ids)).rev();
     store::find(ids, blocks.map(|entry| entry.map(|(_, octets)| octets).map_err(Unreadable::Store)))
         .map_err(Unreadable::into)
+}
+
+/// The key of how many blocks of final messages a generation has. sled passes over what it finds damaged: only the count
+/// tells that blocks are missing.
+fn count_key(generation: u64) -> Vec<u8> {
+    [COUNT, &generation.to_be_bytes()].concat()
+}
+
+fn count_from_octets(octets: &[u8]) -> Option<u32> {
+    octets.try_into().ok().map(u32::from_be_bytes)
 }
 
 /// The key of a block of unfinished things, or of what has gone of it.

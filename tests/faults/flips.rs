@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use smppd::pdu::{CommandId, ShortMessage};
@@ -96,7 +97,7 @@ fn flip_and_look(
     (place, whole, ledger): (Place, PathBuf, Ledger),
     kind: &str,
     count: usize,
-    may_lose: impl Fn(&Path, usize) -> bool,
+    may_lose: impl Fn(&Place, &Path, usize) -> bool,
 ) {
     let launch = launch(&place);
     let mut dice = Dice::new();
@@ -132,7 +133,7 @@ fn flip_and_look(
             }
             Outcome::Lost(unknown, log) => {
                 println!("    {unknown} of {} LOST: {log}", ledger.ids().len());
-                if !may_lose(&whole.join(name), offset) {
+                if !may_lose(&place, &whole.join(name), offset) {
                     lost.push(format!("{unknown} after {shown} at {offset}: {log}"));
                 }
             }
@@ -144,7 +145,7 @@ fn flip_and_look(
 #[test]
 fn a_flipped_octet_after_an_orderly_stop_is_named_or_harmless() {
     let stop = |server: Server| assert!(server.stop().success());
-    flip_and_look(prepared("flips", Mix::Plain, stop), "partition-", rounds(20), |_, _| false);
+    flip_and_look(prepared("flips", Mix::Plain, stop), "partition-", rounds(20), |_, _, _| false);
 }
 
 /// Whether an octet of a journal file lies in the last batch of all: one that is damaged cannot be told from one that was
@@ -169,15 +170,26 @@ fn is_in_last_batch(file: &Path, offset: usize) -> bool {
 #[test]
 fn a_flipped_octet_after_a_kill_is_named_or_harmless_but_in_the_last_batch() {
     let prepared = prepared("flips-killed", Mix::Plain, Server::kill);
-    flip_and_look(prepared, "partition-", rounds(20), is_in_last_batch);
+    flip_and_look(prepared, "partition-", rounds(20), |_, file, offset| is_in_last_batch(file, offset));
 }
 
-/// The journal has come round, so that some messages are nowhere but at rest.
+/// Whether `smppd store verify` says that blocks are missing.
+fn is_found_by_verify(place: &Place) -> bool {
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_smppd"));
+    let output =
+        verify.args(["store", "verify", "--data-dir"]).arg(place.data()).output().expect("smppd runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("    {said}");
+    !output.status.success() && said.contains(" found")
+}
+
+/// The journal has come round, so that some messages are nowhere but at rest. sled passes over a page that it cannot read
+/// without a word: messages that are over may then be lost to query_sm, and a start does not read them.
 #[test]
-#[ignore = "sled passes over a page it cannot read without a word: final messages are lost to query_sm"]
-fn a_flipped_octet_of_the_state_at_rest_is_named_or_harmless() {
+fn a_flipped_octet_of_the_state_at_rest_is_named_or_harmless_or_found_by_verify() {
     let stop = |server: Server| assert!(server.stop().success());
-    flip_and_look(prepared("flips-rest", Mix::Heavy, stop), "/state/", rounds(20), |_, _| false);
+    let prepared = prepared("flips-rest", Mix::Heavy, stop);
+    flip_and_look(prepared, "/state/", rounds(20), |place, _, _| is_found_by_verify(place));
 }
 
 /// The first octets of sled's file say where its log begins.

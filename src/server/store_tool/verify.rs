@@ -12,7 +12,9 @@ use crate::journal::{Position, Record};
 use crate::message::{Content, MessageId, Parcel, PartitionNumber};
 use crate::server::state::{RestEntry, caught};
 use crate::shard::subject;
-use crate::store::{Block, BlockKey, RestKey, RestNumber, RestPlace, gone_from_octets, rest_entries};
+use crate::store::{
+    Block, BlockKey, Checkpoint, RestKey, RestNumber, RestPlace, gone_from_octets, rest_entries,
+};
 use crate::time::Timestamp;
 
 /// Faults that are told of one partition; there may be one for each message.
@@ -331,6 +333,7 @@ fn check_finals(
     faults: &mut Vec<Fault>,
 ) -> Result<(u64, u64), Failure> {
     let (mut blocks, mut messages) = (0, 0);
+    let mut found: BTreeMap<u64, u32> = BTreeMap::new();
     let checkpoint = &snapshot.checkpoint;
     for entry in opened.at_rest.finals() {
         let (key, octets) = entry.map_err(|error| format!("the state at rest: {error}"))?;
@@ -348,6 +351,9 @@ fn check_finals(
         };
         // What a checkpoint does not vouch for yet may be younger than what was seen of the journal.
         let is_vouched = key.generation < checkpoint.next_generation;
+        if is_vouched {
+            *found.entry(key.generation).or_default() += 1;
+        }
         let (mut last, mut newest) = (None, Timestamp::ZERO);
         for message in block.messages() {
             let Ok(message) = message else {
@@ -384,7 +390,43 @@ fn check_finals(
             wrong(format!("{named}: its newest message ended {newest}, and not {}", block.newest()));
         }
     }
+    check_counts(opened, checkpoint, found, faults)?;
     Ok((blocks, messages))
+}
+
+/// Whether the blocks of each generation are all there. A server removes old ones meanwhile, and says so before it does:
+/// the counts are read last.
+fn check_counts(
+    opened: &Opened,
+    checkpoint: &Checkpoint,
+    mut found: BTreeMap<u64, u32>,
+    faults: &mut Vec<Fault>,
+) -> Result<(), Failure> {
+    let count_of_blocks = |blocks: u32| count(blocks.into(), "block");
+    let mut wrong = |generation, what: String| {
+        faults.push(Fault::of_state(format!("final messages, generation {generation}: {what}")));
+    };
+    for entry in opened.at_rest.counts() {
+        let (generation, total) = entry.map_err(|error| format!("the state at rest: {error}"))?;
+        if generation >= checkpoint.next_generation {
+            continue;
+        }
+        let present = found.remove(&generation).unwrap_or_default();
+        match total {
+            // More are left when the server was killed while it put them there, and did it again.
+            Some(total) if present >= total => {}
+            Some(total) => {
+                wrong(generation, format!("{present} of {} found", count_of_blocks(total)));
+            }
+            None => wrong(generation, "its count of blocks cannot be read".to_owned()),
+        }
+    }
+    for (generation, present) in found {
+        if !opened.is_live {
+            wrong(generation, format!("{} and no count of them", count_of_blocks(present)));
+        }
+    }
+    Ok(())
 }
 
 impl Verdict {
