@@ -11,17 +11,19 @@
 
 use std::collections::BTreeSet;
 
-use super::{Partition, memory::alarm};
+use super::Partition;
+use super::memory::{Kept, alarm};
 use crate::account::AccountIndex;
 use crate::journal::{Position, Record, SegmentNumber};
 use crate::message::ParcelKey;
-use crate::store::{Checkpoint, RestBuilder, RestKey, RestPlace, StoreOp};
+use crate::store::{Checkpoint, RestBuilder, RestKey, RestNumber, RestPlace, StoreOp};
 use crate::time::Timestamp;
 
-/// Things looked at in one step, and things packed, however little is written meanwhile: a small fraction of a
-/// millisecond.
+/// Things looked at in one step, things packed and places forgotten, however little is written meanwhile: a small fraction
+/// of a millisecond.
 const VISITS: usize = 1_024;
 const PACKED: usize = 128;
+const FORGOTTEN: usize = 2_048;
 /// A step after a commit of so many octets looks at one thing more, or packs one: a checkpoint goes faster than what it
 /// has to look after comes in, which takes a hundred octets at least for each thing.
 const OCTETS_A_VISIT: usize = 64;
@@ -33,15 +35,19 @@ pub(super) struct Checkpointing {
     /// The oldest segment that stays, and its first batch.
     keep_from: SegmentNumber,
     first: Position,
-    /// Memory is short: these need younger segments and go to rest as well.
-    younger: Vec<(SegmentNumber, RestKey)>,
+    /// Memory is short: these need this segment, which stays, and go to rest as well.
+    younger: (SegmentNumber, Vec<RestKey>),
     /// What goes to rest.
     survivors: BTreeSet<(Order, RestKey)>,
     block: RestBuilder,
+    /// The first block that is made.
+    first_block: RestNumber,
     /// Places of forms that a newer one replaces.
     replaced: Vec<RestPlace>,
-    /// Blocks of which little is left have been looked for.
-    is_compacted: bool,
+    /// Blocks of which little is left, whose rest goes into new ones; once they have been looked for.
+    sparse: Option<Vec<RestNumber>>,
+    /// Blocks of which something has gone.
+    touched: BTreeSet<RestNumber>,
 }
 
 /// What lies beside what: messages that are due together, receipts and replies of one account.
@@ -96,7 +102,7 @@ impl Partition {
 
     /// Begins to put everything to rest that needs a segment before `keep_from`.
     pub(super) fn begin_checkpoint(&mut self, keep_from: SegmentNumber) {
-        self.begin_to_rest(keep_from, Vec::new());
+        self.begin_to_rest(keep_from, (keep_from, Vec::new()));
     }
 
     /// Puts to rest whatever needs the journal at all, because memory is short.
@@ -104,7 +110,7 @@ impl Partition {
         if self.can_begin() {
             let newest = self.journal.segment();
             let younger = self.memory.journaled.take_keys(newest);
-            self.begin_to_rest(newest, younger);
+            self.begin_to_rest(newest, (newest, younger));
         }
     }
 
@@ -113,7 +119,7 @@ impl Partition {
         self.settings.is_durable && !self.failed && !is_busy
     }
 
-    fn begin_to_rest(&mut self, keep_from: SegmentNumber, younger: Vec<(SegmentNumber, RestKey)>) {
+    fn begin_to_rest(&mut self, keep_from: SegmentNumber, younger: (SegmentNumber, Vec<RestKey>)) {
         if !self.can_begin() {
             return;
         }
@@ -124,8 +130,10 @@ impl Partition {
             younger,
             survivors: BTreeSet::new(),
             block: RestBuilder::default(),
+            first_block: self.memory.rest.next(),
             replaced: Vec::new(),
-            is_compacted: false,
+            sparse: None,
+            touched: BTreeSet::new(),
         });
     }
 
@@ -156,12 +164,11 @@ impl Partition {
     fn step(&mut self, checkpointing: &mut Checkpointing, octets: usize) -> bool {
         for _ in 0..VISITS + octets / OCTETS_A_VISIT {
             let next = self.memory.journaled.pop_key(checkpointing.keep_from);
-            let Some((segment, key)) = next.or_else(|| checkpointing.younger.pop()) else { break };
-            let needs_it = self.memory.kept_mut(key).is_some_and(|kept| kept.since == Some(segment));
-            if needs_it && let Some(order) = self.order_of(key) {
-                checkpointing.survivors.insert((order, key));
-            }
+            let (segment, younger) = &mut checkpointing.younger;
+            let Some((segment, key)) = next.or_else(|| Some((*segment, younger.pop()?))) else { break };
+            self.visit(checkpointing, key, |kept| kept.since == Some(segment));
         }
+        self.visit_sparse(checkpointing);
         // The memory holds everything recorded so far: what goes to rest now may go there when that is durable.
         let as_of = self.journal.seal();
         for _ in 0..PACKED + octets / OCTETS_A_PACKING {
@@ -169,23 +176,56 @@ impl Partition {
             self.put_to_rest(checkpointing, as_of, key);
         }
         let is_visited =
-            checkpointing.younger.is_empty() && !self.memory.journaled.has_keys(checkpointing.keep_from);
+            checkpointing.younger.1.is_empty() && !self.memory.journaled.has_keys(checkpointing.keep_from);
         if !is_visited || !checkpointing.survivors.is_empty() {
             return false;
         }
-        if !checkpointing.is_compacted {
-            checkpointing.is_compacted = true;
-            let sparse: Vec<(RestPlace, RestKey)> = self.memory.rest.sparse().collect();
-            for (place, key) in sparse {
-                let is_there = self.memory.kept_mut(key).is_some_and(|kept| kept.place == Some(place));
-                if is_there && let Some(order) = self.order_of(key) {
-                    checkpointing.survivors.insert((order, key));
-                }
+        match &checkpointing.sparse {
+            None => {
+                checkpointing.sparse = Some(self.memory.rest.sparse());
+                return false;
             }
-            return false;
+            Some(sparse) if !sparse.is_empty() => return false,
+            Some(_) => {}
         }
-        self.complete(checkpointing, as_of);
-        true
+        for _ in 0..FORGOTTEN {
+            let gone = self.memory.journaled.pop_gone(checkpointing.keep_from);
+            let Some(place) = gone.or_else(|| checkpointing.replaced.pop()) else {
+                self.complete(checkpointing, as_of);
+                return true;
+            };
+            if self.memory.rest.forget(place) {
+                checkpointing.touched.insert(place.block);
+            }
+        }
+        false
+    }
+
+    /// Something goes to rest if it has not ended and is kept so.
+    fn visit(
+        &mut self,
+        checkpointing: &mut Checkpointing,
+        key: RestKey,
+        if_kept: impl FnOnce(&Kept) -> bool,
+    ) {
+        let goes_to_rest = self.memory.kept_mut(key).is_some_and(|kept| if_kept(kept));
+        if goes_to_rest && let Some(order) = self.order_of(key) {
+            checkpointing.survivors.insert((order, key));
+        }
+    }
+
+    /// A step through the blocks of which little is left.
+    fn visit_sparse(&mut self, checkpointing: &mut Checkpointing) {
+        let mut seen = 0;
+        while seen < VISITS
+            && let Some(number) = checkpointing.sparse.as_mut().and_then(Vec::pop)
+        {
+            let members = self.memory.rest.members(number);
+            seen += members.len();
+            for (place, key) in members {
+                self.visit(checkpointing, key, |kept| kept.place == Some(place));
+            }
+        }
     }
 
     fn order_of(&self, key: RestKey) -> Option<Order> {
@@ -199,6 +239,11 @@ impl Partition {
 
     /// Packs the newest form of something, unless it has ended by now.
     fn put_to_rest(&mut self, checkpointing: &mut Checkpointing, as_of: Position, key: RestKey) {
+        // A receipt may have gone there with its message.
+        let is_new = |kept: &Kept| kept.place.is_some_and(|place| place.block >= checkpointing.first_block);
+        if self.memory.kept_mut(key).is_none_or(|kept| kept.since.is_none() && is_new(kept)) {
+            return;
+        }
         let block = &mut checkpointing.block;
         let place = RestPlace { block: self.memory.rest.next(), slot: block.next_slot() };
         let kept = match key {
@@ -253,8 +298,8 @@ impl Partition {
             self.put_block(checkpointing, as_of);
         }
         self.flush_finals();
-        let gone = self.memory.journaled.release(checkpointing.keep_from);
-        let changes = self.memory.rest.forget(gone.into_iter().chain(checkpointing.replaced.drain(..)));
+        self.memory.journaled.release(checkpointing.keep_from);
+        let changes = self.memory.rest.changes(&checkpointing.touched);
         let credits_used = self.memory.credits_used.iter();
         let checkpoint = Checkpoint {
             segment: checkpointing.keep_from,

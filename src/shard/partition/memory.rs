@@ -133,18 +133,22 @@ impl Journaled {
     }
 
     /// Takes everything that was noted for a segment, whose need of it somebody else looks after.
-    pub(super) fn take_keys(&mut self, number: SegmentNumber) -> Vec<(SegmentNumber, RestKey)> {
+    pub(super) fn take_keys(&mut self, number: SegmentNumber) -> Vec<RestKey> {
         let segment = self.segments.iter_mut().find(|segment| segment.number == number);
-        segment.into_iter().flat_map(|segment| segment.keys.drain(..)).map(|key| (number, key)).collect()
+        segment.map(|segment| std::mem::take(&mut segment.keys)).unwrap_or_default()
     }
 
-    /// Forgets the segments below `keep_from`; what has gone by then.
-    pub(super) fn release(&mut self, keep_from: SegmentNumber) -> Vec<RestPlace> {
-        let mut gone = Vec::new();
+    /// The next place at rest that no segment from this one on needs.
+    pub(super) fn pop_gone(&mut self, below: SegmentNumber) -> Option<RestPlace> {
+        let mut old = self.segments.iter_mut().take_while(|segment| segment.number < below);
+        old.find_map(|segment| segment.gone.pop())
+    }
+
+    /// Forgets the segments below `keep_from`, of which nothing is left.
+    pub(super) fn release(&mut self, keep_from: SegmentNumber) {
         while self.segments.front().is_some_and(|segment| segment.number < keep_from) {
-            gone.extend(self.segments.pop_front().into_iter().flat_map(|segment| segment.gone));
+            self.segments.pop_front();
         }
-        gone
     }
 
     /// How many things need a segment, or did when they were noted.

@@ -133,49 +133,51 @@ impl Rest {
         self.blocks.get(&number).map_or(&[], |block| &block.ended)
     }
 
-    /// These things that have ended are gone with the next checkpoint: what it changes.
-    pub(super) fn forget(&mut self, places: impl IntoIterator<Item = RestPlace>) -> RestChanges {
-        let mut touched = BTreeSet::new();
-        for RestPlace { block: number, slot } in places {
-            let Some(block) = self.blocks.get_mut(&number) else { continue };
-            block.gone.push(slot);
-            self.things -= 1;
-            touched.insert(number);
-        }
+    /// Something that has ended is gone with the next checkpoint, which takes [`changes`](Self::changes); whether its block
+    /// is here.
+    pub(super) fn forget(&mut self, place: RestPlace) -> bool {
+        let Some(block) = self.blocks.get_mut(&place.block) else { return false };
+        block.gone.push(place.slot);
+        self.things -= 1;
+        true
+    }
+
+    /// What a checkpoint changes that forgets something of these blocks. Those of which nothing is left end here.
+    pub(super) fn changes(&mut self, touched: &BTreeSet<RestNumber>) -> RestChanges {
         let mut changes = RestChanges::default();
         for number in touched {
-            match self.blocks.get(&number) {
+            match self.blocks.get(number) {
                 Some(block) if block.gone.len() == usize::from(block.total) => {
-                    self.blocks.remove(&number);
-                    changes.removed.push(number);
+                    self.blocks.remove(number);
+                    changes.removed.push(*number);
                 }
-                Some(block) => changes.gone.push((number, block.gone.clone())),
+                Some(block) => changes.gone.push((*number, block.gone.clone())),
                 None => {}
             }
         }
         changes
     }
 
-    /// What is left in blocks of which more than half has gone: it should be put to rest anew.
-    pub(super) fn sparse(&self) -> impl Iterator<Item = (RestPlace, RestKey)> {
+    /// Blocks of which more than half has gone: the rest should be put to rest anew.
+    pub(super) fn sparse(&self) -> Vec<RestNumber> {
         let sparse = |block: &RestBlock| {
             !block.is_cold && block.is_stored && 2 * block.ended.len() > usize::from(block.total)
         };
-        self.blocks.iter().filter(move |(_, block)| sparse(block)).flat_map(|(number, block)| {
-            (0..).zip(&block.members).map(|(slot, key)| (RestPlace { block: *number, slot }, *key))
-        })
+        self.blocks.iter().filter(|(_, block)| sparse(block)).map(|(number, _)| *number).collect()
+    }
+
+    /// What was put into a block that is not cold.
+    pub(super) fn members(&self, number: RestNumber) -> Vec<(RestPlace, RestKey)> {
+        let members = self.blocks.get(&number).map_or(&[][..], |block| &block.members);
+        (0..).zip(members).map(|(slot, key)| (RestPlace { block: number, slot }, *key)).collect()
     }
 
     /// The next block that may grow cold, with what is in it.
     pub(super) fn next_to_cool(&mut self) -> Option<(RestNumber, Vec<(RestPlace, RestKey)>)> {
         loop {
             let number = self.to_cool.pop_front()?;
-            if let Some(block) = self.blocks.get(&number).filter(|block| !block.is_cold) {
-                let members = (0..).zip(&block.members);
-                return Some((
-                    number,
-                    members.map(|(slot, key)| (RestPlace { block: number, slot }, *key)).collect(),
-                ));
+            if self.blocks.get(&number).is_some_and(|block| !block.is_cold) {
+                return Some((number, self.members(number)));
             }
         }
     }
