@@ -332,10 +332,16 @@ impl Shard {
         let returned_from = if let StoreDone::GotRest(number, _) = &done { Some(*number) } else { None };
         match self.partitions[place].store_done(done, &self.accounts) {
             Ok(Returned { with_carrier, parcels }) => {
-                with_carrier.into_iter().for_each(|id| self.hand_over(now, id, true));
                 parcels.into_iter().for_each(|key| self.enqueue(key));
+                // A report that waited may be the carrier's last word on a message: it comes first.
                 if let Some(number) = returned_from {
                     self.unpark(now, partition, number);
+                }
+                for id in with_carrier {
+                    let message = self.partitions[place].message(id);
+                    if message.is_some_and(|message| !message.standing.state.is_waiting()) {
+                        self.hand_over(now, id, true);
+                    }
                 }
                 self.turn(now);
             }
