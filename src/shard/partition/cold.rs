@@ -65,8 +65,10 @@ impl Partition {
     fn fetch_due(&mut self) {
         while self.fetching.len() < FETCHING_MAX && self.memory.octets < self.settings.messages_octets_max {
             match self.due_blocks.pop_front().or_else(|| self.to_resume.first().copied()) {
-                Some(number) if !self.fetching.contains(&number) => self.bring_back(number),
-                Some(_) | None => return,
+                Some(number) if self.fetching.contains(&number) => return,
+                Some(number) if self.memory.rest.is_cold(number) => self.bring_back(number),
+                Some(number) => _ = self.to_resume.remove(&number),
+                None => return,
             }
         }
     }
