@@ -1,12 +1,9 @@
 //! A carrier that is not there: what becomes of a message follows from a seed, its id and its destination.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
-
 use crate::carrier::{Carrier, News, ReplyNews, Report};
-use crate::message::{Content, MessageId};
+use crate::message::{Content, MessageId, MessageTable};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{Alphabet, Udh, segment};
 use crate::time::Timestamp;
@@ -105,8 +102,7 @@ pub enum Behaviour {
 #[derive(Debug)]
 pub struct Simulator {
     settings: SimulatorSettings,
-    /// With the timer of each.
-    pending: HashMap<MessageId, (TimerId, Pending), RandomState>,
+    pending: MessageTable<MessageId, Pending>,
     timers: Timers<Timestamp, MessageId>,
     reports: u64,
 }
@@ -115,7 +111,8 @@ pub struct Simulator {
 #[derive(Debug)]
 struct Pending {
     next: Step,
-    next_at: Timestamp,
+    /// Rings when that is due.
+    timer: TimerId,
     behaviour: Behaviour,
     error: u16,
     accepted_at: Timestamp,
@@ -134,7 +131,7 @@ enum Step {
 impl Simulator {
     /// A simulator that has been offered nothing.
     pub fn new(settings: SimulatorSettings) -> Self {
-        Self { settings, pending: HashMap::default(), timers: Timers::new(), reports: 0 }
+        Self { settings, pending: MessageTable::new(), timers: Timers::new(), reports: 0 }
     }
 
     /// Messages about which something is still to be said.
@@ -168,24 +165,11 @@ impl Simulator {
         let span_millis = delay_max.saturating_sub(delay_min).as_millis() as u64;
         delay_min + Duration::from_millis(draw % span_millis.saturating_add(1))
     }
-
-    fn schedule(&mut self, id: MessageId, pending: Pending) {
-        let timer = self.timers.arm(pending.next_at, id);
-        self.pending.insert(id, (timer, pending));
-    }
-
-    /// No two messages have the same one: [`mix`] maps no two numbers to the same.
-    fn carrier_id(&self, id: MessageId) -> Box<[u8]> {
-        format!("{:x}", mix(self.settings.seed ^ id.as_u64())).into_bytes().into()
-    }
 }
 
 impl Carrier for Simulator {
     /// `resumed` makes no difference: a message offered again is told about again, from the start, once.
     fn offer(&mut self, now: Timestamp, message: &Content<'_>, _resumed: bool) {
-        if let Some((timer, _)) = self.pending.remove(&message.id) {
-            self.timers.disarm(timer);
-        }
         let destination = message.destination.digits;
         let mut draws = Draws::new(self.settings.seed, message.id, destination);
         let (behaviour, error) = self.outcome(destination, draws.next());
@@ -194,23 +178,21 @@ impl Carrier for Simulator {
         let reply_at = final_at + self.delay(draws.next());
         let reply = reply(message, &self.settings.reply_keyword).map(|reply| (reply_at, Box::new(reply)));
         let accepted_at = now + delay / 2;
-        let pending =
-            Pending { next: Step::Take, next_at: now, behaviour, error, accepted_at, final_at, reply };
-        self.schedule(message.id, pending);
+        let timer = self.timers.arm(now, message.id);
+        let pending = Pending { next: Step::Take, timer, behaviour, error, accepted_at, final_at, reply };
+        if let Some(earlier) = self.pending.insert(message.id, pending) {
+            self.timers.disarm(earlier.timer);
+        }
     }
 
     fn poll(&mut self, now: Timestamp) -> Option<Report> {
         let (_, id) = self.timers.pop_due(now)?;
-        let (_, mut pending) = self.pending.remove(&id)?;
+        let pending = self.pending.get_mut(id)?;
+        let taken = || News::Taken { id, carrier_id: carrier_id(self.settings.seed, id) };
         let (news, next) = match (pending.next, pending.behaviour) {
             (Step::Take, Behaviour::NeverAnswers) => (News::Busy { id, error: 0 }, None),
-            (Step::Take, Behaviour::State(_)) => {
-                (News::Taken { id, carrier_id: self.carrier_id(id) }, Some((Step::Finish, pending.final_at)))
-            }
-            (Step::Take, Behaviour::AcceptedThen(_)) => (
-                News::Taken { id, carrier_id: self.carrier_id(id) },
-                Some((Step::Accept, pending.accepted_at)),
-            ),
+            (Step::Take, Behaviour::State(_)) => (taken(), Some((Step::Finish, pending.final_at))),
+            (Step::Take, Behaviour::AcceptedThen(_)) => (taken(), Some((Step::Accept, pending.accepted_at))),
             (Step::Accept, _) => {
                 let news = News::State { id, state: MessageState::ACCEPTED, error: 0 };
                 (news, Some((Step::Finish, pending.final_at)))
@@ -224,8 +206,9 @@ impl Carrier for Simulator {
             }
             (Step::Reply, _) => (News::Reply(*pending.reply.take()?.1), None),
         };
-        if let Some((next, next_at)) = next {
-            self.schedule(id, Pending { next, next_at, ..pending });
+        match next {
+            Some((next, at)) => (pending.next, pending.timer) = (next, self.timers.arm(at, id)),
+            None => _ = self.pending.remove(id),
         }
         self.reports += 1;
         Some(Report { token: self.reports, news })
@@ -247,6 +230,11 @@ impl Draws {
         self.0 = mix(self.0);
         self.0
     }
+}
+
+/// The name that the simulator has for a message. No two have the same one: [`mix`] maps no two numbers to the same.
+fn carrier_id(seed: u64, id: MessageId) -> Box<[u8]> {
+    format!("{:x}", mix(seed ^ id.as_u64())).into_bytes().into()
 }
 
 /// One step of splitmix64.

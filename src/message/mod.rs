@@ -5,12 +5,14 @@ mod id;
 mod lifecycle;
 mod parcel;
 mod retry;
+mod table;
 
 pub use content::{Content, ContentError, OwnedAddress};
 pub use id::{IdSource, MessageId, MessageIdText, PartitionNumber};
 pub use lifecycle::{Effect, Event, Refused, State, next};
 pub use parcel::{Parcel, ParcelKey, ParcelView, Reply, receipt_for, reply_for, wants_receipt};
 pub use retry::Backoff;
+pub use table::{AboutMessage, MessageTable};
 
 use crate::time::Timestamp;
 

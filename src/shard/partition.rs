@@ -214,7 +214,13 @@ impl Partition {
 
     /// A message that is not over; one that is cold is not here.
     pub fn message(&self, id: MessageId) -> Option<&Message> {
-        self.memory.messages.get(&id).map(|held| &held.message)
+        self.memory.messages.get(id).map(|held| &held.message)
+    }
+
+    /// Looks at whatever an event of a message needs; what that was means nothing.
+    pub fn look_at(&self, id: MessageId) -> u8 {
+        let octets = self.memory.messages.get(id).map(|held| held.message.content_octets());
+        octets.map_or(0, |octets| octets[0] ^ octets[octets.len() - 1])
     }
 
     /// A message that is over and not yet at rest.
@@ -224,19 +230,19 @@ impl Partition {
 
     /// A parcel that is not settled; one that is cold is not here.
     pub fn parcel(&self, key: ParcelKey) -> Option<&HeldParcel> {
-        self.memory.parcels.get(&key)
+        self.memory.parcels.get(key)
     }
 
     /// Notes whether a parcel waits to be offered to its home; false when it did so before, or is not here.
     pub fn note_pending(&mut self, key: ParcelKey, is_pending: bool) -> bool {
-        let held = self.memory.parcels.get_mut(&key);
+        let held = self.memory.parcels.get_mut(key);
         held.is_some_and(|held| std::mem::replace(&mut held.is_pending, is_pending) != is_pending)
     }
 
     /// Notes where a parcel is; `retry_at` when it comes back to be tried again.
     pub fn note_delivery(&mut self, key: ParcelKey, in_flight: bool, retry_at: Option<Timestamp>) {
         let Memory { parcels, timers, parcel_retention, .. } = &mut self.memory;
-        let Some(held) = parcels.get_mut(&key) else { return };
+        let Some(held) = parcels.get_mut(key) else { return };
         held.in_flight = in_flight;
         if let Some(retry_at) = retry_at {
             held.attempts = held.attempts.saturating_add(1);
@@ -309,8 +315,8 @@ impl Partition {
         (0..SHORT_IDS_PASSED_MAX).find_map(|_| {
             let id = self.memory.ids.next_short();
             let memory = &self.memory;
-            let has_parcel = ParcelKey::about(id).any(|key| memory.parcels.contains_key(&key));
-            let is_message = memory.messages.contains_key(&id) || memory.finals.contains(id);
+            let has_parcel = ParcelKey::about(id).any(|key| memory.parcels.contains(key));
+            let is_message = memory.messages.contains(id) || memory.finals.contains(id);
             (!has_parcel && !is_message && !memory.rest.holds(id)).then_some(id)
         })
     }
@@ -333,9 +339,9 @@ impl Partition {
         let id = Content::id_of(&content).ok_or(ApplyError::Unreadable)?;
         let segment = self.begin_record(&Record::Accepted { attempt, content: &content });
         let hand_over = self.memory.accept(attempt, content, Source::live(segment), accounts)?;
-        let Some(held) = self.memory.messages.get(&id) else { unreachable!("it was accepted") };
+        let Some(held) = self.memory.messages.get(id) else { unreachable!("it was accepted") };
         self.journal.append(&Record::Accepted { attempt, content: held.message.content_octets() });
-        earned.into_iter().chain(hand_over).for_each(|earned| self.journal.earn(earned));
+        earned.into_iter().chain(hand_over).for_each(|earned| self.earn(earned));
         Ok(())
     }
 
@@ -355,7 +361,7 @@ impl Partition {
         let segment = self.begin_record(record);
         let follows = self.memory.apply(record, Source::live(segment), accounts)?;
         self.journal.append(record);
-        follows.into_iter().chain(earned).for_each(|earned| self.journal.earn(earned));
+        follows.into_iter().chain(earned).for_each(|earned| self.earn(earned));
         Ok(())
     }
 
@@ -451,7 +457,7 @@ impl Partition {
             let (at, key) = self.memory.timers.pop_due(now)?;
             match key {
                 TimerKey::Message(id) => {
-                    let Some(held) = self.memory.messages.get(&id) else { continue };
+                    let Some(held) = self.memory.messages.get(id) else { continue };
                     if now >= held.message.expires_at() {
                         return Some(Due::Expired(id));
                     }
@@ -461,7 +467,7 @@ impl Partition {
                 }
                 TimerKey::Parcel(key) => {
                     let Memory { parcels, timers, parcel_retention, .. } = &mut self.memory;
-                    let Some(held) = parcels.get_mut(&key) else { continue };
+                    let Some(held) = parcels.get_mut(key) else { continue };
                     let expires_at = held.parcel.expires_at(*parcel_retention);
                     debug_assert_eq!(at, held.alarm);
                     if now >= expires_at {
@@ -481,7 +487,7 @@ impl Partition {
     /// Puts a message back that was due for an attempt nobody could make.
     pub fn rearm(&mut self, id: MessageId, at: Timestamp) {
         let Memory { messages, timers, .. } = &mut self.memory;
-        if let Some(held) = messages.get_mut(&id) {
+        if let Some(held) = messages.get_mut(id) {
             held.message.standing.deadline = at;
             timers.disarm(held.timer);
             held.timer = timers.arm(alarm(&held.message), TimerKey::Message(id));
@@ -494,9 +500,9 @@ impl Partition {
         let with_carrier = |held: &HeldMessage| !held.message.standing.state.is_waiting();
         let messages = self.memory.messages.iter();
         let mut messages: Vec<MessageId> =
-            messages.filter(|(_, held)| with_carrier(held)).map(|(id, _)| *id).collect();
+            messages.filter(|(_, held)| with_carrier(held)).map(|(id, _)| id).collect();
         messages.sort_unstable();
-        let mut parcels: Vec<ParcelKey> = self.memory.parcels.keys().copied().collect();
+        let mut parcels: Vec<ParcelKey> = self.memory.parcels.iter().map(|(key, _)| key).collect();
         parcels.sort_unstable();
         (messages, parcels)
     }

@@ -69,7 +69,7 @@ impl Memory {
             }),
             Record::Interim { id, state, at } => self.report(id, Event::Reported(state), 0, at, from),
             Record::Final { id, state, error, at } => {
-                let message = &self.messages.get(&id).ok_or(ApplyError::Unknown)?.message;
+                let message = &self.messages.get(id).ok_or(ApplyError::Unknown)?.message;
                 let event = match state {
                     MessageState::EXPIRED => Event::Expired,
                     MessageState::DELETED if message.standing.state.is_waiting() => Event::Cancelled,
@@ -113,7 +113,7 @@ impl Memory {
     ) -> Result<Option<Earned>, ApplyError> {
         let view = Content::read(&content).map_err(|_| ApplyError::Unreadable)?;
         let (id, expires_at, segments) = (view.id, view.expires_at, view.segments);
-        if self.messages.contains_key(&id) {
+        if self.messages.contains(id) {
             return Err(ApplyError::Refused(Refused::InTransit));
         }
         let mut standing = Standing::accepted(&view);
@@ -147,7 +147,7 @@ impl Memory {
         source: Source,
         accounts: &Accounts,
     ) -> Result<(), ApplyError> {
-        if self.messages.contains_key(&id) {
+        if self.messages.contains(id) {
             return Err(ApplyError::Refused(Refused::InTransit));
         }
         // The ids of a submit_multi belong together, even where the power went before all of it was durable. What is
@@ -181,11 +181,11 @@ impl Memory {
         from: From<'_>,
         change: impl FnOnce(&mut Message),
     ) -> Result<Option<Earned>, ApplyError> {
-        let held = self.messages.get(&id).ok_or(ApplyError::Unknown)?;
+        let held = self.messages.get(id).ok_or(ApplyError::Unknown)?;
         let (state, effect) = next(held.message.standing.state, event).map_err(ApplyError::Refused)?;
         self.change(id, state, from, change);
         match effect {
-            Effect::HandOver => Ok(self.messages.get(&id).map(|held| hand_over(id, &held.message))),
+            Effect::HandOver => Ok(self.messages.get(id).map(|held| hand_over(id, &held.message))),
             Effect::Nothing => Ok(None),
             Effect::Notify(_) | Effect::End(_) => unreachable!("only reports lead to these"),
         }
@@ -200,7 +200,7 @@ impl Memory {
         at: Timestamp,
         from: From<'_>,
     ) -> Result<Option<Earned>, ApplyError> {
-        let HeldMessage { message, kept, .. } = self.messages.get(&id).ok_or(ApplyError::Unknown)?;
+        let HeldMessage { message, kept, .. } = self.messages.get(id).ok_or(ApplyError::Unknown)?;
         let origin = *kept;
         let (state, effect) = next(message.standing.state, event).map_err(ApplyError::Refused)?;
         match effect {
@@ -219,7 +219,7 @@ impl Memory {
     /// A message gets another state and whatever else `change` changes, with its timer and its place among those that
     /// wait.
     fn change(&mut self, id: MessageId, state: State, from: From<'_>, change: impl FnOnce(&mut Message)) {
-        let Some(HeldMessage { message, timer, kept }) = self.messages.get_mut(&id) else { return };
+        let Some(HeldMessage { message, timer, kept }) = self.messages.get_mut(id) else { return };
         let was_waiting = waiting_key(message, from.accounts);
         let was_due = alarm(message);
         message.standing.state = state;

@@ -231,9 +231,9 @@ impl Partition {
     fn order_of(&self, key: RestKey) -> Option<Order> {
         match key {
             RestKey::Message(id) => {
-                self.memory.messages.get(&id).map(|held| Order::Message(alarm(&held.message)))
+                self.memory.messages.get(id).map(|held| Order::Message(alarm(&held.message)))
             }
-            RestKey::Parcel(key) => self.memory.parcels.get(&key).map(|held| Order::Parcel(held.account)),
+            RestKey::Parcel(key) => self.memory.parcels.get(key).map(|held| Order::Parcel(held.account)),
         }
     }
 
@@ -248,13 +248,13 @@ impl Partition {
         let place = RestPlace { block: self.memory.rest.next(), slot: block.next_slot() };
         let kept = match key {
             RestKey::Message(id) => {
-                let Some(held) = self.memory.messages.get_mut(&id) else { return };
+                let Some(held) = self.memory.messages.get_mut(id) else { return };
                 let (standing, content) = (held.message.standing, held.message.content_octets());
                 block.push(as_of, key, &Record::MessageAtRest { standing, content });
                 &mut held.kept
             }
             RestKey::Parcel(key) => {
-                let Some(held) = self.memory.parcels.get_mut(&key) else { return };
+                let Some(held) = self.memory.parcels.get_mut(key) else { return };
                 let record = Record::DeliveryAtRest(held.parcel.as_octets());
                 block.push(as_of, RestKey::Parcel(key), &record);
                 &mut held.kept
@@ -272,7 +272,7 @@ impl Partition {
         if had_changed && let RestKey::Message(id) = key {
             // Replay passes over the records that made its receipts, because they are older than this form of it.
             for key in ParcelKey::about(id) {
-                if self.memory.parcels.get(&key).is_some_and(|held| held.kept.since.is_some()) {
+                if self.memory.parcels.get(key).is_some_and(|held| held.kept.since.is_some()) {
                     self.put_to_rest(checkpointing, as_of, RestKey::Parcel(key));
                 }
             }

@@ -17,6 +17,8 @@ pub(super) struct Finals {
     octets: Vec<u8>,
     places: FastMap<MessageId, u32>,
     leaving: VecDeque<Leaving>,
+    /// The table of a generation that has left: it is as large as the next one will be, and never grows amid traffic.
+    spare: FastMap<MessageId, u32>,
     next_generation: u64,
 }
 
@@ -30,7 +32,13 @@ struct Leaving {
 
 impl Finals {
     pub(super) fn new(next_generation: u64) -> Self {
-        Self { octets: Vec::new(), places: FastMap::default(), leaving: VecDeque::new(), next_generation }
+        Self {
+            octets: Vec::new(),
+            places: FastMap::default(),
+            leaving: VecDeque::new(),
+            spare: FastMap::default(),
+            next_generation,
+        }
     }
 
     /// Adds a message; true when the generation should leave.
@@ -69,15 +77,20 @@ impl Finals {
         }
         let generation = self.next_generation;
         self.next_generation += 1;
-        let octets = Bytes::from(std::mem::take(&mut self.octets));
-        let places = std::mem::take(&mut self.places);
+        let next_octets = Vec::with_capacity(self.octets.len());
+        let octets = Bytes::from(std::mem::replace(&mut self.octets, next_octets));
+        let places = std::mem::replace(&mut self.places, std::mem::take(&mut self.spare));
         self.leaving.push_back(Leaving { generation, octets: octets.clone(), places });
         Some((generation, octets))
     }
 
     /// A generation is at rest: memory forgets it.
     pub(super) fn stored(&mut self, generation: u64) {
-        self.leaving.retain(|leaving| leaving.generation != generation);
+        let stored = self.leaving.iter().position(|leaving| leaving.generation == generation);
+        if let Some(Leaving { mut places, .. }) = stored.and_then(|place| self.leaving.remove(place)) {
+            places.clear();
+            self.spare = places;
+        }
     }
 
     pub(super) const fn next_generation(&self) -> u64 {

@@ -8,7 +8,7 @@ use super::rest::{Rest, Trace, waiting_hash};
 use super::{FastMap, HeldParcel};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Position, SegmentNumber};
-use crate::message::{IdSource, Message, MessageId, ParcelKey, State};
+use crate::message::{IdSource, Message, MessageId, MessageTable, ParcelKey, State};
 use crate::store::{RestKey, RestPlace};
 use crate::time::Timestamp;
 use crate::time::timers::{TimerId, Timers};
@@ -20,8 +20,8 @@ pub(super) const BESIDE_OCTETS: usize = 320;
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) ids: IdSource,
-    pub(super) messages: FastMap<MessageId, HeldMessage>,
-    pub(super) parcels: FastMap<ParcelKey, HeldParcel>,
+    pub(super) messages: MessageTable<MessageId, HeldMessage>,
+    pub(super) parcels: MessageTable<ParcelKey, HeldParcel>,
     /// Messages that no carrier has, by account and destination: what cancel_sm without an id looks through.
     pub(super) waiting: FastMap<(AccountIndex, Box<[u8]>), BTreeSet<MessageId>>,
     pub(super) finals: Finals,
@@ -188,7 +188,7 @@ impl Memory {
 
     /// Takes a message out.
     pub(super) fn remove_message(&mut self, id: MessageId, accounts: &Accounts) -> Option<HeldMessage> {
-        let held = self.messages.remove(&id)?;
+        let held = self.messages.remove(id)?;
         self.octets -= BESIDE_OCTETS + held.message.content_octets().len();
         self.timers.disarm(held.timer);
         if let Some(key) = waiting_key(&held.message, accounts) {
@@ -205,7 +205,7 @@ impl Memory {
 
     /// Takes a parcel out.
     pub(super) fn remove_parcel(&mut self, key: ParcelKey) -> Option<HeldParcel> {
-        let held = self.parcels.remove(&key)?;
+        let held = self.parcels.remove(key)?;
         self.octets -= BESIDE_OCTETS + held.parcel.as_octets().len();
         self.timers.disarm(held.timer);
         Some(held)
@@ -223,8 +223,8 @@ impl Memory {
     /// How something is kept, if it has not ended.
     pub(super) fn kept_mut(&mut self, key: RestKey) -> Option<&mut Kept> {
         match key {
-            RestKey::Message(id) => self.messages.get_mut(&id).map(|held| &mut held.kept),
-            RestKey::Parcel(key) => self.parcels.get_mut(&key).map(|held| &mut held.kept),
+            RestKey::Message(id) => self.messages.get_mut(id).map(|held| &mut held.kept),
+            RestKey::Parcel(key) => self.parcels.get_mut(key).map(|held| &mut held.kept),
         }
     }
 
@@ -239,14 +239,14 @@ impl Memory {
         let at_rest = Kept { since: None, place: Some(place) };
         match key {
             RestKey::Message(id) => {
-                let held = self.messages.get(&id).filter(|held| held.kept == at_rest)?;
+                let held = self.messages.get(id).filter(|held| held.kept == at_rest)?;
                 (held.message.standing.state != State::Attempting)
                     .then(|| (alarm(&held.message), message_trace(id, &held.message, accounts)))
             }
             RestKey::Parcel(key) => {
                 // One that was refused waits for its time; from rest it would come back with its account's next one.
                 let is_idle = |held: &&HeldParcel| !held.in_flight && held.attempts == 0;
-                let held = self.parcels.get(&key).filter(|held| held.kept == at_rest).filter(is_idle)?;
+                let held = self.parcels.get(key).filter(|held| held.kept == at_rest).filter(is_idle)?;
                 Some((held.alarm, Trace::Parcel(held.account, key.id)))
             }
         }

@@ -11,7 +11,7 @@ use super::rest::Rest;
 use super::{FastMap, PartitionSettings};
 use crate::account::Accounts;
 use crate::journal::{JournalStart, Position, Record, SegmentNumber};
-use crate::message::{IdSource, Message, Parcel, PartitionNumber};
+use crate::message::{IdSource, Message, MessageTable, Parcel, PartitionNumber};
 use crate::store::{Checkpoint, FinalMessage, RestKey, RestNumber, RestPlace, rest_entries};
 use crate::time::Timestamp;
 use crate::time::timers::Timers;
@@ -59,8 +59,8 @@ impl Recovery {
         checkpoint.floors.iter().for_each(|floor| ids.observe(*floor));
         let memory = Memory {
             ids,
-            messages: FastMap::default(),
-            parcels: FastMap::default(),
+            messages: MessageTable::new(),
+            parcels: MessageTable::new(),
             waiting: FastMap::default(),
             finals: Finals::new(checkpoint.next_generation),
             finals_full: false,
@@ -183,12 +183,12 @@ impl Recovery {
 
     /// The messages in memory that are not over.
     pub fn messages(&self) -> impl Iterator<Item = &Message> {
-        self.memory.messages.values().map(|held| &held.message)
+        self.memory.messages.iter().map(|(_, held)| &held.message)
     }
 
     /// The parcels in memory that are not settled.
     pub fn parcels(&self) -> impl Iterator<Item = &Parcel> {
-        self.memory.parcels.values().map(|held| &held.parcel)
+        self.memory.parcels.iter().map(|(_, held)| &held.parcel)
     }
 
     /// The messages that ended in what was replayed; some may be at rest as well.
