@@ -43,7 +43,7 @@ pub use submission::{SubmitError, Validity};
 use parked::Parked;
 
 use crate::account::{Account, AccountIndex, Accounts};
-use crate::carrier::Carrier;
+use crate::carrier::{Carrier, Report};
 use crate::journal::Batch;
 use crate::message::{MessageId, ParcelKey, PartitionNumber};
 use crate::metrics::Counters;
@@ -97,6 +97,8 @@ pub struct Shard {
     transactions: FastMap<MessageId, ReplyTo>,
     /// What waits for a cold block to come back.
     parked: BTreeMap<(PartitionNumber, RestNumber), Vec<Parked>>,
+    /// Room for what carriers say in one go.
+    reports: Vec<Report>,
     local: VecDeque<MeshMessage>,
     /// About accounts that another core has heard of before us: they wait for our own reload.
     early: VecDeque<MeshMessage>,
@@ -134,6 +136,7 @@ impl Shard {
             next_gathering: 1,
             transactions: FastMap::default(),
             parked: BTreeMap::new(),
+            reports: Vec::new(),
             local: VecDeque::new(),
             early: VecDeque::new(),
             is_draining: false,
@@ -351,9 +354,10 @@ impl Shard {
         }
     }
 
-    /// The next batch of a partition, to be written; one at a time.
+    /// The next batch of a partition that somebody waits for, to be written; one at a time.
     pub fn take_batch(&mut self, place: usize) -> Option<Batch> {
-        self.partitions[place].take_batch()
+        let partition = &mut self.partitions[place];
+        if partition.wants_batch() { partition.take_batch() } else { None }
     }
 
     /// A batch is durable.

@@ -14,6 +14,9 @@ use crate::shard::partition::{Due, Earned};
 use crate::shard::{Event, Shard};
 use crate::time::Now;
 
+/// Reports that are heard together.
+const REPORTS: usize = 64;
+
 impl Shard {
     /// An attempt is durable: the message goes to its carrier, unless a late report of an earlier attempt (from
     /// before a restart) has ended this one already. Then it goes with the next.
@@ -40,11 +43,34 @@ impl Shard {
     }
 
     pub(super) fn hear_carriers(&mut self, now: Now) {
+        let mut reports = std::mem::take(&mut self.reports);
         for carrier in 0..self.carriers.len() {
-            while let Some(report) = self.carriers[carrier].poll(now.wall) {
-                self.reported(now, carrier as u8, report);
+            loop {
+                let news = std::iter::from_fn(|| self.carriers[carrier].poll(now.wall));
+                reports.extend(news.take(REPORTS));
+                if reports.is_empty() {
+                    break;
+                }
+                self.look_ahead(reports.iter().filter_map(|report| match report.news {
+                    News::Taken { id, .. } | News::Busy { id, .. } | News::State { id, .. } => Some(id),
+                    News::Reply(_) => None,
+                }));
+                for report in reports.drain(..) {
+                    self.reported(now, carrier as u8, report);
+                }
             }
         }
+        self.reports = reports;
+    }
+
+    /// Looks at messages that are about to be dealt with, one right after the other: what has to come from far away in
+    /// memory comes for all of them at once, where each would wait for its own.
+    pub(super) fn look_ahead(&self, ids: impl Iterator<Item = MessageId>) {
+        let seen = ids.fold(0, |seen, id| {
+            let place = self.place_of(id.partition());
+            seen ^ place.map_or(0, |place| self.partitions[place].look_at(id))
+        });
+        std::hint::black_box(seen);
     }
 
     /// A carrier says something. What does not apply (any more) is acknowledged and forgotten.
