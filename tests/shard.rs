@@ -30,6 +30,21 @@ fn a_message_is_answered_when_durable_and_its_receipt_follows() {
 }
 
 #[test]
+fn what_a_carrier_answers_keeps_no_submission_waiting_for_the_disk() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let before = net.batches(0);
+    net.submit(esme, 2, "9992000123");
+    assert_eq!(net.received(esme).len(), 1, "the response");
+    assert_eq!(net.batches(0) - before, 1, "that the carrier has taken it is recorded, and waits");
+    net.submit(esme, 3, "9992000123");
+    assert_eq!(net.batches(0) - before, 2, "for the next submission");
+    net.pass_millis(10);
+    assert_eq!(net.batches(0) - before, 3, "or for the next tick");
+}
+
+#[test]
 fn receipts_cross_cores_to_whoever_receives() {
     let mut net = Net::new(4);
     let transmitter = net.connect(1);
@@ -75,7 +90,7 @@ fn a_shard_that_hears_of_an_account_last_loses_nothing_of_it() {
     }
 }
 
-/// Fifty messages and two crashes, the first when `crash_after` ms have passed and the states at rest have carried
+/// Eighty messages and two crashes, the first when `crash_after` ms have passed and the states at rest have carried
 /// out `orders`. Whether all orders were.
 fn survives(crash_after: u64, orders: usize) -> bool {
     let mut net = Net::new(2);
@@ -83,7 +98,7 @@ fn survives(crash_after: u64, orders: usize) -> bool {
     let transmitter = net.connect(0);
     assert_eq!(net.bind_as(transmitter, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
     let mut ids = Vec::new();
-    for sequence_number in 0..50 {
+    for sequence_number in 0..80 {
         net.submit(transmitter, 10 + sequence_number, "12125559999");
         if sequence_number % 10 == 9 {
             net.pass_millis(20);

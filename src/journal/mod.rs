@@ -53,6 +53,9 @@ pub struct Journal<E> {
     /// The number of the open batch, or of the next one.
     position: Position,
     committed: Position,
+    /// The last batch that was given out to be written, and the last that somebody waits for.
+    taken: Position,
+    wanted: Position,
     waiting_octets: usize,
     earned: VecDeque<(Position, E)>,
     buffers: Buffers,
@@ -84,6 +87,8 @@ impl<E> Journal<E> {
             full: VecDeque::new(),
             position: last.next(),
             committed: last,
+            taken: last,
+            wanted: last,
             waiting_octets: 0,
             earned: VecDeque::new(),
             buffers,
@@ -96,6 +101,7 @@ impl<E> Journal<E> {
         let octets = record.octets();
         if self.open.as_ref().is_some_and(|open| !open.fits(octets)) {
             self.close_open();
+            self.want();
         }
         let mut open = self.open.take().unwrap_or_else(|| self.begin());
         open.append(record, octets);
@@ -149,6 +155,17 @@ impl<E> Journal<E> {
         !self.full.is_empty() || self.open.is_some()
     }
 
+    /// Somebody waits for what was recorded so far. What nobody waits for shares its batch with what comes later, as a
+    /// batch that holds it alone would keep others waiting.
+    pub fn want(&mut self) {
+        self.wanted = self.last();
+    }
+
+    /// Whether there is a batch that somebody waits for, and nobody writes yet.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted > self.taken && self.has_batch()
+    }
+
     /// The next batch to write, sealed; one is in flight at a time. `None` as well while its segment has no file.
     pub fn take_batch(&mut self) -> Option<Batch> {
         if self.full.is_empty() {
@@ -159,6 +176,7 @@ impl<E> Journal<E> {
         let mut batch = self.full.pop_front()?;
         batch.placement_mut().file = file;
         batch.seal(self.identity);
+        self.taken = batch.position();
         Some(batch)
     }
 
@@ -177,6 +195,7 @@ impl<E> Journal<E> {
         self.spare.extend(batches.take(room).map(Batch::into_buffer));
         self.position = self.position.next();
         self.committed = Position(self.position.0 - 1);
+        self.taken = self.committed;
         self.waiting_octets = 0;
         self.ring.release_below(self.ring.current());
     }
@@ -305,6 +324,27 @@ mod tests {
         commit(&mut journal, second);
         assert_eq!(journal.take_earned().map(Stored::into_inner), Some('b'));
         assert_eq!((journal.waiting_octets(), journal.has_batch()), (0, false));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_written_with_what_somebody_does() {
+        let mut journal = journal::<()>(0, BATCH_OCTETS_MAX);
+        journal.append(&settled(1));
+        assert_eq!((journal.has_batch(), journal.is_wanted()), (true, false));
+        journal.append(&settled(2));
+        journal.want();
+        assert!(journal.is_wanted());
+        let batch = journal.take_batch().expect("a batch");
+        assert_eq!(batch.payload_octets(), 2 * settled(1).octets());
+        journal.append(&settled(3));
+        assert!(!journal.is_wanted(), "what is wanted is on its way");
+        commit(&mut journal, batch);
+        assert_eq!((journal.has_batch(), journal.is_wanted()), (true, false));
+        let content = vec![0; BATCH_OCTETS_MAX / 2];
+        for _ in 0..2 {
+            journal.append(&Record::Accepted { attempt: None, content: &content });
+        }
+        assert!(journal.is_wanted(), "a full batch waits for nobody");
     }
 
     #[test]

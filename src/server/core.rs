@@ -207,7 +207,7 @@ impl Core {
                     break;
                 }
             }
-            if shard.partitions()[place].has_batch() {
+            if shard.partitions()[place].wants_batch() {
                 self.journal_bells[place].ring();
             }
         }

@@ -105,6 +105,16 @@ pub enum Earned {
     },
 }
 
+impl Earned {
+    /// Whether somebody waits for it: then its batch is written as soon as the one before it is.
+    const fn is_awaited(&self) -> bool {
+        match self {
+            Self::Answer(..) | Self::Outcome(..) | Self::HandOver { .. } | Self::Deliver(_) => true,
+            Self::Acknowledge { .. } => false,
+        }
+    }
+}
+
 /// A receipt or reply that is not settled.
 #[derive(Clone, Debug)]
 pub struct HeldParcel {
@@ -374,12 +384,22 @@ impl Partition {
 
     /// An answer that may go once everything recorded so far is durable.
     pub fn earn(&mut self, earned: Earned) {
+        let is_awaited = earned.is_awaited();
         self.journal.earn(earned);
+        if is_awaited {
+            self.journal.want();
+        }
     }
 
     /// The next thing earned.
     pub fn take_earned(&mut self) -> Option<Stored<Earned>> {
         self.journal.take_earned()
+    }
+
+    /// Whether there is a batch that somebody waits for. What nobody waits for is written with the next of those, or
+    /// after the next tick.
+    pub fn wants_batch(&self) -> bool {
+        self.journal.is_wanted()
     }
 
     /// Whether there is a batch to write.

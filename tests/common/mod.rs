@@ -305,6 +305,11 @@ impl Net {
         self.turn();
     }
 
+    /// Batches on the disk of a shard.
+    pub fn batches(&self, shard: usize) -> usize {
+        self.disks[shard].batches.len()
+    }
+
     pub fn hold_disk(&mut self, is_held: bool) {
         self.is_disk_held = is_held;
     }

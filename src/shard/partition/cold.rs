@@ -73,8 +73,9 @@ impl Partition {
         }
     }
 
-    /// Time has passed: what waits for memory, or for its turn, goes on.
+    /// Time has passed: what waits for memory, or for its turn, goes on, and what was recorded has waited long enough.
     pub fn go_on(&mut self, accounts: &Accounts) {
+        self.journal.want();
         self.fetch_due();
         if self.is_short() {
             self.cool_down(accounts);

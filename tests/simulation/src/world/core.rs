@@ -73,7 +73,7 @@ impl World {
             let shard = &mut self.cores[core].shard;
             disk.take_orders(shard, place);
             let begun = disk.begin_order(&mut self.random);
-            let wakes = !disk.is_writing() && shard.partitions()[place].has_batch();
+            let wakes = !disk.is_writing() && shard.partitions()[place].wants_batch();
             if let Some(begun) = begun {
                 self.at(begun.micros * MICRO, Event::OrderDone(number));
             }
