@@ -450,7 +450,11 @@ impl State {
                 *cursor = key.to_vec();
                 break;
             }
-            let block = Block::read(&octets).map_err(|_| io::Error::other("a block cannot be read"))?;
+            let Ok(block) = Block::read(&octets) else {
+                // It stays: nobody knows how old it is, and whoever asks for what is in it is told that it is damaged.
+                log::error!("{}: a block of final messages cannot be read", self.folder.display());
+                continue;
+            };
             if block.newest() < before {
                 let generation = BlockKey::from_octets(&key).map(|key| key.generation);
                 let generation =
@@ -528,7 +532,7 @@ impl From<Unreadable> for io::Error {
     fn from(error: Unreadable) -> Self {
         match error {
             Unreadable::Store(error) => Self::other(error),
-            Unreadable::Block(BlockError) => Self::other("a block cannot be read"),
+            Unreadable::Block(BlockError) => Self::new(io::ErrorKind::InvalidData, "a block cannot be read"),
         }
     }
 }
@@ -597,6 +601,12 @@ fn run(
             Ok(Order::Lookup(lookup)) => match caught(|| state.find(&lookup)) {
                 Ok(found) => {
                     mail.send(Inbound::Found(lookup, found));
+                    Ok(())
+                }
+                // One block is damaged, and whoever asks for what is in it is told so. All else goes on.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    log::error!("partition {partition}: query_sm of {}: {error}", lookup.id);
+                    mail.send(Inbound::NotFound(lookup));
                     Ok(())
                 }
                 Err(error) => {
@@ -711,6 +721,25 @@ mod tests {
         state.finals.remove(young.to_octets()).expect("removed");
         assert_eq!(state.sweep(at(62), &mut cursor).expect("swept"), 2);
         assert_eq!(keys(), []);
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn a_damaged_block_of_what_is_over_is_told_apart_and_passed_over() {
+        let (folder, state) = state("damaged-block");
+        let mut ids = IdSource::new(0, PartitionNumber(0));
+        let (lost, kept) = (ids.next(at(0), 1), ids.next(at(1), 1));
+        state
+            .finals
+            .insert(BlockKey { first: lost, generation: 1 }.to_octets(), b"no block")
+            .expect("stored");
+        put(&state, 2, kept, at(1));
+        let found = |id: MessageId| find(&state.finals, &(id..=id));
+        assert_eq!(found(lost).expect_err("damage").kind(), io::ErrorKind::InvalidData);
+        assert_eq!(found(kept).expect("whole").len(), 1);
+        assert_eq!(state.sweep(at(60), &mut Vec::new()).expect("swept"), 1);
+        assert_eq!(found(kept).expect("gone").len(), 0);
         drop(state);
         std::fs::remove_dir_all(&folder).expect("removed");
     }
