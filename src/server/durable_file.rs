@@ -58,6 +58,9 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         // Somebody else may have made it meanwhile.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(io::Error::other("there is something else, which is no folder"));
+        }
         outcome => outcome?,
     }
     sync_folder(above)

@@ -481,7 +481,11 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
     let path = data_dir.join("LOCK");
     let mut file =
         fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(
-            |error| format!("{}: {error} (is the data directory another user's?)", path.display()),
+            |error| {
+                let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+                let hint = if is_denied { " (is the data directory another user's?)" } else { "" };
+                format!("{}: {error}{hint}", path.display())
+            },
         )?;
     // A process that was killed with much in memory takes a while to let go.
     let until = Instant::now() + LOCK_PATIENCE;
@@ -493,6 +497,9 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
         let mut pid = String::new();
         _ = file.read_to_string(&mut pid);
         let pid = pid.trim();
+        if pid.is_empty() {
+            return Err(format!("data_dir {shown} is in use by another process").into());
+        }
         if !Path::new("/proc").join(pid).exists() {
             // Whoever wrote it has ended: it is a command that only reads.
             return Err(format!("data_dir {shown} is being read by \"smppd store\": wait for its end").into());
