@@ -139,3 +139,23 @@ fn only_main_knows_the_server() {
         assert!(!code(&path, true).contains("smppd::server"), "{}", path.display());
     }
 }
+
+/// A test that passes shows nothing that it printed with a macro: what is skipped is said by `support::skip`, or nobody
+/// hears of it.
+#[test]
+fn no_test_is_skipped_in_silence() {
+    let mut paths = Vec::new();
+    sources(Path::new("tests"), &mut paths);
+    assert!(paths.len() > 20, "only {} sources found", paths.len());
+    for path in paths {
+        // In two parts, so that these lines are not found.
+        let code = code(&path, true);
+        let silent = [concat!("eprint", "ln!"), concat!("#[ig", "nore")].map(|form| code.contains(form));
+        let may_print = ["tests/simulation", "tests/support"].iter().any(|folder| path.starts_with(folder));
+        assert!(
+            may_print || silent == [false, false],
+            "{} prints what nobody sees, or skips",
+            path.display()
+        );
+    }
+}

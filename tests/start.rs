@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use smppd::pdu::{CommandId, CommandStatus, Pdu};
 
 use support::esme::{DELIVERED, Esme, message};
-use support::{Place, complaint, ends_by_itself, eventually, is_root};
+use support::{Place, complaint, ends_by_itself, eventually, is_root, skip};
 
 /// Somebody who is not root.
 const NOBODY: u32 = 65_534;
@@ -74,9 +74,16 @@ fn a_data_directory_in_use_is_named_with_its_user() {
 }
 
 #[test]
+fn a_data_directory_that_is_a_file_is_named() {
+    let place = Place::new("file");
+    std::fs::write(place.data(), "not a folder").expect("a file");
+    refuses(place.server().command(), &[&place.data().display().to_string(), "no folder"]);
+}
+
+#[test]
 fn a_data_directory_of_somebody_else_is_named() {
     if !is_root() {
-        eprintln!("not tested: only root can run a server as somebody else");
+        skip("a data directory of somebody else", "only root can run a server as somebody else");
         return;
     }
     let place = Place::with_demo("not-ours");
@@ -179,7 +186,7 @@ impl Drop for Mount {
 fn a_full_disk_is_met_at_the_start_and_not_by_a_message() {
     let place = Place::new("full");
     let Some(_mount) = Mount::new(place.data(), "4m") else {
-        eprintln!("not tested: no small file system can be mounted here");
+        skip("a full disk at the start", "no small file system can be mounted here");
         return;
     };
     place.account("add demo");
@@ -193,7 +200,7 @@ fn room_for_every_partition_is_kept_free() {
     let place = Place::new("low");
     // Two partitions with three files of 8 MiB each; room for two more for one of them, but not for both.
     let Some(_mount) = Mount::new(place.data(), "72m") else {
-        eprintln!("not tested: no small file system can be mounted here");
+        skip("room for every partition", "no small file system can be mounted here");
         return;
     };
     place.account("add demo --any-source");
@@ -230,7 +237,7 @@ os.execv(sys.argv[1], sys.argv[1:])
     denied.args(["-c", DENY, env!("CARGO_BIN_EXE_smppd")]).args(command.get_args());
     let probe = Command::new("python3").args(["-c", DENY, "/bin/true"]).status();
     if !probe.is_ok_and(|status| status.success()) {
-        eprintln!("not tested: io_uring cannot be denied to a single process here");
+        skip("a kernel without io_uring", "it cannot be denied to a single process here");
         return;
     }
     refuses(denied, &["io_uring is not available", "seccomp"]);
