@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use smppd::pdu::CommandId;
 
@@ -60,6 +60,13 @@ impl FakeClock {
     }
 }
 
+/// Whether a message_id, which tells when it was given out, is of a time to come. The clock of the test is nobody's toy.
+fn is_ahead(id: &str) -> bool {
+    let millis = (id.parse::<u64>().expect("a number") >> 22) + 1_704_067_200_000;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock");
+    u128::from(millis) > (now + Duration::from_secs(1_800)).as_millis()
+}
+
 const JUMPS: [&str; 5] = ["+1h", "-1h", "+2d", "-2d", "+0"];
 
 #[test]
@@ -91,6 +98,10 @@ fn nothing_is_lost_when_the_clock_is_set_under_load() {
                 clock.set(jump);
                 std::thread::sleep(Duration::from_millis(200));
                 assert_eq!(esme.query(&waiting).message_state(), 1, "not ENROUTE after a jump to {jump}");
+                if jump == "+1h" {
+                    let id = esme.submit(&message(DELIVERED, "an hour ahead"));
+                    assert!(is_ahead(&id), "the clock of the server was not set: {id}");
+                }
             }
             let id = esme.submit(&message(DELIVERED, "afterwards"));
             eventually("a delivery after the jumps", || (esme.query(&id).message_state() == 2).then_some(()));
@@ -98,6 +109,6 @@ fn nothing_is_lost_when_the_clock_is_set_under_load() {
             assert!(server.stop().success());
         });
     assert!(ledger.accepted.len() > 100);
-    ledger.sent.insert("afterwards".to_owned());
+    ledger.sent.extend(["an hour ahead", "afterwards"].map(str::to_owned));
     check_all(&launch, ledger);
 }

@@ -49,9 +49,9 @@ fn launch(place: &Place) -> Launch<'_> {
 enum Outcome {
     /// The start refused, and said this.
     Refused(String),
-    /// It started, and everything is there.
+    /// It started, and everything is there: messages, and the receipts that had not come.
     Complete,
-    /// It started, and so many are unknown.
+    /// It started, and so many messages or receipts are not there.
     Lost(usize, String),
 }
 
@@ -65,11 +65,15 @@ fn outcome(launch: &Launch<'_>, ledger: &Ledger) -> Outcome {
         }
     };
     let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
-    let unknown = esme.unknown_of(&ledger.ids());
+    let mut lost = esme.unknown_of(&ledger.ids());
     drop(esme);
+    let mut receiver = Esme::bound_as(&server, "demo", CommandId::BIND_RECEIVER);
+    let (_, missing) = ledger.read_missing(&mut receiver);
+    lost.extend(missing.into_iter().map(|message| format!("the receipt of {message}")));
+    drop(receiver);
     let log = server.log();
     server.kill();
-    if unknown.is_empty() { Outcome::Complete } else { Outcome::Lost(unknown.len(), log) }
+    if lost.is_empty() { Outcome::Complete } else { Outcome::Lost(lost.len(), log) }
 }
 
 /// A stopped data directory with messages in the journal and at rest, and a copy of it.
@@ -102,16 +106,14 @@ fn flip_and_look(
     let launch = launch(&place);
     let mut dice = Dice::new();
     // Each file as often as each other, at a place that holds something: zeros are no part of anything.
-    let parts: Vec<PathBuf> =
-        files(&whole).into_iter().filter(|file| file.to_string_lossy().contains(kind)).collect();
+    let holds_something = |file: &PathBuf| fs::read(file).expect("a file").iter().any(|octet| *octet != 0);
+    let files = files(&whole).into_iter().filter(|file| file.to_string_lossy().contains(kind));
+    let parts: Vec<PathBuf> = files.filter(holds_something).collect();
     let mut lost = Vec::new();
     for number in 0..count {
         let file = &parts[number % parts.len()];
         let octets = fs::read(file).expect("a file");
         let used: Vec<usize> = (0..octets.len()).filter(|&offset| octets[offset] != 0).collect();
-        if used.is_empty() {
-            continue;
-        }
         let offset = used[dice.below(used.len() as u64) as usize];
         copy(&whole, &place.data());
         let name = file.strip_prefix(&whole).expect("below");
@@ -132,7 +134,7 @@ fn flip_and_look(
                 );
             }
             Outcome::Lost(unknown, log) => {
-                println!("    {unknown} of {} LOST: {log}", ledger.ids().len());
+                println!("    {unknown} for {} messages LOST: {log}", ledger.ids().len());
                 if !may_lose(&place, &whole.join(name), offset) {
                     lost.push(format!("{unknown} after {shown} at {offset}: {log}"));
                 }

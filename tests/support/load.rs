@@ -176,6 +176,18 @@ impl Ledger {
 
     /// Reads receipts until each accepted message has one.
     pub fn collect(&mut self, esme: &mut Esme) {
+        let (receipts, missing) = self.read_missing(esme);
+        assert!(
+            missing.is_empty(),
+            "{} receipts are missing, such as {:?}",
+            missing.len(),
+            &missing[..missing.len().min(5)]
+        );
+        receipts.iter().for_each(|receipt| self.receipt(receipt));
+    }
+
+    /// Reads the receipts that have not come yet; those, and the messages that have none when nothing comes any more.
+    pub fn read_missing(&self, esme: &mut Esme) -> (Vec<Receipt>, Vec<String>) {
         let mut missing: HashMap<&str, &str> =
             self.accepted.iter().map(|(text, id)| (id.as_str(), text.as_str())).collect();
         for (_, id) in self.receipts.keys() {
@@ -183,18 +195,15 @@ impl Ledger {
         }
         let mut receipts = Vec::new();
         while !missing.is_empty() {
-            let receipt = match esme.next_within(PATIENCE) {
-                Next::Pdu(pdu) => pdu.receipt().expect("a receipt"),
-                other => {
-                    let mut examples: Vec<_> = missing.iter().take(5).collect();
-                    examples.sort_unstable();
-                    panic!("{} receipts are missing, such as {examples:?}: {other:?}", missing.len());
-                }
-            };
+            let Next::Pdu(pdu) = esme.next_within(PATIENCE) else { break };
+            let receipt = pdu.receipt().expect("a receipt");
             missing.remove(&*receipt.id);
             receipts.push(receipt);
         }
-        receipts.iter().for_each(|receipt| self.receipt(receipt));
+        let mut missing: Vec<String> =
+            missing.into_iter().map(|(id, text)| format!("{id} {text:?}")).collect();
+        missing.sort_unstable();
+        (receipts, missing)
     }
 
     pub fn absorb(&mut self, other: Self) {

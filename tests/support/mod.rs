@@ -355,7 +355,10 @@ pub fn skip(what: &str, why: &str) {
 
 /// How often a test that goes round in circles does so: `scripts/torture` says more.
 pub fn rounds(usually: usize) -> usize {
-    std::env::var("SMPPD_ROUNDS").ok().map_or(usually, |text| text.parse().expect("a number of rounds"))
+    let said = std::env::var("SMPPD_ROUNDS").ok();
+    let rounds = said.map_or(usually, |text| text.parse().expect("a number of rounds"));
+    assert!(rounds > 0, "SMPPD_ROUNDS=0 would test nothing");
+    rounds
 }
 
 /// Numbers that look random, the same for the same seed.
