@@ -289,6 +289,7 @@ fn damage_is_named_with_its_file_and_offset() {
         assert!(out(&output).contains(&named), "{named}: {}", out(&output));
     }
     assert!(out(&output).contains("3 faults"), "{}", out(&output));
+    assert!(out(&output).contains("not compared with the journal"), "{}", out(&output));
     let output = store(&place, "export");
     assert_eq!(output.status.code(), Some(1), "what can be read comes, but it is not all");
     assert!(output.stdout.len() > 1000 && complaint(&output).contains(&format!("offset {}", damaged[1])));
@@ -329,6 +330,58 @@ fn a_block_of_final_messages_that_is_missing_is_told() {
     let output = store(&place, "verify");
     assert_eq!(output.status.code(), Some(1), "{}", out(&output));
     assert!(out(&output).contains("0 of 1 block found"), "{}", out(&output));
+}
+
+/// What verify calls well a server starts with.
+#[test]
+fn a_block_of_unfinished_messages_that_is_missing_is_told() {
+    let place = Place::with_demo("store-unfinished");
+    // Each life has a segment of its own; what the first left in it goes to rest when the second ends.
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    Done::on(&server);
+    assert!(server.stop().success());
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER).submit(&message(NEVER_TAKEN, "later"));
+    assert!(server.stop().success());
+    assert!(ok(&place, "verify").contains("partition 000: ok"));
+    let state = sled::Config::new().path(place.data().join("partition-000/state")).segment_size(8 << 20);
+    let state = state.open().expect("a database");
+    let removed = state.open_tree("rest").expect("a tree").pop_min().expect("read");
+    assert!(removed.is_some_and(|(key, _)| key[0] == 0), "a block was there");
+    drop(state);
+    let output = store(&place, "verify");
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    assert!(out(&output).contains("0 of 1 blocks with 0 of"), "{}", out(&output));
+    let said = place.server().cores(1).starts_or_fails().err().expect("a refusal");
+    assert!(said.contains("0 of 1 blocks with 0 of"), "{said}");
+}
+
+#[test]
+fn another_form_of_the_data_directory_is_told_as_a_start_does() {
+    let place = Place::with_demo("store-form");
+    let server = place.server().cores(1).start();
+    assert!(server.stop().success());
+    fs::write(place.data().join("FORMAT"), "smppd data 9\n").expect("a file");
+    for line in ["inspect", "verify", "export", "dump 123456789012345678"] {
+        let output = store(&place, line);
+        assert_eq!(output.status.code(), Some(1), "{line}: {}", out(&output));
+        assert!(complaint(&output).contains("FORMAT: written by another version"), "{}", complaint(&output));
+    }
+}
+
+#[test]
+fn no_room_for_a_copy_is_no_fault_of_the_store() {
+    let place = Place::with_demo("store-no-copy");
+    let server = place.server().cores(1).start();
+    assert!(server.stop().success());
+    for line in ["verify", "inspect", "export"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_smppd"));
+        command.args(["store", line, "--data-dir"]).arg(place.data()).env("TMPDIR", place.path("nowhere"));
+        let output = command.output().expect("smppd runs");
+        assert_eq!((output.status.code(), out(&output)), (Some(3), String::new()), "{line}");
+        assert!(complaint(&output).starts_with("smppd: "), "{line}: {}", complaint(&output));
+        assert!(complaint(&output).contains("nowhere"), "{line}: {}", complaint(&output));
+    }
 }
 
 #[test]
@@ -382,9 +435,11 @@ fn what_cannot_be_asked_is_said_clearly() {
     }
     assert_eq!(fs::read_dir(place.data()).expect("a folder").count(), 0, "nothing was made");
     let server = place.server().cores(1).start();
-    for (line, part) in
-        [("dump 12", "is no message_id"), ("inspect --partition 7", "there is no partition 007")]
-    {
+    for (line, part) in [
+        ("dump 12", "is no message_id"),
+        ("dump 380000000000000000", "smppd: "),
+        ("inspect --partition 7", "there is no partition 007"),
+    ] {
         let output = store(&place, line);
         assert_eq!(output.status.code(), Some(1), "{line}");
         assert!(complaint(&output).contains(part), "{line}: {}", complaint(&output));

@@ -257,14 +257,17 @@ pub enum CliError {
     Usage(String),
     /// Something that went wrong while doing it.
     Failed(String),
+    /// A question about a store that has no answer, good or bad, for want of something else: room for a copy.
+    Unanswered(String),
 }
 
 impl CliError {
-    /// 2 for what the operator has to put right in flags or files, else 1.
+    /// 2 for what the operator has to put right in flags or files, 3 for a question that has no answer, else 1.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(2),
             Self::Failed(_) => ExitCode::FAILURE,
+            Self::Unanswered(_) => ExitCode::from(3),
         }
     }
 }
@@ -281,7 +284,7 @@ impl From<AccountsError> for CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(message) | Self::Failed(message) => f.write_str(message),
+            Self::Usage(message) | Self::Failed(message) | Self::Unanswered(message) => f.write_str(message),
         }
     }
 }

@@ -155,7 +155,7 @@ fn answer(client: &UnixStream, stores: &mut Stores, shared: &Shared) -> io::Resu
             match done {
                 Ok(is_well) => u8::from(!is_well),
                 Err(Failure::Output(error)) => return Err(error),
-                Err(Failure::Store(message)) => {
+                Err(Failure::Store(message) | Failure::Trouble(message)) => {
                     frame(client, b'e', format!("smppd: {message}").as_bytes())?;
                     1
                 }
@@ -222,7 +222,7 @@ impl Partitions for Stores {
         self.partitions.iter().map(|(number, _)| *number).collect()
     }
 
-    fn open(&mut self, number: PartitionNumber) -> Result<Opened, String> {
+    fn open(&mut self, number: PartitionNumber) -> Result<Opened, Failure> {
         let at_rest = self.partitions.iter().find(|(known, _)| *known == number).map(|(_, at_rest)| at_rest);
         let at_rest = at_rest.ok_or_else(|| format!("there is no partition {number}"))?.clone();
         let folder = self.data_dir.join(format!("partition-{number}"));
@@ -245,7 +245,8 @@ impl Partitions for Stores {
 pub(super) fn ask(data_dir: &Path, request: &Request, output: &mut Output<'_>) -> Result<bool, Failure> {
     let shown = data_dir.join(NAME).display().to_string();
     let mut server = with_short_path(data_dir, |short| UnixStream::connect(short)).map_err(|error| {
-        format!("{}: a server uses this directory, but cannot be asked: {shown}: {error}", data_dir.display())
+        let used = format!("{}: a server uses this directory, but cannot be asked", data_dir.display());
+        format!("{used}; it may still be starting: {shown}: {error}")
     })?;
     let question = Question { version: VERSION, request: request.clone() };
     let mut line = serde_json::to_vec(&question).map_err(|error| error.to_string())?;

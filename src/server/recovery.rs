@@ -122,12 +122,10 @@ impl Found {
             })?;
             progress.tell(|| format!("{} things at rest so far", sum(recovery.unfinished())));
         }
-        if recovery.at_rest() != checkpoint.at_rest {
-            let ((blocks, things), (wanted_blocks, wanted_things)) = (recovery.at_rest(), checkpoint.at_rest);
+        if let Some(missing) = missing_at_rest(recovery.at_rest(), &checkpoint) {
             return Err(format!(
-                "{}: damaged: {blocks} of {wanted_blocks} blocks with {things} of {wanted_things} unfinished messages \
-                 and deliveries are there; restore the folder from a copy, or move the partition's folder away to \
-                 start without it",
+                "{}: damaged: {missing}; restore the folder from a copy, or move the partition's folder away to start \
+                 without it",
                 journal.with_file_name("state").display()
             ));
         }
@@ -184,6 +182,42 @@ impl Found {
             state,
         })
     }
+}
+
+/// The file in a data directory that says which form it has, and what it says.
+pub(super) const FORMAT_FILE: &str = "FORMAT";
+pub(super) const FORMAT: &str = "smppd data 1\n";
+
+/// Whether a data directory says that it has our form. One that is new says nothing yet.
+///
+/// # Errors
+/// It is of another version, or cannot be read.
+pub(super) fn has_format(data_dir: &Path) -> Result<bool, String> {
+    let path = data_dir.join(FORMAT_FILE);
+    match fs::read(&path) {
+        Ok(format) if format == FORMAT.as_bytes() => Ok(true),
+        // A first start that met a power cut: nothing was accepted yet.
+        Ok(format) if format.is_empty() && partitions(data_dir, 0).is_ok_and(|found| found.is_empty()) => {
+            Ok(false)
+        }
+        Ok(format) => {
+            let other = String::from_utf8_lossy(&format);
+            Err(format!("{}: written by another version ({:?})", path.display(), other.trim()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// What is not there, if not all is that a checkpoint vouches for: so many blocks at rest, with so many things.
+pub(super) fn missing_at_rest(found: (u64, u64), checkpoint: &Checkpoint) -> Option<String> {
+    let ((blocks, things), (wanted_blocks, wanted_things)) = (found, checkpoint.at_rest);
+    (found != checkpoint.at_rest).then(|| {
+        format!(
+            "{blocks} of {wanted_blocks} blocks with {things} of {wanted_things} unfinished messages and deliveries are \
+             there"
+        )
+    })
 }
 
 /// Says how far a recovery is, when it takes long.

@@ -513,25 +513,12 @@ fn lock(data_dir: &Path) -> Result<File, Failure> {
         .and_then(|()| file.sync_all());
     written.map_err(|error| format!("{}: {error}", path.display()))?;
 
-    const FORMAT: &str = "smppd data 1\n";
-    let path = data_dir.join("FORMAT");
-    match fs::read_to_string(&path) {
-        Ok(format) if format == FORMAT => return Ok(file),
-        // A first start that met a power cut: nothing was accepted yet.
-        Ok(format) if format.is_empty() && has_no_partition(data_dir) => {}
-        Ok(format) => {
-            let other = format.trim();
-            return Err(format!("{}: written by another version ({other:?})", path.display()).into());
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(format!("{}: {error}", path.display()).into()),
+    if !recovery::has_format(data_dir)? {
+        let path = data_dir.join(recovery::FORMAT_FILE);
+        durable_file::replace(&path, recovery::FORMAT, 0o644)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    durable_file::replace(&path, FORMAT, 0o644).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(file)
-}
-
-fn has_no_partition(data_dir: &Path) -> bool {
-    recovery::partitions(data_dir, 0).is_ok_and(|partitions| partitions.is_empty())
 }
 
 /// Finds out now whether the addresses are free, and which ports "any port" means: each core listens for

@@ -170,6 +170,7 @@ impl StoreCommand {
             Ok(false) => Ok(ExitCode::FAILURE),
             // A reader that has seen enough, such as `head`.
             Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+            Err(Failure::Trouble(message)) => Err(CliError::Unanswered(message)),
             Err(failure) => Err(CliError::Failed(failure.to_string())),
         }
     }
@@ -196,6 +197,7 @@ fn perform(config: &Config, request: &Request, output: &mut Output<'_>) -> Resul
     let shown = data_dir.display();
     let numbers = recovery::partitions(data_dir, 0).map_err(|error| format!("data_dir {shown}: {error}"))?;
     let Some(lock) = lock(data_dir)? else { return control::ask(data_dir, request, output) };
+    recovery::has_format(data_dir)?;
     if numbers.is_empty() {
         return Err(Failure::Store(format!("data_dir {shown}: no server has kept anything here yet")));
     }
@@ -253,10 +255,10 @@ impl Partitions for Stopped<'_> {
         self.numbers.clone()
     }
 
-    fn open(&mut self, number: PartitionNumber) -> Result<Opened, String> {
+    fn open(&mut self, number: PartitionNumber) -> Result<Opened, Failure> {
         let folder = self.config.data_dir.join(format!("partition-{number}"));
         let state = folder.join("state");
-        let copy = Copy::of(&state)?;
+        let copy = Copy::of(&state).map_err(Failure::Trouble)?;
         let at_rest =
             quietly(|| AtRest::open(&copy.0)).map_err(|error| format!("{}: {error}", state.display()))?;
         Ok(Opened { number, folder, at_rest, is_live: false, _copy: Some(Box::new(copy)) })

@@ -46,7 +46,7 @@ struct AtRest {
     octets: Vec<u8>,
 }
 
-/// Tells it; false when nothing is known.
+/// Tells it.
 pub(super) fn dump(
     text: &str,
     numbers: &[PartitionNumber],
@@ -63,8 +63,7 @@ pub(super) fn dump(
     let opened = partitions.open(number)?;
     let life = Life::find(id, &opened, partitions)?;
     if life.is_empty() {
-        (output.tell)(&format!("nothing is known of message {id} in partition {number}"));
-        return Ok(false);
+        return Err(Failure::Store(format!("nothing is known of message {id} in partition {number}")));
     }
     if json {
         serde_json::to_writer_pretty(&mut *output.out, &life.fields()).map_err(std::io::Error::from)?;

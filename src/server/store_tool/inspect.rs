@@ -16,6 +16,9 @@ use crate::message::{Content, Parcel, ParcelKey, PartitionNumber, State};
 use crate::store::RestPlace;
 use crate::time::Timestamp;
 
+/// What is kept is compared with what it takes on the disk from here on: sled's files have a size of their own.
+const TELLING_OCTETS: u64 = 1 << 20;
+
 /// A partition in numbers.
 #[derive(Serialize)]
 struct Inspection {
@@ -355,7 +358,8 @@ impl Inspection {
         let number = PartitionNumber(self.partition);
         let live = if self.is_live { ", in use" } else { "" };
         let mut text = format!("partition {number} ({}{live})\n\n", folder.display());
-        let amplification = state.space_amplification.map_or(String::new(), |factor| {
+        let amplification = state.space_amplification.filter(|_| state.live_octets >= TELLING_OCTETS);
+        let amplification = amplification.map_or(String::new(), |factor| {
             format!(" ({factor:.1} times the {} in it)", size(state.live_octets))
         });
         let in_use = format!(

@@ -84,7 +84,7 @@ pub(super) trait Partitions {
     ///
     /// # Errors
     /// It cannot be opened.
-    fn open(&mut self, number: PartitionNumber) -> Result<Opened, String>;
+    fn open(&mut self, number: PartitionNumber) -> Result<Opened, Failure>;
 
     /// The accounts there are now.
     fn accounts(&self) -> Vec<AccountSettings>;
@@ -122,6 +122,8 @@ pub(super) enum Failure {
     Output(io::Error),
     /// The store, or the request.
     Store(String),
+    /// Something of ours, that says nothing of the store.
+    Trouble(String),
 }
 
 impl From<String> for Failure {
@@ -140,7 +142,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Output(error) => error.fmt(f),
-            Self::Store(message) => f.write_str(message),
+            Self::Store(message) | Self::Trouble(message) => f.write_str(message),
         }
     }
 }

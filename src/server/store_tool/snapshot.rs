@@ -66,7 +66,7 @@ pub(super) fn take<V: Visitor>(
                 }
             }
             Err(Failure::Store(message)) if attempt == attempts => return Err(message.into()),
-            Err(Failure::Output(error)) => return Err(error.into()),
+            Err(failure @ (Failure::Output(_) | Failure::Trouble(_))) => return Err(failure),
             Ok(ControlFlow::Continue(())) | Err(Failure::Store(_)) => {}
         }
         thread::sleep(PAUSE);

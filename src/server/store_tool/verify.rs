@@ -10,6 +10,7 @@ use super::snapshot::{Snapshot, Visitor, is_of, take};
 use super::{Failure, Fault, Opened, Output, Partitions, count, grouped};
 use crate::journal::{Position, Record};
 use crate::message::{Content, MessageId, Parcel, PartitionNumber};
+use crate::server::recovery::missing_at_rest;
 use crate::server::state::{RestEntry, caught};
 use crate::shard::subject;
 use crate::store::{
@@ -52,7 +53,7 @@ pub(super) fn verify(
         let mut progress = Progress { number: *number, told: Instant::now(), tell: &mut *output.tell };
         // sled may panic at what it cannot read.
         let looked = caught(|| {
-            Ok(partitions.open(*number).map_err(Failure::Store).and_then(|opened| {
+            Ok(partitions.open(*number).and_then(|opened| {
                 progress.tell(|| "reading the journal".to_owned());
                 verify_one(&opened, partitions, &mut progress)
             }))
@@ -125,10 +126,17 @@ fn verify_one(
     let mut faults = snapshot.faults.clone();
     let mut notes = Vec::new();
     check_files(&snapshot, number, &mut faults, &mut notes)?;
+    let is_journal_whole = faults.is_empty();
     progress.tell(|| "reading what is at rest".to_owned());
     let (blocks, things) = check_rest(opened, &snapshot, &mut faults, &mut notes)?;
     messages.extend(snapshot.recovery.messages().map(|message| message.content().id));
     messages.sort_unstable();
+    if !is_journal_whole {
+        // Each message that a missing record would have ended looks like a fault of its own.
+        messages.clear();
+        let what = "not compared with the journal, which is not whole".to_owned();
+        notes.push(Fault::of_state(what));
+    }
     if let Some(twice) = messages.windows(2).find(|pair| pair[0] == pair[1]) {
         faults.push(Fault::of_state(format!("message {} is there twice", twice[0])));
     }
@@ -313,6 +321,11 @@ fn check_rest(
                 }
             }
         }
+    }
+    if !opened.is_live
+        && let Some(missing) = missing_at_rest((totals.len() as u64, things), checkpoint)
+    {
+        faults.push(Fault::of_state(missing));
     }
     if unvouched > 0 && !opened.is_live {
         let what = format!(
