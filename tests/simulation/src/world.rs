@@ -256,6 +256,13 @@ impl World {
         self.queue.insert((self.nanos + delay, self.queued), (self.epoch, event));
     }
 
+    /// Time goes on to a point. It never goes back: what was due while the machine was off comes late.
+    fn reach(&mut self, nanos: u64) {
+        self.nanos = self.nanos.max(nanos);
+        self.land.borrow_mut().now = self.nanos;
+        self.oracle.borrow_mut().now = self.nanos;
+    }
+
     fn has_failed(&self) -> bool {
         !self.oracle.borrow().violations.is_empty()
     }
@@ -268,10 +275,9 @@ impl World {
 
     /// The next event; `false` when something was not as promised.
     fn step(&mut self) -> bool {
-        let Some(((at, _), (epoch, event))) = self.queue.pop_first() else { return false };
-        self.nanos = at;
-        self.land.borrow_mut().now = at;
-        self.oracle.borrow_mut().now = at;
+        let Some(((due, _), (epoch, event))) = self.queue.pop_first() else { return false };
+        self.reach(due);
+        let at = self.nanos;
         let is_outside = matches!(
             event,
             Event::EsmeActs(_) | Event::Trouble | Event::ToEsme(_) | Event::ServerSeesClose(_)

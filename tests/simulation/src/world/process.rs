@@ -217,8 +217,8 @@ impl World {
             return;
         }
         // The machine was off for a while, and its clock may have been set.
-        self.nanos += self.random.delay(1, 500) * MILLI;
-        self.land.borrow_mut().now = self.nanos;
+        let off = self.random.delay(1, 500) * MILLI;
+        self.reach(self.nanos + off);
         let shift = self.random.range(0, 4_000);
         match self.random.range(0, 5) {
             0 => self.wall_offset += shift,
