@@ -121,6 +121,15 @@ impl Land {
         known
     }
 
+    /// The server is about to hear this.
+    fn says(&mut self, news: &News) {
+        match *news {
+            News::Busy { id, .. } => self.turned_down(id),
+            News::State { id, state: MessageState::EXPIRED, .. } => self.oracle.borrow_mut().said_expired(id),
+            News::State { .. } | News::Taken { .. } | News::Reply(_) => {}
+        }
+    }
+
     fn turned_down(&mut self, id: MessageId) {
         if let Some(known) = self.known.get_mut(&id) {
             known.is_busy = true;
@@ -206,9 +215,7 @@ impl Land {
             self.due.iter().take_while(|((at, _), _)| *at <= self.now).find(|(_, said)| hears(said))?;
         let key = *key;
         let said = self.due.remove(&key)?;
-        if let News::Busy { id, .. } = said.news {
-            self.turned_down(id);
-        }
+        self.says(&said.news);
         self.next += 1;
         let token = self.next;
         let news = said.news.clone();
@@ -284,9 +291,7 @@ impl Carrier for Watched {
 
     fn poll(&mut self, now: Timestamp) -> Option<Report> {
         let report = self.simulator.poll(now)?;
-        if let News::Busy { id, .. } = report.news {
-            self.land.borrow_mut().turned_down(id);
-        }
+        self.land.borrow_mut().says(&report.news);
         Some(report)
     }
 

@@ -1,12 +1,14 @@
 //! A deterministic simulation of `smppd`: the real core, with a disk, a network, clocks, carriers and customers
 //! that follow from a seed, and an oracle that knows what was promised.
 
+pub mod allowance;
 pub mod carrier;
 pub mod disk;
 pub mod esme;
 pub mod network;
 pub mod oracle;
 pub mod random;
+pub mod terms;
 pub mod trace;
 pub mod workload;
 pub mod world;

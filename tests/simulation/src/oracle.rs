@@ -3,12 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use smppd::account::AccountSettings;
 use smppd::journal::{Position, Record};
 use smppd::message::{Content, MessageId, Parcel, ParcelKey, PartitionNumber, wants_receipt};
 use smppd::pdu::receipt::{MessageState, ParsedReceipt};
 use smppd::pdu::{
     CommandId, CommandStatus, Framing, Header, Pdu, RegisteredDelivery, ShortMessage, Tag, next_frame,
 };
+use smppd::time::Timestamp;
+
+use crate::allowance::Allowance;
+use crate::terms::{Terms, Times};
 
 /// A connection; never used again for another one.
 pub type Connection = u64;
@@ -39,7 +44,12 @@ pub enum Asked {
 struct Submission {
     account: usize,
     connection: Connection,
+    terms: Terms,
     is_replacement: bool,
+    /// When a core took it in, by either clock.
+    taken_in: Option<(u64, Timestamp)>,
+    /// Messages of its account's rate that it took, at least.
+    admitted: u64,
     /// What the server said, when it did.
     outcome: Option<CommandStatus>,
     id: Option<MessageId>,
@@ -69,6 +79,7 @@ pub struct Fact {
     wants_failure: bool,
     segments: u16,
     attempts: u32,
+    times: Times,
 }
 
 impl Fact {
@@ -77,6 +88,7 @@ impl Fact {
         self.wants_success = wants_receipt(content, MessageState::DELIVERED);
         self.wants_failure = wants_receipt(content, MessageState::UNDELIVERABLE);
         self.segments = content.segments;
+        self.times = content.into();
         self.tokens.extend(token_of(content.user_data));
     }
 
@@ -151,6 +163,10 @@ pub struct Oracle {
     /// Accounts that were removed at some time.
     pub removed: BTreeSet<usize>,
     bounds: Vec<Bounds>,
+    allowances: Vec<Allowance>,
+    wall: Timestamp,
+    /// The latest time that any process has seen on the wall: the clock may be put back between two.
+    wall_latest: Timestamp,
     submissions: Vec<Submission>,
     lines: BTreeMap<Connection, Line>,
     facts: BTreeMap<MessageId, Fact>,
@@ -160,6 +176,8 @@ pub struct Oracle {
     answered_ids: BTreeMap<MessageId, Token>,
     cancelled: BTreeSet<MessageId>,
     refused_for_good: BTreeSet<MessageId>,
+    /// Messages that a carrier says have expired.
+    said_expired: BTreeSet<MessageId>,
     last_sent: BTreeMap<Delivered, Sent>,
     notifications: BTreeMap<MessageId, BTreeSet<Vec<u8>>>,
     arrived: BTreeSet<Delivered>,
@@ -200,6 +218,14 @@ pub struct Seen {
     pub stops: u64,
     /// Disks that failed.
     pub failures: u64,
+    /// Messages that were to wait for a time.
+    pub scheduled: u64,
+    /// Messages whose validity ran out.
+    pub expired: u64,
+    /// Requests refused because of a rate.
+    pub throttled: u64,
+    /// Submissions refused for want of credits.
+    pub unpaid: u64,
 }
 
 impl Seen {
@@ -218,6 +244,33 @@ impl Seen {
         self.crashes += other.crashes;
         self.stops += other.stops;
         self.failures += other.failures;
+        self.scheduled += other.scheduled;
+        self.expired += other.expired;
+        self.throttled += other.throttled;
+        self.unpaid += other.unpaid;
+    }
+
+    /// Every count with its name.
+    pub const fn counts(&self) -> [(&'static str, u64); 17] {
+        [
+            ("accepted", self.accepted),
+            ("refused", self.refused),
+            ("receipts", self.receipts),
+            ("ended", self.ended),
+            ("replies", self.replies),
+            ("binds", self.binds),
+            ("cancelled", self.cancelled),
+            ("replaced", self.replaced),
+            ("checkpoints", self.checkpoints),
+            ("fetched", self.fetched),
+            ("crashes", self.crashes),
+            ("stops", self.stops),
+            ("failures", self.failures),
+            ("scheduled", self.scheduled),
+            ("expired", self.expired),
+            ("throttled", self.throttled),
+            ("unpaid", self.unpaid),
+        ]
     }
 }
 
@@ -230,7 +283,8 @@ pub fn token_of(text: &[u8]) -> Option<Token> {
 
 impl Oracle {
     /// An oracle that has seen nothing.
-    pub const fn new(bounds: Vec<Bounds>, response_nanos: u64) -> Self {
+    pub fn new(bounds: Vec<Bounds>, response_nanos: u64) -> Self {
+        let allowances = bounds.iter().map(|_| Allowance::default()).collect();
         Self {
             violations: Vec::new(),
             epoch: 0,
@@ -239,6 +293,9 @@ impl Oracle {
             failed: BTreeSet::new(),
             removed: BTreeSet::new(),
             bounds,
+            allowances,
+            wall: Timestamp::ZERO,
+            wall_latest: Timestamp::ZERO,
             submissions: Vec::new(),
             lines: BTreeMap::new(),
             facts: BTreeMap::new(),
@@ -248,27 +305,14 @@ impl Oracle {
             answered_ids: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             refused_for_good: BTreeSet::new(),
+            said_expired: BTreeSet::new(),
             last_sent: BTreeMap::new(),
             notifications: BTreeMap::new(),
             arrived: BTreeSet::new(),
             stored_replies: BTreeSet::new(),
             acknowledged_replies: BTreeSet::new(),
             early: Vec::new(),
-            seen: Seen {
-                accepted: 0,
-                refused: 0,
-                receipts: 0,
-                ended: 0,
-                replies: 0,
-                binds: 0,
-                cancelled: 0,
-                replaced: 0,
-                checkpoints: 0,
-                fetched: 0,
-                crashes: 0,
-                stops: 0,
-                failures: 0,
-            },
+            seen: Seen::default(),
         }
     }
 
@@ -283,7 +327,17 @@ impl Oracle {
         }
     }
 
+    /// The time, by both clocks.
+    pub fn reach(&mut self, now: u64, wall: Timestamp) {
+        (self.now, self.wall, self.wall_latest) = (now, wall, self.wall_latest.max(wall));
+    }
+
     // Processes.
+
+    /// What an account is allowed from now on; all cores have heard of it then.
+    pub fn allowed(&mut self, account: usize, settings: &AccountSettings, heard_at: u64) {
+        self.allowances[account].set(settings, heard_at);
+    }
 
     /// A process is gone, and all its connections.
     pub fn process_ended(&mut self) {
@@ -344,9 +398,12 @@ impl Oracle {
                     wants_failure: false,
                     segments: content.segments,
                     attempts: u32::from(attempt.is_some()),
+                    times: (&content).into(),
                 };
                 fact.read(&content);
-                *self.credits.entry(content.system_id.into()).or_default() += u64::from(content.segments);
+                self.seen.scheduled += u64::from(content.is_scheduled());
+                self.check_times(&content, None);
+                self.pay(&content, content.segments, content.segments);
                 let id = content.id;
                 self.require(id.partition() == partition, || format!("{id} is in partition {partition}"));
                 let is_new = self.facts.insert(id, fact).is_none();
@@ -355,9 +412,11 @@ impl Oracle {
             Record::Replaced { content, .. } => {
                 let Ok(content) = Content::read(content) else { return };
                 let Some(fact) = self.facts.get_mut(&content.id) else { return };
-                let more = content.segments.saturating_sub(fact.segments);
+                let (more, before) = (content.segments.saturating_sub(fact.segments), fact.times);
                 fact.read(&content);
-                *self.credits.entry(content.system_id.into()).or_default() += u64::from(more);
+                self.check_times(&content, Some(before));
+                // How long the new text is does not show when the old one was longer.
+                self.pay(&content, more, 1);
                 self.seen.replaced += 1;
             }
             Record::Attempt { id, .. } => {
@@ -365,11 +424,12 @@ impl Oracle {
                     fact.attempts += 1;
                 }
             }
-            Record::Final { id, state, .. } => {
+            Record::Final { id, state, at, .. } => {
                 self.seen.ended += 1;
                 let Some(fact) = self.facts.get_mut(&id) else {
                     return self.violate(format!("{id} has ended without being accepted"));
                 };
+                let expires_at = fact.times.expires_at;
                 if let Some(before) = fact.ended.replace(state) {
                     self.violate(format!("{id} ended {before:?}, then {state:?}"));
                 }
@@ -377,6 +437,12 @@ impl Oracle {
                 self.require(!was_cancelled || state == MessageState::DELETED, || {
                     format!("{id} was cancelled and ended {state:?}")
                 });
+                if state == MessageState::EXPIRED && !self.said_expired.contains(&id) {
+                    self.seen.expired += 1;
+                    self.require(at >= expires_at, || {
+                        format!("{id} expired at {at}, it was valid until {expires_at}")
+                    });
+                }
             }
             Record::Settled { id, part } => _ = self.settled.insert(ParcelKey { id, part }),
             Record::Mo(octets) => {
@@ -392,6 +458,46 @@ impl Oracle {
         }
     }
 
+    /// Whether the times on record are those that were asked for. `before`: those of the message that was replaced.
+    fn check_times(&mut self, content: &Content<'_>, before: Option<Times>) {
+        let id = content.id;
+        let Some(submission) =
+            token_of(content.user_data).and_then(|token| self.submissions.get(token as usize))
+        else {
+            return self.violate(format!("{id} was submitted by nobody"));
+        };
+        let Some((_, taken_in)) = submission.taken_in else {
+            return self.violate(format!("{id} is on record before it was asked for"));
+        };
+        let (is, accepted_at, latest) = (Times::from(content), content.accepted_at, self.wall_latest);
+        let expected = match before {
+            Some(before) if submission.is_replacement => submission.terms.replaced(before, is, latest),
+            Some(_) | None => submission.terms.accepted(accepted_at),
+        };
+        let (terms, is_new) = (submission.terms, !submission.is_replacement);
+        self.require(is == expected, || {
+            format!("{id}: {terms:?} should be {expected:?}, on record is {is:?}")
+        });
+        self.require(!is_new || (taken_in..=latest).contains(&accepted_at), || {
+            format!("{id} was accepted at {accepted_at}, which is not between {taken_in} and {latest}")
+        });
+    }
+
+    /// A record takes credits of its account, and took so many messages of its rate, at least.
+    fn pay(&mut self, content: &Content<'_>, credits: u16, messages: u16) {
+        let used = self.credits.entry(content.system_id.into()).or_default();
+        *used += u64::from(credits);
+        let used = *used;
+        let submission =
+            token_of(content.user_data).and_then(|token| self.submissions.get_mut(token as usize));
+        let Some(submission) = submission else { return };
+        submission.admitted += u64::from(messages);
+        let Some((asked_at, _)) = submission.taken_in.filter(|_| credits > 0) else { return };
+        if let Some(wrong) = self.allowances[submission.account].check_credits(used, asked_at) {
+            self.violate(format!("{}: {wrong}", content.id));
+        }
+    }
+
     // Carriers.
 
     /// Whether a carrier may be offered this now; why not.
@@ -400,7 +506,12 @@ impl Oracle {
         let Some(fact) = self.facts.get(&id) else {
             return self.violate(format!("{id} was offered before it was durable"));
         };
-        let (attempts, ended) = (fact.attempts, fact.ended);
+        let (attempts, ended, deliver_at) = (fact.attempts, fact.ended, fact.times.deliver_at);
+        // What was due before a restart is due, even if the clock was put back.
+        let wall = if resumed || offers > 0 { self.wall_latest } else { self.wall };
+        self.require(wall >= deliver_at, || {
+            format!("{id} was offered at {wall}, it was to wait until {deliver_at}")
+        });
         let needed = if resumed { 1 } else { offers + 1 };
         self.require(attempts >= needed, || {
             format!("{id} was offered {offers} times before, with {attempts} attempts on record")
@@ -417,6 +528,11 @@ impl Oracle {
                 format!("{id} was offered though submission {token} was refused with {status}")
             });
         }
+    }
+
+    /// A carrier says that a message has expired.
+    pub fn said_expired(&mut self, id: MessageId) {
+        self.said_expired.insert(id);
     }
 
     /// A report need not be said again: is what it said durable?
@@ -480,11 +596,20 @@ impl Oracle {
     }
 
     /// A new submission; its token.
-    pub fn submitting(&mut self, account: usize, connection: Connection, is_replacement: bool) -> Token {
+    pub fn submitting(
+        &mut self,
+        account: usize,
+        connection: Connection,
+        terms: Terms,
+        is_replacement: bool,
+    ) -> Token {
         self.submissions.push(Submission {
             account,
             connection,
+            terms,
             is_replacement,
+            taken_in: None,
+            admitted: 0,
             outcome: None,
             id: None,
             is_doubtful: false,
@@ -507,6 +632,9 @@ impl Oracle {
             if command_id == CommandId::UNBIND {
                 self.released(connection);
             }
+            if !command_id.is_response() {
+                self.requested(connection, sequence_number);
+            }
             if command_id == CommandId::DELIVER_SM_RESP || command_id == CommandId::GENERIC_NACK {
                 let Some(line) = self.lines.get_mut(&connection) else { continue };
                 let Some((_, Some(about))) = line.deliveries.remove(&sequence_number) else { continue };
@@ -528,6 +656,16 @@ impl Oracle {
                         Some(if is_nack { CommandStatus::ESME_RUNKNOWNERR } else { command_status });
                 }
             }
+        }
+    }
+
+    fn requested(&mut self, connection: Connection, sequence_number: u32) {
+        let asked = self.lines.get(&connection).and_then(|line| line.asked.get(&sequence_number));
+        if let Some(Asked::Submit(token) | Asked::Replace(token)) = asked.copied()
+            && let Some(submission) = self.submissions.get_mut(token as usize)
+        {
+            submission.taken_in = Some((self.now, self.wall));
+            self.allowances[submission.account].requested(token, self.now);
         }
     }
 
@@ -607,6 +745,8 @@ impl Oracle {
         let before = submission.id;
         if status != CommandStatus::ESME_ROK {
             self.seen.refused += 1;
+            self.seen.throttled += u64::from(status == CommandStatus::ESME_RTHROTTLED);
+            self.seen.unpaid += u64::from(status == CommandStatus::ESME_RSUBMITFAIL);
             return;
         }
         self.seen.accepted += 1;
@@ -825,6 +965,19 @@ impl Oracle {
         let reply =
             self.acknowledged_replies.iter().find(|token| !self.arrived.contains(&Delivered::Reply(**token)));
         reply.map(|token| format!("reply {token} has not arrived"))
+    }
+
+    /// At the end of a run: nobody was faster than he may be.
+    pub fn check_rates(&mut self) {
+        let admitted = |token: Token| self.submissions.get(token as usize).map_or(0, |asked| asked.admitted);
+        let accounts = self.allowances.iter().zip(&self.bounds);
+        let mut wrong: Vec<String> = accounts
+            .filter_map(|(allowance, account)| {
+                let wrong = allowance.check_rate(admitted)?;
+                Some(format!("{}: {wrong}", account.name))
+            })
+            .collect();
+        self.violations.append(&mut wrong);
     }
 
     /// At the end of a run: refusals left no trace, acceptances one message each.

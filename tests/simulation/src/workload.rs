@@ -1,18 +1,17 @@
 //! What customers do: submissions of every kind, questions, second thoughts.
 
-use std::time::Duration;
-
 use smppd::account::AccountSettings;
 use smppd::message::MessageId;
 use smppd::pdu::{
     Address, CancelSm, DataCoding, DataSm, DestAddress, DestAddresses, EsmClass, InterfaceVersion, Npi, Pdu,
     QuerySm, RegisteredDelivery, ReplaceSm, ShortMessage, Tag, TlvBuf, Tlvs, Ton,
 };
-use smppd::time::{Now, Timestamp, smpp};
+use smppd::time::{Now, Timestamp};
 
 use crate::esme::Esme;
 use crate::oracle::{Asked, Oracle, Token};
 use crate::random::Random;
+use crate::terms::{Terms, When};
 
 /// The accounts of a run, as their operator first sets them.
 pub fn accounts(count: usize, random: &mut Random) -> Vec<AccountSettings> {
@@ -72,9 +71,12 @@ fn text(token: Token, random: &mut Random) -> Vec<u8> {
     text
 }
 
-fn relative_time(millis: u64, wall: Timestamp) -> Vec<u8> {
-    let at = smpp::absolute(wall + Duration::from_millis(millis));
-    at.as_slice().to_vec()
+/// A date, or now and then a distance, between so many seconds ahead.
+fn ahead(from: u64, to: u64, wall: Timestamp, random: &mut Random) -> When {
+    if random.chance(30) {
+        return When::After(random.range(from, to));
+    }
+    When::ahead(random.range(from * 1_000, to * 1_000), wall)
 }
 
 /// One thing that a bound ESME does. `names`: every account's name and numbers.
@@ -116,15 +118,19 @@ fn submit(
     oracle: &mut Oracle,
 ) -> &'static str {
     let (account, Some(link)) = (esme.account, &mut esme.link) else { return "waits" };
-    let token = oracle.submitting(account, link.connection, false);
+    let terms = Terms {
+        schedule: if random.chance(15) { ahead(1, 6, now.wall, random) } else { When::Nothing },
+        validity: match random.range(0, 19) {
+            0..=5 => ahead(1, 12, now.wall, random),
+            // Longer than messages are tried.
+            6 => ahead(32, 60, now.wall, random),
+            _ => When::Nothing,
+        },
+    };
+    let (schedule, validity) = (terms.schedule.field(), terms.validity.field());
+    let token = oracle.submitting(account, link.connection, terms, false);
     let text = text(token, random);
     let destination = destination(random);
-    let schedule =
-        if random.chance(15) { relative_time(random.range(1_000, 6_000), now.wall) } else { Vec::new() };
-    let validity = match random.range(0, 9) {
-        0..=2 => relative_time(random.range(1_000, 12_000), now.wall),
-        _ => Vec::new(),
-    };
     let submit = ShortMessage {
         service_type: random.pick(&[&b""[..], b"CMT"]),
         source: address(source(settings, random)),
@@ -156,7 +162,7 @@ fn submit_multi(
         return "rests";
     }
     let (account, Some(link)) = (esme.account, &mut esme.link) else { return "waits" };
-    let token = oracle.submitting(account, link.connection, false);
+    let token = oracle.submitting(account, link.connection, Terms::default(), false);
     let text = text(token, random);
     let count = random.range(1, 4) as u8;
     let first = random.range(0, 50);
@@ -198,7 +204,7 @@ fn data_sm(
         return "rests";
     }
     let (account, Some(link)) = (esme.account, &mut esme.link) else { return "waits" };
-    let token = oracle.submitting(account, link.connection, false);
+    let token = oracle.submitting(account, link.connection, Terms::default(), false);
     let mut text = text(token, random);
     if random.chance(10) {
         text.resize(1_200, b'y');
@@ -272,17 +278,21 @@ fn cancel(esme: &mut Esme, now: Now, random: &mut Random, oracle: &mut Oracle) -
 fn replace(esme: &mut Esme, now: Now, random: &mut Random, oracle: &mut Oracle) -> &'static str {
     let Some((id, source)) = one_of(esme, random) else { return "rests" };
     let (account, Some(link)) = (esme.account, &mut esme.link) else { return "waits" };
-    let token = oracle.submitting(account, link.connection, true);
+    let mut date = |percent, millis| {
+        let is_set = random.chance(percent);
+        if is_set { When::ahead(random.range(1_000, millis), now.wall) } else { When::Nothing }
+    };
+    let terms = Terms { schedule: date(20, 4_000), validity: date(20, 12_000) };
+    let (schedule, validity) = (terms.schedule.field(), terms.validity.field());
+    let token = oracle.submitting(account, link.connection, terms, true);
     oracle.replacing(token, id);
     let new_text = text(token, random);
-    let schedule =
-        if random.chance(20) { relative_time(random.range(1_000, 4_000), now.wall) } else { Vec::new() };
     let text = id.text();
     let replace = ReplaceSm {
         message_id: text.as_octets(),
         source: address(&source),
         schedule_delivery_time: &schedule,
-        validity_period: b"",
+        validity_period: &validity,
         registered_delivery: registered_delivery(random),
         sm_default_msg_id: 0,
         short_message: &new_text,

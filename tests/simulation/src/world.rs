@@ -17,7 +17,7 @@ use smppd::route::{CarrierIndex, Routes};
 use smppd::session::{BindMode, CloseReason, SessionSettings};
 use smppd::shard::{
     ConnectionId, Event as ShardEvent, MeshMessage, Partition, PartitionMap, PartitionSettings, Shard,
-    ShardNumber, ShardSettings, Validity,
+    ShardNumber, ShardSettings,
 };
 use smppd::time::{Now, Timestamp};
 
@@ -27,6 +27,7 @@ use crate::esme::{Esme, instant};
 use crate::network::Network;
 use crate::oracle::{Asked, Bounds, Connection, Oracle, Seen};
 use crate::random::Random;
+use crate::terms;
 use crate::trace::Trace;
 use crate::workload;
 
@@ -38,6 +39,8 @@ const LINE_OCTETS_MAX: usize = 600;
 /// How long the server waits for an ESME that takes nothing, or for answers after it closed.
 const WRITE_TIMEOUT: u64 = 3 * SECOND;
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long a core may take to hear of a reload.
+const RELOAD_MILLIS_MAX: u64 = 30;
 /// After so much virtual time without faults everything must have come to its end.
 const PATIENCE: u64 = 300 * SECOND;
 /// No run has more events; one that does goes round in circles.
@@ -231,7 +234,11 @@ impl World {
             return;
         }
         self.oracle.borrow_mut().check_submissions();
+        self.oracle.borrow_mut().check_rates();
         self.check_credits();
+        if self.has_failed() {
+            return;
+        }
         self.leave();
         self.bind_all();
         if self.has_failed() {
@@ -260,7 +267,8 @@ impl World {
     fn reach(&mut self, nanos: u64) {
         self.nanos = self.nanos.max(nanos);
         self.land.borrow_mut().now = self.nanos;
-        self.oracle.borrow_mut().now = self.nanos;
+        let wall = self.now().wall;
+        self.oracle.borrow_mut().reach(self.nanos, wall);
     }
 
     fn has_failed(&self) -> bool {
@@ -286,7 +294,7 @@ impl World {
             self.trace.note(at, format_args!("{event:?}"));
             self.happen(event);
             for passed in std::mem::take(&mut self.land.borrow_mut().passed) {
-                self.trace.note(at, format_args!("{passed}"));
+                self.trace.note(self.nanos, format_args!("{passed}"));
             }
         }
         if self.trace.events() > EVENTS_MAX {

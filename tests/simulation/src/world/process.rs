@@ -20,6 +20,9 @@ impl World {
         self.oracle.borrow_mut().epoch = self.epoch;
         self.land.borrow_mut().restarted();
         let Some(partitions) = self.recover() else { return };
+        for (account, settings) in self.settings.iter().enumerate() {
+            self.oracle.borrow_mut().allowed(account, settings, self.nanos);
+        }
         self.routes = self.draw_routes();
         let map = PartitionMap::new(
             partitions.iter().map(|p| (p.number, ShardNumber((usize::from(p.number.0) % cores) as u8))),
@@ -102,7 +105,7 @@ impl World {
             shards: shards as u8,
             system_id: Box::from(*b"smppd"),
             session: self.session_settings.clone(),
-            validity: Validity { default: millis(20_000), longest: millis(30_000) },
+            validity: terms::VALIDITY,
             retry: Backoff { delay_min: millis(200), delay_max: millis(2_000) },
             deliver_retry: Backoff { delay_min: millis(200), delay_max: millis(2_000) },
             is_durable: true,
@@ -218,13 +221,13 @@ impl World {
         }
         // The machine was off for a while, and its clock may have been set.
         let off = self.random.delay(1, 500) * MILLI;
-        self.reach(self.nanos + off);
         let shift = self.random.range(0, 4_000);
         match self.random.range(0, 5) {
             0 => self.wall_offset += shift,
             1 => self.wall_offset -= shift,
             _ => {}
         }
+        self.reach(self.nanos + off);
         self.start();
     }
 
@@ -235,7 +238,13 @@ impl World {
         self.settings =
             self.settings.iter().map(|account| workload::volatile(account.clone(), random)).collect();
         let present = self.settings.iter().enumerate().filter(|(number, _)| *number != removed);
-        self.accounts = self.accounts.reload(present.map(|(_, account)| account.clone()).collect());
+        let present: Vec<_> = present.collect();
+        let heard_at = self.nanos + RELOAD_MILLIS_MAX * MILLI;
+        for (number, settings) in &present {
+            self.oracle.borrow_mut().allowed(*number, settings, heard_at);
+        }
+        self.accounts =
+            self.accounts.reload(present.into_iter().map(|(_, account)| account.clone()).collect());
         self.routes = self.draw_routes();
         if removed < self.settings.len() {
             self.oracle.borrow_mut().removed.insert(removed);
@@ -248,7 +257,7 @@ impl World {
             }
         }
         for core in 0..self.cores.len() {
-            let delay = self.random.range(0, 30) * MILLI;
+            let delay = self.random.range(0, RELOAD_MILLIS_MAX) * MILLI;
             self.at(delay, Event::Reload(core));
         }
     }
