@@ -54,6 +54,8 @@ pub struct PartitionSettings {
     pub store_waiting_max: usize,
     /// Segments in use above which a checkpoint frees the older ones.
     pub checkpoint_segments: usize,
+    /// Things that a checkpoint looks at in one step, between which the partition goes on; at least one.
+    pub checkpoint_visits: usize,
     /// How long unsettled receipts and replies are kept.
     pub parcel_retention: Duration,
     /// Whether anything is to outlive the process.
@@ -69,6 +71,7 @@ impl Default for PartitionSettings {
             journal_waiting_octets_max: 64 << 20,
             store_waiting_max: 1_000,
             checkpoint_segments: 4,
+            checkpoint_visits: 1_024,
             parcel_retention: Duration::from_secs(72 * 3600),
             is_durable: true,
         }

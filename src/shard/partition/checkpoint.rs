@@ -19,15 +19,28 @@ use crate::message::ParcelKey;
 use crate::store::{Checkpoint, RestBuilder, RestKey, RestNumber, RestPlace, StoreOp};
 use crate::time::Timestamp;
 
-/// Things looked at in one step, things packed and places forgotten, however little is written meanwhile: a small fraction
-/// of a millisecond.
-const VISITS: usize = 1_024;
-const PACKED: usize = 128;
-const FORGOTTEN: usize = 2_048;
-/// A step after a commit of so many octets looks at one thing more, or packs one: a checkpoint goes faster than what it
-/// has to look after comes in, which takes a hundred octets at least for each thing.
-const OCTETS_A_VISIT: usize = 64;
-const OCTETS_A_PACKING: usize = 128;
+/// What one step does, however little is written meanwhile. By default it is a small fraction of a millisecond.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// Things looked at.
+    visits: usize,
+    /// Things packed.
+    packed: usize,
+    /// Places forgotten.
+    forgotten: usize,
+}
+
+impl Step {
+    /// After a commit of many octets it does more: a checkpoint goes faster than what it has to look after comes in, which
+    /// takes a hundred octets at least for each thing, and sixteen for each that ends.
+    const fn after(visits: usize, octets: usize) -> Self {
+        Self {
+            visits: visits + visits * octets / (64 * 1_024),
+            packed: visits.div_ceil(8) + visits * octets / (128 * 1_024),
+            forgotten: 4 * visits + visits * octets / (16 * 1_024),
+        }
+    }
+}
 
 /// A checkpoint that is being made.
 #[derive(Debug)]
@@ -162,18 +175,21 @@ impl Partition {
 
     /// Whether the checkpoint is made.
     fn step(&mut self, checkpointing: &mut Checkpointing, octets: usize) -> bool {
-        for _ in 0..VISITS + octets / OCTETS_A_VISIT {
+        let Step { visits, packed, forgotten } = Step::after(self.settings.checkpoint_visits, octets);
+        for _ in 0..visits {
             let next = self.memory.journaled.pop_key(checkpointing.keep_from);
             let (segment, younger) = &mut checkpointing.younger;
             let Some((segment, key)) = next.or_else(|| Some((*segment, younger.pop()?))) else { break };
             self.visit(checkpointing, key, |kept| kept.since == Some(segment));
         }
-        self.visit_sparse(checkpointing);
-        // The memory holds everything recorded so far: what goes to rest now may go there when that is durable.
-        let as_of = self.journal.seal();
-        for _ in 0..PACKED + octets / OCTETS_A_PACKING {
-            let Some((_, key)) = checkpointing.survivors.pop_first() else { break };
-            self.put_to_rest(checkpointing, as_of, key);
+        self.visit_sparse(checkpointing, visits);
+        if !checkpointing.survivors.is_empty() {
+            // The memory holds everything recorded so far: what goes to rest now may go there when that is durable.
+            let as_of = self.journal.seal();
+            for _ in 0..packed {
+                let Some((_, key)) = checkpointing.survivors.pop_first() else { break };
+                self.put_to_rest(checkpointing, as_of, key);
+            }
         }
         let is_visited =
             checkpointing.younger.1.is_empty() && !self.memory.journaled.has_keys(checkpointing.keep_from);
@@ -188,15 +204,19 @@ impl Partition {
             Some(sparse) if !sparse.is_empty() => return false,
             Some(_) => {}
         }
-        for _ in 0..FORGOTTEN {
+        if !checkpointing.block.is_empty() {
+            // Nothing comes behind it, and a place in it may be among those that a newer form has replaced.
+            let as_of = self.journal.seal();
+            self.put_block(checkpointing, as_of);
+        }
+        for _ in 0..forgotten {
             let gone = self.memory.journaled.pop_gone(checkpointing.keep_from);
             let Some(place) = gone.or_else(|| checkpointing.replaced.pop()) else {
-                self.complete(checkpointing, as_of);
+                self.complete(checkpointing);
                 return true;
             };
-            if self.memory.rest.forget(place) {
-                checkpointing.touched.insert(place.block);
-            }
+            self.memory.rest.forget(place);
+            checkpointing.touched.insert(place.block);
         }
         false
     }
@@ -215,9 +235,9 @@ impl Partition {
     }
 
     /// A step through the blocks of which little is left.
-    fn visit_sparse(&mut self, checkpointing: &mut Checkpointing) {
+    fn visit_sparse(&mut self, checkpointing: &mut Checkpointing, visits: usize) {
         let mut seen = 0;
-        while seen < VISITS
+        while seen < visits
             && let Some(number) = checkpointing.sparse.as_mut().and_then(Vec::pop)
         {
             let members = self.memory.rest.members(number);
@@ -293,10 +313,8 @@ impl Partition {
     }
 
     /// Everything is packed: what is left is ordered.
-    fn complete(&mut self, checkpointing: &mut Checkpointing, as_of: Position) {
-        if !checkpointing.block.is_empty() {
-            self.put_block(checkpointing, as_of);
-        }
+    fn complete(&mut self, checkpointing: &Checkpointing) {
+        let as_of = self.journal.seal();
         self.flush_finals();
         self.memory.journaled.release(checkpointing.keep_from);
         let changes = self.memory.rest.changes(&checkpointing.touched);

@@ -133,13 +133,12 @@ impl Rest {
         self.blocks.get(&number).map_or(&[], |block| &block.ended)
     }
 
-    /// Something that has ended is gone with the next checkpoint, which takes [`changes`](Self::changes); whether its block
-    /// is here.
-    pub(super) fn forget(&mut self, place: RestPlace) -> bool {
-        let Some(block) = self.blocks.get_mut(&place.block) else { return false };
+    /// Something that has ended is gone with the next checkpoint, which takes [`changes`](Self::changes).
+    pub(super) fn forget(&mut self, place: RestPlace) {
+        // A block stays until all of it has gone. One that is not here yet would keep what has ended for ever.
+        let Some(block) = self.blocks.get_mut(&place.block) else { unreachable!("{place:?} is in no block") };
         block.gone.push(place.slot);
         self.things -= 1;
-        true
     }
 
     /// What a checkpoint changes that forgets something of these blocks. Those of which nothing is left end here.

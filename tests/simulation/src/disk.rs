@@ -572,6 +572,7 @@ pub fn partition_settings(random: &mut Random) -> PartitionSettings {
         store_waiting_max: random.pick(&[20, 1_000]),
         messages_octets_max: random.pick(&[30_000, 100_000, 1 << 30]),
         checkpoint_segments: random.range(1, 4) as usize,
+        checkpoint_visits: random.range(1, 40) as usize,
         parcel_retention: Duration::from_secs(3_600),
         ..PartitionSettings::default()
     }
