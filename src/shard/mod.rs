@@ -97,8 +97,8 @@ pub struct Shard {
     transactions: FastMap<MessageId, ReplyTo>,
     /// What waits for a cold block to come back.
     parked: BTreeMap<(PartitionNumber, RestNumber), Vec<Parked>>,
-    /// Room for what carriers say in one go.
-    reports: Vec<Report>,
+    /// What carriers have said, each by its place, and nobody has dealt with yet.
+    reports: VecDeque<(u8, Report)>,
     local: VecDeque<MeshMessage>,
     /// About accounts that another core has heard of before us: they wait for our own reload.
     early: VecDeque<MeshMessage>,
@@ -136,7 +136,7 @@ impl Shard {
             next_gathering: 1,
             transactions: FastMap::default(),
             parked: BTreeMap::new(),
-            reports: Vec::new(),
+            reports: VecDeque::new(),
             local: VecDeque::new(),
             early: VecDeque::new(),
             is_draining: false,

@@ -43,24 +43,23 @@ impl Shard {
     }
 
     pub(super) fn hear_carriers(&mut self, now: Now) {
-        let mut reports = std::mem::take(&mut self.reports);
         for carrier in 0..self.carriers.len() {
             loop {
-                let news = std::iter::from_fn(|| self.carriers[carrier].poll(now.wall));
-                reports.extend(news.take(REPORTS));
-                if reports.is_empty() {
+                let news = std::iter::from_fn(|| self.carriers[carrier].poll(now.wall)).take(REPORTS);
+                self.reports.extend(news.map(|report| (carrier as u8, report)));
+                if self.reports.is_empty() {
                     break;
                 }
-                self.look_ahead(reports.iter().filter_map(|report| match report.news {
+                self.look_ahead(self.reports.iter().filter_map(|(_, report)| match report.news {
                     News::Taken { id, .. } | News::Busy { id, .. } | News::State { id, .. } => Some(id),
                     News::Reply(_) => None,
                 }));
-                for report in reports.drain(..) {
-                    self.reported(now, carrier as u8, report);
+                // Should one of them meet a fault of ours, the next turn goes on with those behind it.
+                while let Some((carrier, report)) = self.reports.pop_front() {
+                    self.reported(now, carrier, report);
                 }
             }
         }
-        self.reports = reports;
     }
 
     /// Looks at messages that are about to be dealt with, one right after the other: what has to come from far away in
