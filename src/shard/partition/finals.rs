@@ -89,7 +89,9 @@ impl Finals {
         let stored = self.leaving.iter().position(|leaving| leaving.generation == generation);
         if let Some(Leaving { mut places, .. }) = stored.and_then(|place| self.leaving.remove(place)) {
             places.clear();
-            self.spare = places;
+            if places.capacity() > self.spare.capacity() {
+                self.spare = places;
+            }
         }
     }
 
