@@ -361,11 +361,22 @@ fn another_form_of_the_data_directory_is_told_as_a_start_does() {
     let place = Place::with_demo("store-form");
     let server = place.server().cores(1).start();
     assert!(server.stop().success());
-    fs::write(place.data().join("FORMAT"), "smppd data 9\n").expect("a file");
-    for line in ["inspect", "verify", "export", "dump 123456789012345678"] {
-        let output = store(&place, line);
-        assert_eq!(output.status.code(), Some(1), "{line}: {}", out(&output));
-        assert!(complaint(&output).contains("FORMAT: written by another version"), "{}", complaint(&output));
+    let file = place.data().join("FORMAT");
+    let before = fs::read(&file).expect("a file");
+    let lines = ["inspect", "verify", "export", "dump 123456789012345678", "bench --seconds 1"];
+    for damage in
+        [|file: &Path| fs::write(file, "smppd data 9\n").expect("a file"), |file: &Path| flip(file, 2)]
+    {
+        fs::write(&file, &before).expect("a file");
+        damage(&file);
+        let start = place.server().cores(1).starts_or_fails().err().expect("a refusal");
+        let refusal = start.lines().find_map(|line| line.strip_prefix("smppd: ")).expect("a reason");
+        assert!(refusal.contains("FORMAT: written by another version"), "{refusal}");
+        for line in lines {
+            let output = store(&place, line);
+            assert_eq!(output.status.code(), Some(1), "{line}: {}", out(&output));
+            assert_eq!(complaint(&output), format!("smppd: {refusal}\n"), "{line}");
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::server::clock::Clock;
 use crate::server::core::JournalBell;
 use crate::server::disk::{self, JournalFiles};
 use crate::server::mesh::{Inbound, mailbox};
-use crate::server::recovery::{Found, Opened};
+use crate::server::recovery::{self, Found, Opened};
 use crate::server::run::{IO_MEMORY, PREEMPT};
 use crate::server::state::{self, Order};
 use crate::shard::{Earned, Partition};
@@ -73,6 +73,7 @@ struct Bench {
 pub(super) fn run(config: &Config, plan: &Plan) -> Result<(), String> {
     fs::create_dir_all(&config.data_dir)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
+    recovery::has_format(&config.data_dir)?;
     let accounts = Accounts::default().reload(vec![AccountSettings::new(SYSTEM_ID, "")]);
     let opened = Found::open(config, PartitionNumber(0))?.recover(config, &accounts)?;
     let Opened { partition, journal, state } = opened;
