@@ -396,6 +396,34 @@ fn no_room_for_a_copy_is_no_fault_of_the_store() {
 }
 
 #[test]
+fn a_state_that_is_missing_is_no_want_of_room() {
+    let place = Place::with_demo("store-no-state");
+    let server = place.server().cores(1).start();
+    assert!(server.stop().success());
+    let state = place.data().join("partition-000/state");
+    fs::rename(&state, place.path("moved")).expect("moved");
+    let output = store(&place, "verify");
+    assert_eq!((output.status.code(), complaint(&output)), (Some(1), String::new()));
+    let said = out(&output);
+    assert!(said.contains("1 fault") && said.contains(&format!("{}: No such", state.display())), "{said}");
+    assert_eq!(store(&place, "inspect").status.code(), Some(1));
+}
+
+/// The live answer to an export goes through a file in TMPDIR of the server.
+#[test]
+fn a_server_that_has_no_room_for_an_answer_gives_none() {
+    let place = Place::with_demo("store-no-spool");
+    fs::create_dir(place.path("tmp")).expect("a folder");
+    let temporary = place.path("tmp").display().to_string();
+    let server = place.server().cores(1).environment("TMPDIR", &temporary).start();
+    fs::remove_dir_all(place.path("tmp")).expect("removed");
+    let output = store(&place, "export");
+    assert_eq!((output.status.code(), out(&output)), (Some(3), String::new()));
+    assert!(complaint(&output).starts_with("smppd: ") && complaint(&output).contains("smppd-export-"));
+    assert!(server.stop().success());
+}
+
+#[test]
 fn messages_of_every_kind_are_exported() {
     let place = Place::with_demo("store-kinds");
     let server = place.server().settings(SETTINGS).cores(1).start();
@@ -483,7 +511,7 @@ fn help_names_every_command_and_flag() {
     for (line, parts) in [
         ("--help", &["inspect", "verify", "export", "dump"][..]),
         ("inspect --help", &["--json", "--partition", "--data-dir", "--config", "Examples:"]),
-        ("verify --help", &["--json", "--partition", "Examples:", "Exits with 0"]),
+        ("verify --help", &["--json", "--partition", "Examples:", "Exits with 0", "with 3 when"]),
         ("export --help", &["--what", "unfinished, receipts, final, all", "_hex", "message_id", "Examples:"]),
         ("dump --help", &["MESSAGE_ID", "--json", "Examples:"]),
     ] {

@@ -2,7 +2,7 @@
 //! thread that nobody waits for.
 //!
 //! A request is one line of JSON. An answer is a row of frames: a letter (`o` for the answer itself, `e` for what people
-//! want to know meanwhile, `x` for the end), a length of four octets, and so many octets.
+//! want to know meanwhile, `x` for the end, `t` for an end without an answer and why), a length of four octets, and so many octets.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -155,7 +155,8 @@ fn answer(client: &UnixStream, stores: &mut Stores, shared: &Shared) -> io::Resu
             match done {
                 Ok(is_well) => u8::from(!is_well),
                 Err(Failure::Output(error)) => return Err(error),
-                Err(Failure::Store(message) | Failure::Trouble(message)) => {
+                Err(Failure::Trouble(message)) => return frame(client, b't', message.as_bytes()),
+                Err(Failure::Store(message)) => {
                     frame(client, b'e', format!("smppd: {message}").as_bytes())?;
                     1
                 }
@@ -270,6 +271,7 @@ pub(super) fn ask(data_dir: &Path, request: &Request, output: &mut Output<'_>) -
         match kind {
             b'o' => output.out.write_all(&octets)?,
             b'e' => (output.tell)(&String::from_utf8_lossy(&octets)),
+            b't' => return Err(Failure::Trouble(String::from_utf8_lossy(&octets).into_owned())),
             _ => {
                 output.out.flush()?;
                 return Ok(octets == [0]);

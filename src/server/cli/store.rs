@@ -1,5 +1,6 @@
 //! `smppd store …`: a look into what is kept, of a server that runs or of one that does not.
 
+use std::fmt;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Write, stderr, stdout};
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +36,8 @@ Examples:
     Inspect(ReportArgs),
     /// Look for damage: every checksum, every block, and whether they agree with one another
     ///
-    /// Exits with 0 when all is well, and with 1 and a list of what is not. Changes nothing.
+    /// Exits with 0 when all is well, with 1 and a list of what is not, and with 3 when it could not look: there was no room
+    /// in TMPDIR for a copy, or the directory may not be read. Changes nothing.
     #[command(after_help = "\
 Examples:
   smppd store verify
@@ -258,7 +260,7 @@ impl Partitions for Stopped<'_> {
     fn open(&mut self, number: PartitionNumber) -> Result<Opened, Failure> {
         let folder = self.config.data_dir.join(format!("partition-{number}"));
         let state = folder.join("state");
-        let copy = Copy::of(&state).map_err(Failure::Trouble)?;
+        let copy = Copy::of(&state)?;
         let at_rest =
             quietly(|| AtRest::open(&copy.0)).map_err(|error| format!("{}: {error}", state.display()))?;
         Ok(Opened { number, folder, at_rest, is_live: false, _copy: Some(Box::new(copy)) })
@@ -297,32 +299,59 @@ struct Copy(PathBuf);
 static COPY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 impl Copy {
-    fn of(state: &Path) -> Result<Self, String> {
-        let named = |path: &Path, error: &io::Error| format!("{}: {error}", path.display());
-        let octets = octets_of(state).map_err(|error| named(state, &error))?;
+    fn of(state: &Path) -> Result<Self, Failure> {
+        let octets = octets_of(state).map_err(|error| unread(state, &error))?;
         let temporary = std::env::temp_dir();
+        let cannot = |what: &dyn fmt::Display| {
+            Failure::Trouble(format!(
+                "{} cannot be copied to {} to be read: {what}; set TMPDIR to another folder",
+                state.display(),
+                temporary.display()
+            ))
+        };
         let free = rustix::fs::statvfs(&temporary).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         if free.is_ok_and(|free| free < octets + ROOM_SPARE) {
             let mib = (octets + ROOM_SPARE).div_ceil(1 << 20);
-            return Err(format!(
-                "{}: a copy of {} needs {mib} MiB and there is less; set TMPDIR to a folder with more room",
-                temporary.display(),
-                state.display()
-            ));
+            return Err(cannot(&format!("that needs {mib} MiB, and less is free")));
         }
         let path = temporary.join(format!("smppd-store-{}", std::process::id()));
-        fs::create_dir(&path).map_err(|error| named(&path, &error))?;
+        fs::create_dir(&path).map_err(|error| cannot(&error))?;
         if let Ok(mut copy) = COPY.lock() {
             *copy = Some(path.clone());
         }
         let copy = Self(path);
-        fs::set_permissions(&copy.0, Permissions::from_mode(0o700))
-            .map_err(|error| named(&copy.0, &error))?;
-        copy_folder(state, &copy.0).map_err(|error| {
-            format!("{} cannot be copied to {}: {error}", state.display(), copy.0.display())
+        fs::set_permissions(&copy.0, Permissions::from_mode(0o700)).map_err(|error| cannot(&error))?;
+        copy_folder(state, &copy.0).map_err(|error| match unreadable_in(state) {
+            // The copy is not to blame.
+            Some((path, error)) => unread(&path, &error),
+            None => cannot(&error),
         })?;
         Ok(copy)
     }
+}
+
+/// What is not there, or what the disk does not give, is a fault of the store; that we may not read it is none.
+fn unread(path: &Path, error: &io::Error) -> Failure {
+    let message = format!("{}: {error}", path.display());
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return Failure::Trouble(message);
+    }
+    Failure::Store(message)
+}
+
+/// What in a folder cannot be read.
+fn unreadable_in(folder: &Path) -> Option<(PathBuf, io::Error)> {
+    let entries = match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+        Ok(entries) => entries,
+        Err(error) => return Some((folder.to_owned(), error)),
+    };
+    entries.iter().map(fs::DirEntry::path).find_map(|path| match path.is_dir() {
+        true => unreadable_in(&path),
+        false => {
+            let read = File::open(&path).and_then(|mut file| io::copy(&mut file, &mut io::sink()));
+            read.err().map(|error| (path, error))
+        }
+    })
 }
 
 impl Drop for Copy {

@@ -68,9 +68,9 @@ fn take_once<V: Visitor>(
 fn spool() -> Result<File, Failure> {
     let folder = std::env::temp_dir();
     let path = folder.join(format!("smppd-export-{}", std::process::id()));
-    let spool = File::options().read(true).write(true).create_new(true).open(&path);
-    let spool = spool.map_err(|error| format!("{}: {error}", path.display()))?;
-    std::fs::remove_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let trouble = |error: io::Error| Failure::Trouble(format!("{}: {error}", path.display()));
+    let spool = File::options().read(true).write(true).create_new(true).open(&path).map_err(trouble)?;
+    std::fs::remove_file(&path).map_err(trouble)?;
     Ok(spool)
 }
 
