@@ -314,6 +314,23 @@ fn damage_of_the_state_at_rest_is_told() {
     assert!(out(&output).contains("partition 000: 1 fault"), "{}", out(&output));
 }
 
+/// The state at rest of a server that has stopped.
+fn state(place: &Place) -> sled::Db {
+    let state = sled::Config::new().path(place.data().join("partition-000/state")).segment_size(8 << 20);
+    state.open().expect("a database")
+}
+
+/// Leaves a block of unfinished messages.
+fn leave_at_rest(place: &Place) {
+    // Each life has a segment of its own; what the first left in it goes to rest when the second ends.
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    Done::on(&server);
+    assert!(server.stop().success());
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER).submit(&message(NEVER_TAKEN, "later"));
+    assert!(server.stop().success());
+}
+
 /// As when sled finds a page damaged and passes over it.
 #[test]
 fn a_block_of_final_messages_that_is_missing_is_told() {
@@ -322,8 +339,7 @@ fn a_block_of_final_messages_that_is_missing_is_told() {
     Done::on(&server);
     assert!(server.stop().success());
     assert!(ok(&place, "verify").contains("partition 000: ok"));
-    let state = sled::Config::new().path(place.data().join("partition-000/state")).segment_size(8 << 20);
-    let state = state.open().expect("a database");
+    let state = state(&place);
     let removed = state.open_tree("final").expect("a tree").pop_max().expect("read");
     assert!(removed.is_some(), "a block was there");
     drop(state);
@@ -336,16 +352,9 @@ fn a_block_of_final_messages_that_is_missing_is_told() {
 #[test]
 fn a_block_of_unfinished_messages_that_is_missing_is_told() {
     let place = Place::with_demo("store-unfinished");
-    // Each life has a segment of its own; what the first left in it goes to rest when the second ends.
-    let server = place.server().settings(SETTINGS).cores(1).start();
-    Done::on(&server);
-    assert!(server.stop().success());
-    let server = place.server().settings(SETTINGS).cores(1).start();
-    Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER).submit(&message(NEVER_TAKEN, "later"));
-    assert!(server.stop().success());
+    leave_at_rest(&place);
     assert!(ok(&place, "verify").contains("partition 000: ok"));
-    let state = sled::Config::new().path(place.data().join("partition-000/state")).segment_size(8 << 20);
-    let state = state.open().expect("a database");
+    let state = state(&place);
     let removed = state.open_tree("rest").expect("a tree").pop_min().expect("read");
     assert!(removed.is_some_and(|(key, _)| key[0] == 0), "a block was there");
     drop(state);
@@ -354,6 +363,23 @@ fn a_block_of_unfinished_messages_that_is_missing_is_told() {
     assert!(out(&output).contains("0 of 1 blocks with 0 of"), "{}", out(&output));
     let said = place.server().cores(1).starts_or_fails().err().expect("a refusal");
     assert!(said.contains("0 of 1 blocks with 0 of"), "{said}");
+}
+
+/// The journal is whole: what it says is compared with what can be read at rest.
+#[test]
+fn a_block_that_cannot_be_read_is_told_and_all_else_compared() {
+    let place = Place::with_demo("store-garbled");
+    leave_at_rest(&place);
+    let state = state(&place);
+    let rest = state.open_tree("rest").expect("a tree");
+    let (key, _) = rest.first().expect("read").expect("a block");
+    rest.insert(key, b"no block").expect("put");
+    drop((rest, state));
+    let output = store(&place, "verify");
+    assert_eq!(output.status.code(), Some(1));
+    let said = out(&output);
+    assert!(said.contains("block 0 cannot be read from slot 0 on"), "{said}");
+    assert!(!said.contains("not compared with the journal"), "{said}");
 }
 
 #[test]

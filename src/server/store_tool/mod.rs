@@ -168,6 +168,10 @@ impl Fault {
     fn of_state(what: String) -> Self {
         Self { file: None, offset: None, what }
     }
+
+    const fn is_of_state(&self) -> bool {
+        self.file.is_none()
+    }
 }
 
 impl fmt::Display for Fault {

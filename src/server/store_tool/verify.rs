@@ -126,7 +126,7 @@ fn verify_one(
     let mut faults = snapshot.faults.clone();
     let mut notes = Vec::new();
     check_files(&snapshot, number, &mut faults, &mut notes)?;
-    let is_journal_whole = faults.is_empty();
+    let is_journal_whole = faults.iter().all(Fault::is_of_state);
     progress.tell(|| "reading what is at rest".to_owned());
     let (blocks, things) = check_rest(opened, &snapshot, &mut faults, &mut notes)?;
     messages.extend(snapshot.recovery.messages().map(|message| message.content().id));
