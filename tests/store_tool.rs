@@ -311,7 +311,45 @@ fn damage_of_the_state_at_rest_is_told() {
     flip(&place.data().join("partition-000/state/db"), 0);
     let output = store(&place, "verify");
     assert_eq!(output.status.code(), Some(1));
-    assert!(out(&output).contains("partition 000: 1 fault"), "{}", out(&output));
+    let said = out(&output);
+    for part in ["partition 000: 1 fault", "the database is empty, or its beginning is damaged; restore"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+/// What is wrong with a database, where, and what to do about it.
+#[test]
+fn a_damaged_database_is_told_as_a_start_does() {
+    let place = Place::with_demo("store-database");
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    let done = Done::on(&server);
+    assert!(server.stop().success());
+    let conf = place.data().join("partition-000/state/conf");
+    let before = fs::read(&conf).expect("a file");
+    for offset in (0..before.len() - 4).step_by(9) {
+        flip(&conf, offset);
+        let start = place.server().cores(1).starts_or_fails().err().expect("a refusal");
+        let refusal = start.lines().find_map(|line| line.strip_prefix("smppd: ")).expect("a reason");
+        for part in
+            ["partition-000/state: damaged: the database cannot be opened: sled", "; restore the partition's"]
+        {
+            assert!(refusal.contains(part), "{part}: {refusal}");
+        }
+        let output = store(&place, "verify");
+        assert_eq!(output.status.code(), Some(1));
+        assert!(out(&output).contains(refusal), "{refusal}: {}", out(&output));
+        for line in ["inspect", "export", &format!("dump {}", done.confirmed[0])] {
+            let output = store(&place, line);
+            assert_eq!(output.status.code(), Some(1), "{line}");
+            assert!(
+                complaint(&output).contains(&format!("smppd: {refusal}\n")),
+                "{line}: {}",
+                complaint(&output)
+            );
+        }
+        fs::write(&conf, &before).expect("a file");
+    }
+    assert!(place.server().cores(1).start().stop().success());
 }
 
 /// The state at rest of a server that has stopped.

@@ -13,7 +13,7 @@ use crate::message::PartitionNumber;
 use crate::server::disk::{self, JournalFolder};
 use crate::server::durable_file;
 use crate::server::segments::{Segments, segment_files};
-use crate::server::state::State;
+use crate::server::state::{self, EMPTY, REMEDY, State};
 use crate::shard::{PartitionSettings, Recovered, Recovery};
 use crate::store::Checkpoint;
 
@@ -68,14 +68,13 @@ impl Found {
         durable_file::make_folder(&journal).map_err(|error| format!("{}: {error}", journal.display()))?;
         let segment_octets = config.journal_segment_octets;
         let state_folder = folder.join("state");
-        let in_state = |error: io::Error| format!("{}: {error}", state_folder.display());
+        let in_state = |error: io::Error| state::told(&state_folder, &error);
         let state = State::open(&folder, segment_octets).map_err(in_state)?;
         // The database is made, and durable, before the journal. sled takes one whose beginning is damaged for
         // an empty one, and with a new salt no batch of the journal would be ours.
         if state.is_new().map_err(in_state)? && !segment_files(&journal).map_err(in_state)?.is_empty() {
             return Err(format!(
-                "{}: the database is empty, or its beginning is damaged, but there is a journal beside it; \
-                 restore the folder from a copy, or move the partition's folder away to start without it",
+                "{}: {EMPTY}, but there is a journal beside it; {REMEDY}",
                 state_folder.display()
             ));
         }
@@ -114,20 +113,17 @@ impl Found {
         let Self { number, journal, mut segments, state, identity, checkpoint, mut recovery, .. } = self;
         let segment_octets = config.journal_segment_octets;
         let mut progress = Progress { number, begun: Instant::now(), told: Instant::now() };
-        let at_rest = |error: io::Error| format!("partition {number}: {error}");
+        let state_folder = journal.with_file_name("state");
+        let at_rest = |error: io::Error| state::told(&state_folder, &error);
         for block in state.rest(&checkpoint).map_err(at_rest)? {
             let (block, octets, gone) = block.map_err(at_rest)?;
-            recovery.restore(block, &octets, gone, accounts).map_err(|_| {
-                format!("partition {number}: block {} of the state at rest cannot be read", block.0)
-            })?;
+            recovery
+                .restore(block, &octets, gone, accounts)
+                .map_err(|_| state::damaged(&state_folder, &format!("block {} cannot be read", block.0)))?;
             progress.tell(|| format!("{} things at rest so far", sum(recovery.unfinished())));
         }
         if let Some(missing) = missing_at_rest(recovery.at_rest(), &checkpoint) {
-            return Err(format!(
-                "{}: damaged: {missing}; restore the folder from a copy, or move the partition's folder away to start \
-                 without it",
-                journal.with_file_name("state").display()
-            ));
+            return Err(state::damaged(&state_folder, &missing));
         }
         let mut batches = 0_u64;
         let last = segments.each_batch(|segment, position, records| {

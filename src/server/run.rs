@@ -674,7 +674,10 @@ fn side_by_side<P: Send, R: Send>(
             // Some damage sled answers with a panic; whoever restores a folder has to know which.
             Err(_) => {
                 let state = config.data_dir.join(format!("partition-{number}/state"));
-                Err(Failure(format!("{}: the database is damaged; the log says more", state.display())))
+                Err(Failure(state::damaged(
+                    &state,
+                    &"reading it ended in a panic, of which the log says more",
+                )))
             }
         });
         threads.collect()

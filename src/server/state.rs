@@ -1,6 +1,7 @@
 //! The state at rest: sled, behind the journal. One thread a partition, for sled may block for long.
 
 use std::cell::Cell;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -86,7 +87,7 @@ impl AtRest {
     /// # Errors
     /// It cannot be opened, or is none.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        caught(|| {
+        opening(|| {
             let db = match State::config(folder).open() {
                 Err(sled::Error::Corruption { .. }) => {
                     remove_snapshots(folder)?;
@@ -94,11 +95,11 @@ impl AtRest {
                 }
                 opened => opened,
             }
-            .map_err(io::Error::other)?;
+            .map_err(unopened)?;
             let names = db.tree_names();
             let tree = |name: &str| match names.iter().any(|known| known == name.as_bytes()) {
-                true => db.open_tree(name).map_err(io::Error::other),
-                false => Err(io::Error::other(format!("it has no tree \"{name}\""))),
+                true => db.open_tree(name).map_err(unopened),
+                false => Err(io::Error::other(format!("{EMPTY}; {REMEDY}"))),
             };
             Ok(Self {
                 meta: tree("meta")?,
@@ -114,7 +115,7 @@ impl AtRest {
     /// # Errors
     /// The database is of another version, or cannot be read.
     pub(super) fn identity(&self, partition: PartitionNumber) -> io::Result<Identity> {
-        match self.meta.get("format").map_err(io::Error::other)? {
+        match self.meta.get("format").map_err(unread)? {
             Some(format) if format == FORMAT => salt(&self.meta, partition),
             Some(format) => Err(another_version(&format)),
             None => Err(io::Error::other("it was never used: its format is missing")),
@@ -132,7 +133,7 @@ impl AtRest {
     /// The blocks of unfinished things, each before what has gone of any.
     pub(super) fn rest(&self) -> impl Iterator<Item = io::Result<RestEntry>> {
         self.rest.range(..CHECKPOINT).map(|entry| {
-            let (key, octets) = entry.map_err(io::Error::other)?;
+            let (key, octets) = entry.map_err(unread)?;
             let number = key.get(1..).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
             Ok(match (key.first(), number.map(RestNumber)) {
                 (Some(&BLOCK), Some(number)) => RestEntry::Block(number, octets),
@@ -147,18 +148,18 @@ impl AtRest {
     /// # Errors
     /// That of sled.
     pub(super) fn gone(&self, number: RestNumber) -> io::Result<Option<sled::IVec>> {
-        self.rest.get(rest_key(GONE, number)).map_err(io::Error::other)
+        self.rest.get(rest_key(GONE, number)).map_err(unread)
     }
 
     /// The blocks of final messages, with their keys.
     pub(super) fn finals(&self) -> impl Iterator<Item = io::Result<(sled::IVec, sled::IVec)>> {
-        self.finals.iter().map(|entry| entry.map_err(io::Error::other))
+        self.finals.iter().map(|entry| entry.map_err(unread))
     }
 
     /// How many blocks of final messages each generation has, if it can be read.
     pub(super) fn counts(&self) -> impl Iterator<Item = io::Result<(u64, Option<u32>)>> {
         self.meta.scan_prefix(COUNT).map(|entry| {
-            let (key, count) = entry.map_err(io::Error::other)?;
+            let (key, count) = entry.map_err(unread)?;
             let generation = key[COUNT.len()..].try_into().map(u64::from_be_bytes);
             let generation = generation.map_err(|_| io::Error::other("the key of a count cannot be read"))?;
             Ok((generation, count_from_octets(&count)))
@@ -170,7 +171,7 @@ impl AtRest {
         &self,
         ids: &RangeInclusive<MessageId>,
     ) -> impl Iterator<Item = io::Result<(sled::IVec, sled::IVec)>> {
-        self.finals.range(BlockKey::range(ids)).map(|entry| entry.map_err(io::Error::other))
+        self.finals.range(BlockKey::range(ids)).map(|entry| entry.map_err(unread))
     }
 
     /// Octets of everything that is kept, keys and values.
@@ -180,7 +181,7 @@ impl AtRest {
     pub(super) fn octets(&self) -> io::Result<u64> {
         let mut octets = 0;
         for entry in self.meta.iter().chain(self.rest.iter()).chain(self.finals.iter()) {
-            let (key, value) = entry.map_err(io::Error::other)?;
+            let (key, value) = entry.map_err(unread)?;
             octets += (key.len() + value.len()) as u64;
         }
         Ok(octets)
@@ -216,7 +217,7 @@ impl State {
     /// It cannot be opened, or is of another version.
     pub(super) fn open(folder: &Path, segment_octets: u64) -> io::Result<Self> {
         // What sled finds damaged it may panic about.
-        caught(|| Self::open_database(folder.join("journal"), &folder.join("state"), segment_octets))
+        opening(|| Self::open_database(folder.join("journal"), &folder.join("state"), segment_octets))
     }
 
     fn open_database(journal: PathBuf, folder: &Path, segment_octets: u64) -> io::Result<Self> {
@@ -231,8 +232,8 @@ impl State {
             }
             opened => opened,
         }
-        .map_err(io::Error::other)?;
-        let tree = |name: &str| db.open_tree(name).map_err(io::Error::other);
+        .map_err(unopened)?;
+        let tree = |name: &str| db.open_tree(name).map_err(unopened);
         let (meta, rest, finals) = (tree("meta")?, tree("rest")?, tree("final")?);
         Ok(Self {
             meta,
@@ -260,7 +261,7 @@ impl State {
     /// # Errors
     /// It cannot be read.
     pub(super) fn is_new(&self) -> io::Result<bool> {
-        Ok(self.meta.get("format").map_err(io::Error::other)?.is_none())
+        Ok(self.meta.get("format").map_err(unread)?.is_none())
     }
 
     /// The salt of the partition's journal; made and made durable when there is none.
@@ -268,7 +269,7 @@ impl State {
     /// # Errors
     /// The database is of another version, or cannot be written.
     pub(super) fn identity(&self, partition: PartitionNumber) -> io::Result<Identity> {
-        match self.meta.get("format").map_err(io::Error::other)? {
+        match self.meta.get("format").map_err(unread)? {
             None => {
                 let mut salt = [0; 8];
                 getrandom::fill(&mut salt).map_err(io::Error::other)?;
@@ -309,15 +310,15 @@ impl State {
         checkpoint: &Checkpoint,
     ) -> io::Result<impl Iterator<Item = io::Result<(RestNumber, sled::IVec, Vec<u16>)>>> {
         for key in self.rest.range(rest_key(BLOCK, checkpoint.next_rest).as_slice()..&[GONE]).keys() {
-            self.rest.remove(key.map_err(io::Error::other)?).map_err(io::Error::other)?;
+            self.rest.remove(key.map_err(unread)?).map_err(io::Error::other)?;
         }
         Ok(self.rest.range([BLOCK]..[GONE]).map(|entry| {
-            let (key, octets) = entry.map_err(io::Error::other)?;
+            let (key, octets) = entry.map_err(unread)?;
             let number = key.get(1..).and_then(|number| number.try_into().ok()).map(u32::from_be_bytes);
-            let number = RestNumber(number.ok_or_else(|| io::Error::other("a key at rest cannot be read"))?);
-            let gone = self.rest.get(rest_key(GONE, number)).map_err(io::Error::other)?;
+            let number = RestNumber(number.ok_or_else(|| damage("a key at rest cannot be read"))?);
+            let gone = self.rest.get(rest_key(GONE, number)).map_err(unread)?;
             let gone = gone.map_or(Some(Vec::new()), |gone| gone_from_octets(&gone));
-            let gone = gone.ok_or_else(|| io::Error::other("a list at rest cannot be read"))?;
+            let gone = gone.ok_or_else(|| damage("a list at rest cannot be read"))?;
             Ok((number, octets, gone))
         }))
     }
@@ -474,9 +475,9 @@ impl State {
 
 /// What the batches of a partition carry.
 fn salt(meta: &sled::Tree, partition: PartitionNumber) -> io::Result<Identity> {
-    let salt = meta.get("salt").map_err(io::Error::other)?;
+    let salt = meta.get("salt").map_err(unread)?;
     let salt = salt.and_then(|salt| salt.as_ref().try_into().ok()).map(u64::from_le_bytes);
-    let salt = salt.ok_or_else(|| io::Error::other("the partition's salt is missing"))?;
+    let salt = salt.ok_or_else(|| damage("the partition's salt is missing"))?;
     Ok(Identity { partition, salt })
 }
 
@@ -486,11 +487,9 @@ fn another_version(format: &[u8]) -> io::Error {
 }
 
 fn checkpoint(rest: &sled::Tree) -> io::Result<Checkpoint> {
-    match rest.get(CHECKPOINT).map_err(io::Error::other)? {
+    match rest.get(CHECKPOINT).map_err(unread)? {
         None => Ok(Checkpoint::initial()),
-        Some(octets) => {
-            Checkpoint::read(&octets).map_err(|_| io::Error::other("the checkpoint cannot be read"))
-        }
+        Some(octets) => Checkpoint::read(&octets).map_err(|_| damage("the checkpoint cannot be read")),
     }
 }
 
@@ -569,6 +568,61 @@ pub(super) fn start(
         .name(format!("state-{partition}"))
         .spawn(move || run(partition, &state, &orders, &mail, clock, retention))?;
     Ok((sender, thread))
+}
+
+/// What a database is that has nothing in it.
+pub(super) const EMPTY: &str = "the database is empty, or its beginning is damaged";
+
+/// What is to be done about damage.
+pub(super) const REMEDY: &str =
+    "restore the partition's folder from a copy, or move it away to start without it";
+
+/// The state at rest in this folder is damaged: what of it, and what is to be done.
+pub(super) fn damaged(folder: &Path, what: &dyn fmt::Display) -> String {
+    format!("{}: damaged: {what}; {REMEDY}", folder.display())
+}
+
+/// What went wrong with the state at rest in this folder; what is to be done when it is damage.
+pub(super) fn told(folder: &Path, error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::InvalidData {
+        return damaged(folder, error);
+    }
+    format!("{}: {error}", folder.display())
+}
+
+fn damage(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+/// Opens a database. At some kinds of damage sled panics.
+fn opening<T>(open: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(panicked()))
+}
+
+/// sled has panicked when it opened a database.
+pub(super) fn panicked() -> io::Error {
+    damage("the database cannot be opened: sled panics at what it finds, or at what it misses")
+}
+
+/// Nothing but damage makes sled refuse a database that it has made itself, and with these settings.
+fn unopened(error: sled::Error) -> io::Error {
+    refused("opened", error)
+}
+
+fn unread(error: sled::Error) -> io::Error {
+    refused("read", error)
+}
+
+fn refused(done: &str, error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(error) => error,
+        sled::Error::Corruption { .. } => {
+            damage(format!("the database cannot be {done}: sled finds a file of it corrupt"))
+        }
+        sled::Error::CollectionNotFound(_) | sled::Error::Unsupported(_) | sled::Error::ReportableBug(_) => {
+            damage(format!("the database cannot be {done}: sled says \"{error}\""))
+        }
+    }
 }
 
 /// Does something with sled. What panics there would end the thread without a word, and its core would wait
@@ -771,5 +825,21 @@ mod tests {
         assert_eq!(caught(|| Ok(7)).expect("no panic"), 7);
         let error = caught(|| -> io::Result<()> { panic!("this panic is a part of the test") });
         assert!(error.expect_err("an error").to_string().contains("panic"));
+    }
+
+    #[test]
+    fn what_is_damaged_is_told_with_what_to_do_and_what_failed_is_not_called_damaged() {
+        let panicked = opening(|| -> io::Result<()> { panic!("this panic is a part of the test") });
+        let corrupt = unread(sled::Error::Corruption { at: None, bt: () });
+        for error in [panicked.expect_err("an error"), corrupt] {
+            let said = told(Path::new("/data/partition-003/state"), &error);
+            assert!(
+                said.starts_with("/data/partition-003/state: damaged: the database cannot be "),
+                "{said}"
+            );
+            assert!(said.ends_with(REMEDY), "{said}");
+        }
+        let full = unopened(sled::Error::Io(io::ErrorKind::StorageFull.into()));
+        assert_eq!(told(Path::new("state"), &full), "state: no storage space");
     }
 }

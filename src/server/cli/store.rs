@@ -21,7 +21,7 @@ use crate::config::{Config, Durability};
 use crate::message::PartitionNumber;
 use crate::server::accounts_file::AccountsFile;
 use crate::server::cli::{CliError, PlaceArgs, ServeArgs, durability, effective_config};
-use crate::server::state::{AtRest, caught};
+use crate::server::state::{self, AtRest, caught};
 use crate::server::store_bench::{self, Plan};
 use crate::server::store_tool::{self, Action, Failure, Opened, Output, Partitions, Request, What};
 use crate::server::{control, recovery};
@@ -206,7 +206,7 @@ fn perform(config: &Config, request: &Request, output: &mut Output<'_>) -> Resul
     remove_copy_on_signals().map_err(|error| format!("signals cannot be caught: {error}"))?;
     let mut stopped = Stopped { config, numbers: numbers.into_iter().collect() };
     let done = caught(|| Ok(store_tool::perform(request, &mut stopped, output)))
-        .unwrap_or_else(|error| Err(Failure::Store(error.to_string())))?;
+        .unwrap_or_else(|_| Err(Failure::Trouble("a panic, which was told above".to_owned())))?;
     if !lock.is_held() && is_in_use(data_dir) {
         let message = "a server was started meanwhile: what was read may not fit together; ask again";
         return Err(Failure::Store(format!("data_dir {shown}: {message}")));
@@ -261,8 +261,12 @@ impl Partitions for Stopped<'_> {
         let folder = self.config.data_dir.join(format!("partition-{number}"));
         let state = folder.join("state");
         let copy = Copy::of(&state)?;
-        let at_rest =
-            quietly(|| AtRest::open(&copy.0)).map_err(|error| format!("{}: {error}", state.display()))?;
+        let at_rest = quietly(|| AtRest::open(&copy.0)).map_err(|error| {
+            let told = state::told(&state, &error);
+            // sled wrote to the copy.
+            let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            if is_full { Failure::Trouble(told) } else { Failure::Store(told) }
+        })?;
         Ok(Opened { number, folder, at_rest, is_live: false, _copy: Some(Box::new(copy)) })
     }
 
@@ -284,7 +288,7 @@ fn quietly(open: impl FnOnce() -> io::Result<AtRest>) -> io::Result<AtRest> {
     let opened = open();
     panic::set_hook(hook);
     opened.map_err(|error| match panicked.load(Ordering::Relaxed) {
-        true => io::Error::other("sled cannot open it: it is damaged, or a part of it is missing"),
+        true => state::panicked(),
         false => error,
     })
 }

@@ -61,7 +61,7 @@ pub(super) fn dump(
         return Err(Failure::Store(format!("message {id} belongs to partition {number}, which is not here")));
     }
     let opened = partitions.open(number)?;
-    let life = Life::find(id, &opened, partitions)?;
+    let life = opened.read(|| Life::find(id, &opened, partitions))?;
     if life.is_empty() {
         return Err(Failure::Store(format!("nothing is known of message {id} in partition {number}")));
     }
@@ -87,7 +87,7 @@ struct Life {
 
 impl Life {
     fn find(id: MessageId, opened: &Opened, partitions: &dyn Partitions) -> Result<Self, Failure> {
-        let at_rest_error = |error: std::io::Error| format!("partition {}: {error}", opened.number);
+        let at_rest_error = |error: std::io::Error| opened.told(&error);
         let identity = opened.at_rest.identity(opened.number).map_err(at_rest_error)?;
         // While a server runs, things move from the journal to rest and not back.
         let checkpoint = opened.at_rest.checkpoint().map_err(at_rest_error)?;
@@ -523,7 +523,7 @@ fn finals_of(
     finals: &mut Vec<(BlockKey, FinalMessage<'static>)>,
 ) -> Result<(), Failure> {
     for entry in opened.at_rest.blocks_of(range) {
-        let (key, octets) = entry.map_err(|error| format!("partition {}: {error}", opened.number))?;
+        let (key, octets) = entry.map_err(|error| opened.told(&error))?;
         let (Some(key), Ok(block)) = (BlockKey::from_octets(&key), Block::read(&octets)) else { continue };
         for message in block.messages_in(range.clone()).map_while(Result::ok) {
             let belongs = message.id == id || message.id.of_batch(message.batch_offset) == id;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 
 use super::snapshot::{Snapshot, Visitor, each_final, take};
-use super::{Failure, Opened, Output, Partitions, What, things};
+use super::{Failure, Fault, Opened, Output, Partitions, What, things};
 use crate::journal::{Position, Record};
 use crate::message::{Content, Parcel, PartitionNumber};
 use crate::store::RestPlace;
@@ -19,38 +19,46 @@ pub(super) fn export(
     let mut is_well = true;
     for number in numbers {
         let opened = partitions.open(*number)?;
-        let mut out = BufWriter::with_capacity(1 << 16, &mut *output.out);
-        let retention = partitions.parcel_retention();
-        let snapshot = if opened.is_live {
-            // It may have to be read anew: nothing is said before it is certain.
-            let lines = || Ok(Lines { out: BufWriter::new(spool()?), what, retention });
-            let (snapshot, mut lines) = take(&opened, partitions, lines)?;
-            lines.rest_of(&snapshot)?;
-            let mut spool = lines.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-            spool.rewind()?;
-            io::copy(&mut spool, &mut out)?;
-            snapshot
-        } else {
-            let (snapshot, mut lines) =
-                take_once(&opened, partitions, Lines { out: &mut out, what, retention })?;
-            lines.rest_of(&snapshot)?;
-            snapshot
-        };
-        let mut faults = snapshot.faults.clone();
-        if what.has_final() {
-            let seen = each_final(&opened, snapshot.finals(), |block, message| {
-                Ok(things::ended(message, block).write_line(&mut out)?)
-            })?;
-            faults.extend(seen.faults);
-        }
-        out.flush()?;
-        drop(out);
+        let faults = opened.read(|| export_one(&opened, partitions, what, &mut *output.out))?;
         for fault in faults {
             (output.tell)(&format!("partition {number}: {fault}"));
             is_well = false;
         }
     }
     Ok(is_well)
+}
+
+fn export_one(
+    opened: &Opened,
+    partitions: &dyn Partitions,
+    what: What,
+    out: &mut dyn Write,
+) -> Result<Vec<Fault>, Failure> {
+    let mut out = BufWriter::with_capacity(1 << 16, out);
+    let retention = partitions.parcel_retention();
+    let snapshot = if opened.is_live {
+        // It may have to be read anew: nothing is said before it is certain.
+        let lines = || Ok(Lines { out: BufWriter::new(spool()?), what, retention });
+        let (snapshot, mut lines) = take(opened, partitions, lines)?;
+        lines.rest_of(&snapshot)?;
+        let mut spool = lines.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        spool.rewind()?;
+        io::copy(&mut spool, &mut out)?;
+        snapshot
+    } else {
+        let (snapshot, mut lines) = take_once(opened, partitions, Lines { out: &mut out, what, retention })?;
+        lines.rest_of(&snapshot)?;
+        snapshot
+    };
+    let mut faults = snapshot.faults.clone();
+    if what.has_final() {
+        let seen = each_final(opened, snapshot.finals(), |block, message| {
+            Ok(things::ended(message, block).write_line(&mut out)?)
+        })?;
+        faults.extend(seen.faults);
+    }
+    out.flush()?;
+    Ok(faults)
 }
 
 fn take_once<V: Visitor>(

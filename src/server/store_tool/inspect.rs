@@ -119,7 +119,7 @@ pub(super) fn inspect(
     let mut inspections = Vec::new();
     for number in numbers {
         let opened = partitions.open(*number)?;
-        let inspection = inspect_one(&opened, partitions)?;
+        let inspection = opened.read(|| inspect_one(&opened, partitions))?;
         is_well &= inspection.faults.is_empty();
         total.add(&inspection.sums);
         if json {
@@ -192,8 +192,7 @@ fn inspect_one(opened: &Opened, partitions: &dyn Partitions) -> Result<Inspectio
         sums.finals.insert(state, Ended { messages, oldest: date(oldest), newest: date(newest) });
     }
     let octets = octets_of(opened.at_rest.folder());
-    let live_octets =
-        opened.at_rest.octets().map_err(|error| format!("partition {}: {error}", opened.number))?;
+    let live_octets = opened.at_rest.octets().map_err(|error| opened.told(&error))?;
     let Snapshot { checkpoint, walked, mut faults, scan, .. } = snapshot;
     faults.extend(seen.faults);
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();

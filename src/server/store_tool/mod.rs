@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::AccountSettings;
 use crate::message::PartitionNumber;
-use crate::server::state::AtRest;
+use crate::server::state::{self, AtRest, caught};
 
 /// What is asked of a store.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -105,6 +105,22 @@ pub(super) struct Opened {
     pub(super) is_live: bool,
     /// Goes when the partition has been read.
     pub(super) _copy: Option<Box<dyn Send>>,
+}
+
+impl Opened {
+    /// What went wrong with its state at rest, in the words of a start.
+    fn told(&self, error: &io::Error) -> String {
+        state::told(&self.folder.join("state"), error)
+    }
+
+    /// Reads it. At some kinds of damage sled panics: that is news of the store.
+    fn read<T>(&self, read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        caught(|| Ok(read())).unwrap_or_else(|_| {
+            let told = if self.is_live { "of which the log says more" } else { "which was told above" };
+            let what = format!("reading it ended in a panic, {told}");
+            Err(Failure::Store(state::damaged(&self.folder.join("state"), &what)))
+        })
+    }
 }
 
 /// Where answers go.

@@ -84,7 +84,7 @@ fn try_take(
     visitor: &mut impl Visitor,
 ) -> Result<ControlFlow<Snapshot>, Failure> {
     let number = opened.number;
-    let at_rest = |error: std::io::Error| format!("partition {number}: the state at rest: {error}");
+    let at_rest = |error: std::io::Error| opened.told(&error);
     let identity = opened.at_rest.identity(number).map_err(at_rest)?;
     let checkpoint = opened.at_rest.checkpoint().map_err(at_rest)?;
     let scan = JournalScan::find(&opened.folder.join("journal"), identity, &checkpoint)?;
@@ -198,7 +198,7 @@ pub(super) fn each_final(
     let mut of_period: HashSet<MessageId> = HashSet::new();
     let mut period = None;
     for entry in opened.at_rest.finals() {
-        let (key, octets) = entry.map_err(|error| format!("partition {}: {error}", opened.number))?;
+        let (key, octets) = entry.map_err(|error| opened.told(&error))?;
         seen.blocks += 1;
         seen.octets += (key.len() + octets.len()) as u64;
         let key = BlockKey::from_octets(&key);

@@ -11,7 +11,7 @@ use super::{Failure, Fault, Opened, Output, Partitions, count, grouped};
 use crate::journal::{Position, Record};
 use crate::message::{Content, MessageId, Parcel, PartitionNumber};
 use crate::server::recovery::missing_at_rest;
-use crate::server::state::{RestEntry, caught};
+use crate::server::state::RestEntry;
 use crate::shard::subject;
 use crate::store::{
     Block, BlockKey, Checkpoint, RestKey, RestNumber, RestPlace, gone_from_octets, rest_entries,
@@ -51,14 +51,11 @@ pub(super) fn verify(
     let mut verdicts = Vec::new();
     for number in numbers {
         let mut progress = Progress { number: *number, told: Instant::now(), tell: &mut *output.tell };
-        // sled may panic at what it cannot read.
-        let looked = caught(|| {
-            Ok(partitions.open(*number).and_then(|opened| {
-                progress.tell(|| "reading the journal".to_owned());
-                verify_one(&opened, partitions, &mut progress)
-            }))
+        let looked = partitions.open(*number).and_then(|opened| {
+            progress.tell(|| "reading the journal".to_owned());
+            opened.read(|| verify_one(&opened, partitions, &mut progress))
         });
-        let verdict = match looked.unwrap_or_else(|error| Err(Failure::Store(error.to_string()))) {
+        let verdict = match looked {
             Ok(verdict) => verdict,
             Err(Failure::Store(what)) => Verdict::unreadable(*number, what),
             Err(error) => return Err(error),
@@ -245,11 +242,11 @@ fn check_rest(
     let mut unvouched = 0_u64;
     for entry in opened.at_rest.rest() {
         let mut wrong = |what: String| faults.push(Fault::of_state(what));
-        match entry.map_err(|error| format!("the state at rest: {error}"))? {
+        match entry.map_err(|error| opened.told(&error))? {
             RestEntry::Unknown(key) => wrong(format!("a key is unknown: {:?}", &*key)),
             RestEntry::Block(number, _) if number >= checkpoint.next_rest => unvouched += 1,
             RestEntry::Block(number, octets) => {
-                let gone = opened.at_rest.gone(number).map_err(|error| error.to_string())?;
+                let gone = opened.at_rest.gone(number).map_err(|error| opened.told(&error))?;
                 let gone = gone.and_then(|gone| gone_from_octets(&gone)).unwrap_or_default();
                 let gone: HashSet<u16> = gone.into_iter().collect();
                 let mut total = 0;
@@ -349,7 +346,7 @@ fn check_finals(
     let mut found: BTreeMap<u64, u32> = BTreeMap::new();
     let checkpoint = &snapshot.checkpoint;
     for entry in opened.at_rest.finals() {
-        let (key, octets) = entry.map_err(|error| format!("the state at rest: {error}"))?;
+        let (key, octets) = entry.map_err(|error| opened.told(&error))?;
         blocks += 1;
         progress.tell(|| format!("{} final messages in {blocks} blocks so far", grouped(messages)));
         let mut wrong = |what: String| faults.push(Fault::of_state(what));
@@ -420,7 +417,7 @@ fn check_counts(
         faults.push(Fault::of_state(format!("final messages, generation {generation}: {what}")));
     };
     for entry in opened.at_rest.counts() {
-        let (generation, total) = entry.map_err(|error| format!("the state at rest: {error}"))?;
+        let (generation, total) = entry.map_err(|error| opened.told(&error))?;
         if generation >= checkpoint.next_generation {
             continue;
         }
