@@ -183,6 +183,7 @@ fn a_stopped_store_says_what_customers_did_and_stays_as_it_is() {
     {
         assert!(text.contains(part), "{part}: {text}");
     }
+    assert!(!text.contains(" times the "), "sled's files have a size of their own: {text}");
     assert!(!ok(&place, "inspect --partition 1").contains("partition 000"));
     assert!(place.server().settings(SETTINGS).start().stop().success(), "it starts again");
 }
@@ -519,7 +520,11 @@ fn messages_of_every_kind_are_exported() {
     let unknown = MessageId::from_u64(MessageId::parse(hex.as_bytes()).expect("an id").as_u64() + 1);
     let output = store(&place, &format!("dump {unknown}"));
     assert_eq!(output.status.code(), Some(1));
-    assert!(complaint(&output).contains("nothing is known of message"), "{}", complaint(&output));
+    let said = format!("smppd: nothing is known of message {unknown} in partition 000\n");
+    assert_eq!(complaint(&output), said);
+    let server = place.server().settings(SETTINGS).cores(1).start();
+    assert_eq!(complaint(&store(&place, &format!("dump {unknown}"))), said, "of a server that runs");
+    assert!(server.stop().success());
 }
 
 #[test]
@@ -548,6 +553,21 @@ fn what_cannot_be_asked_is_said_clearly() {
         assert!(complaint(&output).contains(part), "{line}: {}", complaint(&output));
     }
     assert!(server.stop().success());
+}
+
+/// It has the lock before it has recovered, and answers only then.
+#[test]
+fn a_server_that_is_still_starting_is_not_called_broken() {
+    let place = Place::new("store-starting");
+    let server = place.server().cores(1).start();
+    assert!(server.stop().success());
+    let lock = fs::File::open(place.data().join("LOCK")).expect("a file");
+    lock.try_lock().expect("nobody else has it");
+    let output = store(&place, "inspect");
+    assert_eq!(output.status.code(), Some(1));
+    for part in ["smppd: ", "a server uses this directory, but cannot be asked; it may still be starting"] {
+        assert!(complaint(&output).contains(part), "{part}: {}", complaint(&output));
+    }
 }
 
 #[test]
