@@ -2,7 +2,8 @@
 //! thread that nobody waits for.
 //!
 //! A request is one line of JSON. An answer is a row of frames: a letter (`o` for the answer itself, `e` for what people
-//! want to know meanwhile, `x` for the end, `t` for an end without an answer and why), a length of four octets, and so many octets.
+//! want to know meanwhile, `x` for the end, `t` for an end without an answer and why), a length of four octets, and so
+//! many octets.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
