@@ -97,7 +97,7 @@ impl Land {
         self.due.retain(|_, said| !is_old(said));
         self.passed.push(format!("carrier {carrier} is offered {}, resumed: {resumed}", content.id));
         let mut oracle = self.oracle.borrow_mut();
-        oracle.offered(content, before.map_or(0, |known| known.offers), resumed);
+        oracle.offered(content, before.map(|known| known.offers), resumed);
         if let Some(known) = before
             && !known.is_busy
         {

@@ -500,15 +500,17 @@ impl Oracle {
 
     // Carriers.
 
-    /// Whether a carrier may be offered this now; why not.
-    pub fn offered(&mut self, content: &Content<'_>, offers: u32, resumed: bool) {
+    /// Whether a carrier may be offered this now; why not. `offers`: how often it was before, not counting those that only
+    /// resumed an attempt, if it ever was.
+    pub fn offered(&mut self, content: &Content<'_>, offers: Option<u32>, resumed: bool) {
         let id = content.id;
         let Some(fact) = self.facts.get(&id) else {
             return self.violate(format!("{id} was offered before it was durable"));
         };
         let (attempts, ended, deliver_at) = (fact.attempts, fact.ended, fact.times.deliver_at);
         // What was due before a restart is due, even if the clock was put back.
-        let wall = if resumed || offers > 0 { self.wall_latest } else { self.wall };
+        let wall = if resumed || offers.is_some() { self.wall_latest } else { self.wall };
+        let offers = offers.unwrap_or(0);
         self.require(wall >= deliver_at, || {
             format!("{id} was offered at {wall}, it was to wait until {deliver_at}")
         });
@@ -889,18 +891,22 @@ impl Oracle {
     fn require_answered(&mut self, id: MessageId, fact: &Fact) {
         let Some(token) = fact.tokens.first().copied() else { return };
         let Some(submission) = self.submissions.get(token as usize) else { return };
-        let listens =
-            self.lines.get(&submission.connection).is_some_and(|line| line.is_open && !line.is_paused);
-        let waits = listens && submission.outcome.is_none() && !submission.is_replacement;
-        if waits {
+        if submission.outcome.is_none() && !submission.is_replacement && self.listens(submission.connection) {
             self.early.push((id, token));
         }
+    }
+
+    /// Whether a line takes what is said on it.
+    fn listens(&self, connection: Connection) -> bool {
+        self.lines.get(&connection).is_some_and(|line| line.is_open && !line.is_paused)
     }
 
     /// Everything that one turn of a core had to say is handed out: what left it together is in order.
     pub fn turn_ended(&mut self) {
         for (id, token) in std::mem::take(&mut self.early) {
-            let is_answered = self.submissions[token as usize].outcome.is_some();
+            let Submission { outcome, connection, .. } = &self.submissions[token as usize];
+            // The line may have been found full only when the response was to be handed out.
+            let is_answered = outcome.is_some() || !self.listens(*connection);
             self.require(is_answered, || format!("the receipt of {id} came before the response to {token}"));
         }
     }
