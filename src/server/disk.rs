@@ -1,13 +1,17 @@
 //! The journal's files: zero-filled segments, written through io_uring, used again and again.
 
 use std::any::Any;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::config::Durability;
 use crate::journal::{BATCH_ALIGN, Batch, BatchBuffer, Buffers};
@@ -15,6 +19,10 @@ use crate::server::fault::{self, Layer};
 
 /// Zeros are written in pieces of this.
 const FILL_OCTETS: usize = 1 << 20;
+/// How long the last write of a process that was killed may take, how often it is looked for, and when that is told.
+const LATE_PATIENCE: Duration = Duration::from_secs(60);
+const LATE_PAUSE: Duration = Duration::from_millis(5);
+const LATE_TOLD: Duration = Duration::from_secs(1);
 
 /// The journal of one partition, before its core has it.
 pub(super) struct JournalFolder {
@@ -97,9 +105,47 @@ impl JournalFiles {
             options.custom_flags(libc::O_DSYNC);
         }
         let file = Rc::new(options.dma_open(&segment_path(&self.folder, number)).await?);
+        lock(&file)?;
         self.files[place] = Some(Rc::clone(&file));
         Ok(file)
     }
+}
+
+/// Takes the lock that [`take_over`] waits for.
+#[allow(unsafe_code, reason = "glommio's file lends its descriptor only as a number")]
+fn lock(file: &DmaFile) -> io::Result<()> {
+    // SAFETY: the file is open as long as it is borrowed.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+    Ok(flock(descriptor, FlockOperation::NonBlockingLockExclusive)?)
+}
+
+/// Takes a file of the journal over from the process before, so that what is read from it stays as it is: no write of
+/// that process is under way any more, and what it wrote is durable though it may have been killed before its sync.
+///
+/// A write goes on when its process has ended, and so does the lock on its file: the kernel has both until it is over.
+///
+/// # Errors
+/// It cannot be read or synced, or such a write does not end.
+pub(super) fn take_over(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    let begun = Instant::now();
+    let mut is_told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if begun.elapsed() >= LATE_PATIENCE => {
+                return Err(io::Error::other("the disk does not end what an earlier process was writing"));
+            }
+            Err(TryLockError::WouldBlock) => {}
+        }
+        if !is_told && begun.elapsed() >= LATE_TOLD {
+            is_told = true;
+            log::warn!("{}: waiting for the end of what an earlier process was writing", path.display());
+        }
+        thread::sleep(LATE_PAUSE);
+    }
+    if fault::is_unsynced(Layer::Journal) { Ok(()) } else { file.sync_data() }
 }
 
 /// Writes zeros over the header of a batch, so that no replay takes it for one. Nothing lies behind it: one batch is
@@ -140,4 +186,28 @@ pub(super) fn make_segment(folder: &Path, file: u32, segment_octets: u64) -> io:
         _ = std::fs::remove_file(&path);
     }
     filled
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_process_has_under_way_is_waited_for() {
+        let path = std::env::temp_dir().join(format!("smppd-take-over-{}", std::process::id()));
+        let earlier = File::create(&path).expect("a file");
+        earlier.lock().expect("a lock");
+        let (sender, taken_over) = channel();
+        let next = thread::spawn({
+            let path = path.clone();
+            move || _ = sender.send(take_over(&path).map_err(|error| error.kind()))
+        });
+        assert_eq!(taken_over.recv_timeout(10 * LATE_PAUSE), Err(RecvTimeoutError::Timeout));
+        drop(earlier);
+        assert_eq!(taken_over.recv(), Ok(Ok(())));
+        next.join().expect("it ends");
+        std::fs::remove_file(&path).expect("the file");
+    }
 }

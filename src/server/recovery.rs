@@ -10,7 +10,7 @@ use crate::account::Accounts;
 use crate::config::{Config, Durability};
 use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Record, Ring};
 use crate::message::PartitionNumber;
-use crate::server::disk::{self, JournalFolder};
+use crate::server::disk::{self, JournalFolder, segment_path};
 use crate::server::durable_file;
 use crate::server::segments::{Segments, segment_files};
 use crate::server::state::{self, EMPTY, REMEDY, State};
@@ -70,6 +70,8 @@ impl Found {
         let state_folder = folder.join("state");
         let in_state = |error: io::Error| state::told(&state_folder, &error);
         let state = State::open(&folder, segment_octets).map_err(in_state)?;
+        // What an earlier process wrote and had not synced is there until the power goes. It must not go then: we go by it.
+        state.sync().map_err(in_state)?;
         // The database is made, and durable, before the journal. sled takes one whose beginning is damaged for
         // an empty one, and with a new salt no batch of the journal would be ours.
         if state.is_new().map_err(in_state)? && !segment_files(&journal).map_err(in_state)?.is_empty() {
@@ -84,6 +86,10 @@ impl Found {
             durable_file::sync_folder(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
         let checkpoint = state.checkpoint().map_err(in_state)?;
+        for file in segment_files(&journal).map_err(|error| format!("{}: {error}", journal.display()))? {
+            let path = segment_path(&journal, file);
+            disk::take_over(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
         let segments = Segments::find(&journal, identity, &checkpoint, segment_octets)?;
 
         let is_durable = config.durability != Durability::Memory;
@@ -167,10 +173,7 @@ impl Found {
             progress.begun.elapsed().as_millis()
         );
         let Segments { needed, newest, files, .. } = segments;
-        // A segment that a killed process had begun may yet reach the disk: it is to have a number of its own.
-        let last_segment = newest.next();
-        let ring =
-            Ring::resume(config.journal_segment_octets, BATCH_OCTETS_MAX, &needed, last_segment, files);
+        let ring = Ring::resume(config.journal_segment_octets, BATCH_OCTETS_MAX, &needed, newest, files);
         let partition = recovery.finish(JournalStart { identity, ring, last });
         Ok(Opened {
             partition,

@@ -95,7 +95,7 @@ impl Segments {
         mut each: impl FnMut(SegmentNumber, Position, &[u8]) -> Result<(), String>,
     ) -> Result<Position, String> {
         let mut expected = self.first;
-        for (place, (segment, file)) in self.needed.iter().enumerate() {
+        for (segment, file) in &self.needed {
             let path = segment_path(&self.folder, *file);
             let octets = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
             if *segment == self.from {
@@ -118,25 +118,12 @@ impl Segments {
                     path.display()
                 );
             }
-            // Where the next segment begins an earlier recovery ended: a batch that reached the disk after it,
-            // from a process that was killed while writing, was never answered for.
-            let next = self.needed.get(place + 1);
-            let next = next.and_then(|(_, file)| self.first_of(*file));
             for (position, records) in replay.batches {
-                if next.is_some_and(|next| position >= next) {
-                    break;
-                }
                 each(*segment, position, records)?;
                 expected = position.next();
             }
         }
         Ok(Position(expected.0.saturating_sub(1)))
-    }
-
-    /// The number of the batch that a segment file begins with.
-    fn first_of(&self, file: u32) -> Option<Position> {
-        let header = read_header(self.identity, &segment_path(&self.folder, file)).ok()??;
-        header.ok().map(|header| header.position)
     }
 }
 

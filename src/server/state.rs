@@ -407,7 +407,10 @@ impl State {
     }
 
     /// sled's own flush stops short of the disk on Linux: sync_file_range is no barrier. This is one.
-    fn sync(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The disk's: what was put may be lost.
+    pub(super) fn sync(&self) -> io::Result<()> {
         fault::strike(Point::StateSync, &self.folder)?;
         self.db.flush().map_err(io::Error::other)?;
         if fault::is_unsynced(Layer::State) {

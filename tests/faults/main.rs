@@ -10,4 +10,5 @@ mod errors;
 mod flips;
 mod full;
 mod kills;
+mod late;
 mod power;

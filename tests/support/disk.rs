@@ -155,6 +155,19 @@ impl Disk {
         Ok(())
     }
 
+    /// From now on every write waits, until what this gives back is dropped.
+    pub fn stand_still(&self) -> Standstill {
+        run("fsfreeze", &["--freeze", text(&self.folder_below)]).expect("a disk that stands still");
+        Standstill(self.folder_below.clone())
+    }
+
+    /// Writes that the disk has and is not done with.
+    pub fn writes_under_way(&self) -> u64 {
+        let device = self.device.as_ref().expect("a disk").0.trim_start_matches("/dev/");
+        let counts = fs::read_to_string(format!("/sys/block/{device}/inflight")).expect("a block device");
+        counts.split_whitespace().nth(1).and_then(|writes| writes.parse().ok()).expect("a count")
+    }
+
     /// Takes the power away. A disk writes back what it likes, when it likes: a random half of what its cache
     /// holds gets through before.
     pub fn cut(&self, dice: &mut Dice) {
@@ -186,6 +199,15 @@ impl Drop for Disk {
         self.device = None;
         self.below = None;
         let _ = fs::remove_file(&self.image);
+    }
+}
+
+/// A disk that stands still.
+pub struct Standstill(PathBuf);
+
+impl Drop for Standstill {
+    fn drop(&mut self) {
+        run("fsfreeze", &["--unfreeze", text(&self.0)]).expect("a disk that goes on");
     }
 }
 

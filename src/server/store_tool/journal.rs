@@ -120,8 +120,6 @@ impl JournalScan {
                 // Only a partition without a checkpoint does not know its first batch.
                 expected = first.unwrap_or(expected);
             }
-            // Where the next segment begins an earlier recovery ended: what was written behind that was never
-            // answered for.
             let next = self.needed.get(place + 1).and_then(|(_, path)| first_of(self.identity, path));
             let mut of_segment =
                 SegmentWalked { segment: *segment, path: path.clone(), batches: None, used_octets: 0 };
@@ -130,9 +128,6 @@ impl JournalScan {
                 let rest = octets.get(offset..).unwrap_or_default();
                 match BatchHeader::read_batch(self.identity, rest) {
                     Ok((header, records)) if header.segment == *segment && header.position == expected => {
-                        if next.is_some_and(|next| expected >= next) {
-                            break;
-                        }
                         each(Found { segment: *segment, position: expected, path, offset, records })?;
                         offset += header.aligned_octets();
                         of_segment.note(expected, offset);

@@ -101,8 +101,6 @@ pub struct PartitionDisk {
     gone: BTreeMap<RestNumber, Vec<u16>>,
     blocks: BTreeMap<BlockKey, Vec<u8>>,
     checkpoint: Checkpoint,
-    /// A write of a process that was killed: it may still reach the platters.
-    late: Option<Write>,
 
     // What a process has in memory.
     writing: Option<Write>,
@@ -134,7 +132,6 @@ impl PartitionDisk {
             gone: BTreeMap::new(),
             blocks: BTreeMap::new(),
             checkpoint: Checkpoint::initial(),
-            late: None,
             writing: None,
             journal_failed: false,
             newest: SegmentNumber(0),
@@ -365,12 +362,8 @@ impl PartitionDisk {
     /// The power goes, or the process is killed.
     pub fn crash(&mut self, random: &mut Random) {
         if let Some(write) = self.writing.take() {
-            if random.chance(10) {
-                // The kernel has it: it may reach the platters when the next process has already read them.
-                self.late = Some(write);
-            } else {
-                self.tear(&write, random);
-            }
+            // The next process reads the platters when the kernel has done with it: its lock says so.
+            self.tear(&write, random);
         }
         if self.is_ordering
             && !self.store_failed
@@ -412,7 +405,7 @@ impl PartitionDisk {
     ///
     /// # Errors
     /// Damage that must not be passed over.
-    pub fn open(&mut self, random: &mut Random) -> Result<Found, String> {
+    pub fn open(&mut self) -> Result<Found, String> {
         let number = self.identity.partition;
         let mut segments = Vec::new();
         self.newest = SegmentNumber(self.checkpoint.segment.0.saturating_sub(1));
@@ -438,9 +431,6 @@ impl PartitionDisk {
         segments.sort_unstable();
         self.make_file(FILES_READY - 1);
         let batches = self.read_batches(&segments)?;
-        if let Some(late) = self.late.take() {
-            self.tear(&late, random);
-        }
         Ok(Found { segments, batches })
     }
 
@@ -450,20 +440,14 @@ impl PartitionDisk {
     ) -> Result<Vec<(SegmentNumber, Position, Vec<u8>)>, String> {
         let mut batches = Vec::new();
         let mut expected = self.checkpoint.first;
-        let first_of = |file: u32| {
-            BatchHeader::read(self.identity, &self.files[file as usize]).map(|header| header.position)
-        };
-        for (place, (segment, file)) in segments.iter().enumerate() {
+        for (segment, file) in segments {
             if *segment == self.checkpoint.segment {
-                expected = first_of(*file).unwrap_or(expected);
+                let first = BatchHeader::read(self.identity, &self.files[*file as usize]);
+                expected = first.map_or(expected, |header| header.position);
             }
             let replay = replay_segment(self.identity, *segment, expected, &self.files[*file as usize])
                 .map_err(|fault| format!("partition {}: {fault:?}", self.identity.partition))?;
-            let next = segments.get(place + 1).and_then(|(_, file)| first_of(*file).ok());
             for (position, records) in replay.batches {
-                if next.is_some_and(|next| position >= next) {
-                    break;
-                }
                 batches.push((*segment, position, records.to_vec()));
                 expected = position.next();
             }
@@ -527,7 +511,7 @@ impl PartitionDisk {
             ));
         }
         let DiskSettings { segment_octets, batch_octets_max, .. } = self.settings;
-        let (files, newest) = (self.files.len() as u32, self.newest.next());
+        let (files, newest) = (self.files.len() as u32, self.newest);
         let ring = Ring::resume(segment_octets as u64, batch_octets_max, &found.segments, newest, files);
         let buffers: Buffers = Box::new(|octets| Box::new(vec![0xEE; octets]));
         Ok(Partition::open(recovery.finish(JournalStart { identity: self.identity, ring, last }), buffers))

@@ -60,7 +60,7 @@ impl World {
         let mut found = Vec::new();
         let mut names: BTreeSet<Box<[u8]>> = BTreeSet::new();
         for (number, disk) in &mut self.disks {
-            match disk.open(&mut self.random) {
+            match disk.open() {
                 Ok(read) => {
                     let last = read.batches.last().map(|(_, position, _)| *position);
                     let batches =

@@ -1,0 +1,49 @@
+//! The process is killed while the disk has a write of it: whoever comes next must wait for that.
+
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+use rustix::process::Signal;
+use smppd::pdu::Pdu;
+
+use crate::support::disk::Disk;
+use crate::support::esme::{Esme, message};
+use crate::support::{Place, eventually};
+
+/// Whether the file is free for the next process, which takes the same lock before it reads.
+fn is_free(path: &Path) -> bool {
+    match File::open(path).expect("a file").try_lock() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(error)) => panic!("{}: {error}", path.display()),
+    }
+}
+
+#[test]
+fn a_write_keeps_its_file_from_the_next_process_though_its_own_was_killed() {
+    let place = Place::new("late");
+    let Some(disk) = Disk::new("a write that outlives its process", &place, 400) else { return };
+    place.account("add demo --bind-limit 0 --any-source --number 12125550100");
+    let server = place.server().cores(1).start();
+    let mut esme = Esme::bound(&server, "demo");
+    let known = esme.submit(&message("447900000001", "answered"));
+    let journal = place.journal(0);
+
+    let standstill = disk.stand_still();
+    esme.send(&Pdu::SubmitSm(message("447900000002", "on its way")));
+    eventually("a write is on its way", || (disk.writes_under_way() > 0).then_some(()));
+    let pid = server.pid().as_raw_nonzero();
+    server.signal(Signal::KILL);
+    eventually("the process ends", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        (status.is_empty() || status.contains("\nState:\tZ")).then_some(())
+    });
+    assert!(!journal.iter().all(|file| is_free(file)), "the next process would not wait");
+    drop(standstill);
+    server.kill();
+    eventually("the write ends", || journal.iter().all(|file| is_free(file)).then_some(()));
+
+    let server = place.server().cores(1).start();
+    let unknown = Esme::bound(&server, "demo").unknown_of(&[&known]);
+    assert_eq!(unknown, Vec::<String>::new());
+}
