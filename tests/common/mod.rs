@@ -230,12 +230,17 @@ impl Net {
                     recovery.restore(*number, octets, gone.clone(), &accounts).expect("readable");
                 }
                 let mut last = Position(checkpoint.first.0 - 1);
-                let mut newest = checkpoint.segment;
+                let mut in_use: Vec<(SegmentNumber, u32)> = Vec::new();
                 for (segment, position, records) in batches {
                     recovery.replay(*segment, *position, records, &accounts).expect("readable");
-                    (newest, last) = (*segment, *position);
+                    last = *position;
+                    if in_use.last().is_none_or(|(newest, _)| newest < segment) {
+                        in_use.push((*segment, in_use.len() as u32));
+                    }
                 }
-                let ring = Ring::resume(SEGMENT_OCTETS, BATCH_OCTETS, &[], newest, 1);
+                let newest = in_use.last().map_or(checkpoint.segment, |(newest, _)| *newest);
+                let files = in_use.len() as u32 + 1;
+                let ring = Ring::resume(SEGMENT_OCTETS, BATCH_OCTETS, &in_use, newest, files);
                 let start = JournalStart { identity: identity(number), ring, last };
                 let buffers = Box::new(|octets| -> Box<dyn BatchBuffer> { Box::new(vec![0; octets]) });
                 let partition = Partition::open(recovery.finish(start), buffers);
