@@ -9,7 +9,7 @@ use smppd::message::{MessageId, OwnedAddress};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
     Address, CancelSm, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass,
-    InterfaceVersion, Npi, Pdu, RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs, Ton,
+    InterfaceVersion, Npi, Pdu, RegisteredDelivery, ReplaceSm, ShortMessage, Tag, Tlvs, Ton, put_tlv,
 };
 use smppd::route::CarrierIndex;
 
@@ -423,4 +423,58 @@ fn every_report_is_acknowledged_once_whether_it_applies_or_not() {
     let witnessed = net.witnessed[0].borrow();
     assert!(witnessed.said >= 8);
     assert_eq!(witnessed.acknowledged.len() as u64, witnessed.said);
+}
+
+/// Destinations of a submit_multi, as on the wire.
+fn destinations(count: u8) -> Vec<u8> {
+    let mut octets = Vec::new();
+    for number in 0..count {
+        let digits = format!("1212555{number:04}");
+        let address = Address { digits: digits.as_bytes(), ..NUMBER };
+        DestAddress::Sme(address).put(&mut octets).expect("an address");
+    }
+    octets
+}
+
+#[test]
+fn a_submit_multi_that_is_refused_leaves_no_trace() {
+    const COUNT: u8 = 250;
+    let octets = destinations(COUNT);
+    // Two and a little fill a batch.
+    for durable in 0..3 {
+        let mut net = Net::new(1);
+        let esme = net.connect(0);
+        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        net.hold_disk(true);
+        for sequence_number in 2..8 {
+            let destinations = DestAddresses::new(COUNT, &octets).expect("destinations");
+            net.send(esme, &Pdu::SubmitMulti(short_message(destinations, &[b'x'; 150])), sequence_number);
+        }
+        net.fail_disk_after(durable);
+        let statuses = statuses(&mut net, esme);
+        let accepted = statuses.iter().filter(|status| **status == CommandStatus::ESME_ROK).count();
+        assert_eq!((statuses.len(), accepted), (6, 2 * durable), "two to a batch");
+        let messages = accepted * usize::from(COUNT);
+        assert_eq!(net.witnessed[0].borrow().offers, messages, "{durable} batches");
+        assert_eq!(net.credits_used("demo"), messages as u64, "{durable} batches");
+        net.hold_disk(false);
+        net.crash_and_restart();
+        assert_eq!(net.credits_used("demo"), messages as u64, "{durable} batches");
+    }
+}
+
+#[test]
+fn a_submit_multi_that_no_batch_holds_is_refused() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let octets = destinations(255);
+    let payload = [b'x'; 1_000];
+    let mut tlvs = Vec::new();
+    put_tlv(Tag::MESSAGE_PAYLOAD, &payload, &mut tlvs).expect("a TLV");
+    let tlvs = Tlvs::read(&tlvs, CommandId::SUBMIT_MULTI).expect("TLVs");
+    let destinations = DestAddresses::new(255, &octets).expect("destinations");
+    net.send(esme, &Pdu::SubmitMulti(ShortMessage { tlvs, ..short_message(destinations, b"") }), 2);
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RINVNUMDESTS]);
+    assert_eq!((net.unfinished(), net.credits_used("demo")), (0, 0));
 }

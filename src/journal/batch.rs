@@ -89,6 +89,11 @@ impl Batch {
         Self { placement, position, buffer, length: HEADER_OCTETS, payload_octets: 0 }
     }
 
+    /// Octets of records that a batch of so many octets holds.
+    pub(super) const fn payload_octets_max(octets: usize) -> usize {
+        octets - HEADER_OCTETS
+    }
+
     /// Whether a record of so many octets can be added.
     pub(super) fn fits(&self, octets: usize) -> bool {
         self.length + octets <= self.buffer.octets().len()

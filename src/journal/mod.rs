@@ -109,6 +109,15 @@ impl<E> Journal<E> {
         self.waiting_octets += octets;
     }
 
+    /// Has the next records, so many octets, share a batch; false when that is more than a batch holds.
+    pub fn keep_together(&mut self, octets: usize) -> bool {
+        if self.open.as_ref().is_some_and(|open| !open.fits(octets)) {
+            self.close_open();
+            self.want();
+        }
+        octets <= Batch::payload_octets_max(self.ring.batch_octets_max())
+    }
+
     /// What everything appended so far earns, once it is durable.
     pub fn earn(&mut self, earned: E) {
         self.earned.push_back((self.last(), earned));
@@ -386,6 +395,25 @@ mod tests {
         }
         assert!(!journal.has_batch() && !lost.is_empty() && paid.len() > 20, "{lost:?}");
         assert_eq!([paid, lost].concat(), (0..30).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_kept_together_shares_a_batch() {
+        let mut journal = journal(0, BATCH_OCTETS_MAX);
+        let content = vec![0; BATCH_OCTETS_MAX / 4];
+        let record = Record::Accepted { attempt: None, content: &content };
+        journal.append(&record);
+        journal.append(&record);
+        let before = journal.last();
+        assert!(journal.keep_together(3 * record.octets()) && journal.is_wanted());
+        for number in 0..3 {
+            journal.append(&record);
+            journal.earn(number);
+            assert_eq!(journal.last(), before.next());
+        }
+        let most = BATCH_OCTETS_MAX - Batch::payload_octets_max(BATCH_OCTETS_MAX);
+        assert!(journal.keep_together(BATCH_OCTETS_MAX - most));
+        assert!(!journal.keep_together(BATCH_OCTETS_MAX - most + 1));
     }
 
     #[test]

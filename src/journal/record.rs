@@ -112,7 +112,8 @@ impl<'a> Record<'a> {
     pub fn octets(&self) -> usize {
         PREFIX_OCTETS
             + match *self {
-                Self::Accepted { content, .. } | Self::Replaced { content, .. } => 2 + content.len(),
+                Self::Accepted { content, .. } => return Self::accepted_octets(content.len()),
+                Self::Replaced { content, .. } => 2 + content.len(),
                 Self::Attempt { .. } | Self::Settled { .. } => 9,
                 Self::Forwarded { carrier_id, .. } => 8 + carrier_id.len(),
                 Self::Deferred { .. } => 18,
@@ -121,6 +122,11 @@ impl<'a> Record<'a> {
                 Self::Mo(octets) | Self::DeliveryAtRest(octets) => octets.len(),
                 Self::MessageAtRest { content, .. } => STANDING_OCTETS + content.len(),
             }
+    }
+
+    /// Octets of the [`Accepted`](Self::Accepted) of a content of so many.
+    pub const fn accepted_octets(content: usize) -> usize {
+        PREFIX_OCTETS + 2 + content
     }
 
     /// Appends the record: length (4, little-endian, all of it), kind (1), body.

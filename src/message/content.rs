@@ -104,13 +104,18 @@ impl<'a> Content<'a> {
 
     /// The octets to keep: exactly as many as it takes.
     pub fn to_octets(&self) -> Box<[u8]> {
+        let mut octets = Vec::with_capacity(self.octets());
+        self.put(&mut octets);
+        octets.into_boxed_slice()
+    }
+
+    /// How many octets [`put`](Self::put) appends.
+    pub const fn octets(&self) -> usize {
         let texts = self.system_id.len()
             + self.service_type.len()
             + self.source.digits.len()
             + self.destination.digits.len();
-        let mut octets = Vec::with_capacity(FIXED_OCTETS + texts + self.user_data.len() + self.tlvs.len());
-        self.put(&mut octets);
-        octets.into_boxed_slice()
+        FIXED_OCTETS + texts + self.user_data.len() + self.tlvs.len()
     }
 
     /// Appends the fields to `out`. Strings longer than their field cannot come from a decoded PDU.
@@ -237,6 +242,7 @@ mod tests {
         let mut octets = Vec::new();
         content.put(&mut octets);
         assert_eq!(Content::read(&octets), Ok(content));
+        assert_eq!(content.octets(), octets.len());
         for length in 0..octets.len() {
             assert_eq!(Content::read(&octets[..length]), Err(ContentError), "{length}");
         }

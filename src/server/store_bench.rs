@@ -241,7 +241,7 @@ impl Bench {
                     _ = partition.record(&settled, &self.accounts, [done]);
                 }
                 Earned::Acknowledge { .. } => self.done.set(self.done.get() + 1),
-                Earned::Answer(..) | Earned::Outcome(..) => {}
+                Earned::Answer(..) | Earned::Outcome(..) | Earned::Charge { .. } => {}
             }
         }
     }

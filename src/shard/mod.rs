@@ -34,8 +34,8 @@ pub use mesh::{
 };
 pub use outputs::{Commit, Lookup, Outputs, VerifyRequest};
 pub use partition::{
-    ApplyError, Due, Earned, Failed, HeldParcel, Partition, PartitionSettings, Recovered, Recovery, Returned,
-    Unrecoverable, subject,
+    Abandoned, ApplyError, Due, Earned, Failed, HeldParcel, Partition, PartitionSettings, Recovered,
+    Recovery, Returned, Unrecoverable, subject,
 };
 pub use settings::{PartitionMap, ShardSettings};
 pub use submission::{SubmitError, Validity};
@@ -385,7 +385,10 @@ impl Shard {
         let event = Event::PartitionFailed { partition: partition.number, reason: reason.into() };
         self.outputs.events.push(event);
         let number = partition.number;
-        let mut waiting = partition.fail(failed);
+        let Abandoned { mut waiting, charges } = partition.fail(failed);
+        for (account, segments) in charges {
+            self.accounts.get(account).return_credits(segments.into());
+        }
         // No final state can be recorded any more, so nobody need wait for one. Their messages may be on the disk, or
         // with a carrier: this status does not say that there is none.
         let mut transactions: Vec<MessageId> =
@@ -558,6 +561,8 @@ impl Shard {
                     }
                     Earned::HandOver { id, deferrals } => self.attempt(now, id, deferrals),
                     Earned::Deliver(key) => self.enqueue(key),
+                    // It stays charged.
+                    Earned::Charge { .. } => {}
                     Earned::Acknowledge { carrier, token } => {
                         if let Some(carrier) = self.carriers.get_mut(usize::from(carrier)) {
                             carrier.acknowledge(token);

@@ -409,7 +409,8 @@ impl Shard {
         }
         owner.take_credits(more.into()).map_err(|_| owner.settings.no_credit_status.0)?;
         let record = Record::Replaced { more, content: &octets };
-        self.partitions[place].record(&record, &accounts, None).map_err(|_| {
+        let charge = Earned::Charge { account, segments: more.into() };
+        self.partitions[place].record(&record, &accounts, Some(charge)).map_err(|_| {
             owner.return_credits(more.into());
             CommandStatus::ESME_RREPLACEFAIL
         })

@@ -99,6 +99,13 @@ pub enum Earned {
     },
     /// A receipt or reply may go to its account.
     Deliver(ParcelKey),
+    /// The credits that a submission has taken are used; should it never be durable, they are to be given back.
+    Charge {
+        /// Of this account.
+        account: AccountIndex,
+        /// So many.
+        segments: u32,
+    },
     /// A report need not be said again.
     Acknowledge {
         /// By this carrier.
@@ -113,7 +120,7 @@ impl Earned {
     const fn is_awaited(&self) -> bool {
         match self {
             Self::Answer(..) | Self::Outcome(..) | Self::HandOver { .. } | Self::Deliver(_) => true,
-            Self::Acknowledge { .. } => false,
+            Self::Charge { .. } | Self::Acknowledge { .. } => false,
         }
     }
 }
@@ -158,6 +165,15 @@ pub enum Failed {
     Journal,
     /// The state at rest, or a file that was to be made for the journal.
     Store,
+}
+
+/// What a partition that failed gives up.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Abandoned {
+    /// Who waits for an answer that does not come, and what to tell them.
+    pub waiting: Vec<(ReplyTo, CommandStatus)>,
+    /// Credits that were taken for what is never durable.
+    pub charges: Vec<(AccountIndex, u32)>,
 }
 
 /// One partition of the message store.
@@ -300,20 +316,21 @@ impl Partition {
 
     /// A disk error: nothing is recorded any more. When the journal failed, what was recorded behind the last durable
     /// batch is never earned; when the state at rest did, what is recorded already is still written as far as there are
-    /// files for it, and earned then. Gives back who waits for an answer that does not come, to be told so.
-    pub fn fail(&mut self, failed: Failed) -> Vec<(ReplyTo, CommandStatus)> {
+    /// files for it, and earned then.
+    pub fn fail(&mut self, failed: Failed) -> Abandoned {
         self.failed = true;
-        let mut waiting = Vec::new();
+        let Abandoned { mut waiting, mut charges } = Abandoned::default();
         let give_up = |earned| match earned {
             Earned::Answer(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RSYSERR)),
             Earned::Outcome(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RDELIVERYFAILURE)),
+            Earned::Charge { account, segments } => charges.push((account, segments)),
             Earned::HandOver { .. } | Earned::Deliver(_) | Earned::Acknowledge { .. } => {}
         };
         match failed {
             Failed::Journal => self.journal.abandon(give_up),
             Failed::Store => self.journal.abandon_without_file(give_up),
         }
-        waiting
+        Abandoned { waiting, charges }
     }
 
     /// The first of the ids of `count` new messages.
@@ -356,6 +373,12 @@ impl Partition {
         self.journal.append(&Record::Accepted { attempt, content: held.message.content_octets() });
         earned.into_iter().chain(hand_over).for_each(|earned| self.earn(earned));
         Ok(())
+    }
+
+    /// Has the messages that are accepted next share a batch: all of them will be durable at once, or none ever. Their
+    /// contents have these lengths; false when that is more than a batch holds.
+    pub fn keep_together(&mut self, lengths: impl Iterator<Item = usize>) -> bool {
+        self.journal.keep_together(lengths.map(Record::accepted_octets).sum())
     }
 
     /// Applies an event and puts it on record; `earned` is due once it is durable.

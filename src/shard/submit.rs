@@ -80,13 +80,15 @@ impl Shard {
                 .inspect_err(|_| account.return_credits(checked.segments.into()))?;
         }
 
-        let earned = if is_transaction {
+        let answer = if is_transaction {
             self.transactions.insert(id, reply_to);
             None
         } else {
             Some(Earned::Answer(reply_to, Answer::Submitted(id)))
         };
-        self.accept(now, account, &submitted, &checked, destination, id, (0, 1), earned);
+        let charge = Earned::Charge { account: index, segments: checked.segments.into() };
+        let content = content_of(now, account, &submitted, &checked, destination.address, id, (0, 1));
+        self.accept(&content, destination.carrier, answer.into_iter().chain([charge]));
         Ok(())
     }
 
@@ -145,6 +147,13 @@ impl Shard {
         if count == 0 {
             return Err(SubmitError::Field(CommandStatus::ESME_RINVDSTADR));
         }
+        let content = |address, id, place| content_of(now, account, pdu, &checked, address, id, place);
+        // One answer stands for all of them, so one batch has to.
+        let lengths =
+            destinations.iter().map(|to| content(to.address, MessageId::from_u64(0), (0, 1)).octets());
+        if !self.partitions[0].keep_together(lengths) {
+            return Err(SubmitError::Field(CommandStatus::ESME_RINVNUMDESTS));
+        }
         let segments = u32::from(checked.segments) * u32::from(count);
         self.take_room(account, segments)?;
         let ids = self.take_ids(now, entry, count);
@@ -152,20 +161,19 @@ impl Shard {
             ids.ok_or(SubmitError::Full).inspect_err(|_| account.return_credits(segments.into()))?;
         throttle(now, account, segments).inspect_err(|_| account.return_credits(segments.into()))?;
 
-        let last = count - 1;
-        for (offset, destination) in (0..count).zip(destinations) {
+        for (offset, Destination { address, carrier }) in (0..count).zip(destinations) {
             // Short ids do not follow one another: a v3.3 peer has no submit_multi by that name anyway.
             let (own, place) = match (id.is_short(), offset) {
                 (false, _) => (id.in_batch(offset), (offset, count)),
                 (true, 0) => (id, (0, 1)),
                 (true, _) => (more_ids[usize::from(offset) - 1], (0, 1)),
             };
-            let earned = (offset == last).then(|| {
-                let unsuccess_sme = unsuccess_sme.as_slice().into();
-                Earned::Answer(reply_to, Answer::SubmittedMulti { id, no_unsuccess, unsuccess_sme })
-            });
-            self.accept(now, account, pdu, &checked, destination, own, place, earned);
+            self.accept(&content(address, own, place), carrier, None);
         }
+        let unsuccess_sme = unsuccess_sme.into();
+        self.partitions[0].earn(Earned::Charge { account: index, segments });
+        let answer = Answer::SubmittedMulti { id, no_unsuccess, unsuccess_sme };
+        self.partitions[0].earn(Earned::Answer(reply_to, answer));
         Ok(())
     }
 
@@ -195,20 +203,13 @@ impl Shard {
     }
 
     /// Puts a message on record, and its first attempt with it unless it waits for a time.
-    #[expect(clippy::too_many_arguments, reason = "one call for each of the three ways to submit")]
-    fn accept<D>(
+    fn accept(
         &mut self,
-        now: Now,
-        account: &Account,
-        submitted: &ShortMessage<'_, D>,
-        checked: &Checked<'_>,
-        destination: Destination<'_>,
-        id: MessageId,
-        batch: (u8, u8),
-        earned: Option<Earned>,
+        content: &Content<'_>,
+        carrier: CarrierIndex,
+        earned: impl IntoIterator<Item = Earned>,
     ) {
-        let content = content_of(now, account, submitted, checked, destination.address, id, batch);
-        let attempt = (!content.is_scheduled()).then_some(destination.carrier.0);
+        let attempt = (!content.is_scheduled()).then_some(carrier.0);
         let accepted = self.partitions[0].accept(attempt, content.to_octets(), &self.accounts, earned);
         assert!(accepted.is_ok(), "a fresh id was never used and the partition takes records");
         self.counters.accepted += 1;

@@ -244,6 +244,9 @@ impl Net {
                 let start = JournalStart { identity: identity(number), ring, last };
                 let buffers = Box::new(|octets| -> Box<dyn BatchBuffer> { Box::new(vec![0; octets]) });
                 let partition = Partition::open(recovery.finish(start), buffers);
+                for (system_id, used) in partition.credits_used() {
+                    self.accounts.find(system_id).expect("an account").restore_credits(used);
+                }
                 let settings = ShardSettings {
                     number: ShardNumber(number as u8),
                     shards: count as u8,
@@ -317,6 +320,35 @@ impl Net {
 
     pub fn hold_disk(&mut self, is_held: bool) {
         self.is_disk_held = is_held;
+    }
+
+    /// Makes the next batch of a shard durable, if there is one.
+    fn write_batch(&mut self, number: usize) -> bool {
+        let Some(batch) = self.shards[number].take_batch(0) else { return false };
+        let (header, records) = BatchHeader::read_batch(identity(number), batch.octets()).expect("sealed");
+        self.disks[number].batches.push((header.segment, header.position, records.to_vec()));
+        let commit = Commit {
+            position: batch.position(),
+            payload_octets: batch.payload_octets(),
+            octets: batch.aligned_octets(),
+            micros: 100,
+            spare: Some(batch.into_buffer()),
+        };
+        self.shards[number].committed(self.now, 0, commit);
+        true
+    }
+
+    /// Of what the held disk of the first shard was to write, so many batches become durable and the next one fails.
+    pub fn fail_disk_after(&mut self, batches: usize) {
+        for _ in 0..batches {
+            assert!(self.write_batch(0), "no batch waits");
+        }
+        self.fail_disk();
+    }
+
+    /// What an account has used of its credits.
+    pub fn credits_used(&self, system_id: &str) -> u64 {
+        self.accounts.find(system_id.as_bytes()).expect("an account").credits_used()
     }
 
     pub fn fail_disk(&mut self) {
@@ -531,22 +563,7 @@ impl Net {
             let found = find(&ids, blocks.map(|(_, block)| Ok::<_, BlockError>(block))).expect("blocks");
             self.shards[number].handle_lookup(now, lookup, found);
         }
-        if !self.is_disk_held
-            && let Some(batch) = self.shards[number].take_batch(0)
-        {
-            moved = true;
-            let (header, records) =
-                BatchHeader::read_batch(identity(number), batch.octets()).expect("sealed");
-            self.disks[number].batches.push((header.segment, header.position, records.to_vec()));
-            let commit = Commit {
-                position: batch.position(),
-                payload_octets: batch.payload_octets(),
-                octets: batch.aligned_octets(),
-                micros: 100,
-                spare: Some(batch.into_buffer()),
-            };
-            self.shards[number].committed(now, 0, commit);
-        }
+        moved |= !self.is_disk_held && self.write_batch(number);
         while self.store_orders[number] > 0
             && let Some(op) = self.shards[number].take_store_op(0)
         {

@@ -802,7 +802,7 @@ impl Oracle {
 
     fn members(&self, id: MessageId) -> Vec<Option<MessageState>> {
         let count = self.facts.get(&id).map_or(1, |fact| fact.batch_count);
-        // Of a submit_multi that was never answered only some messages may be on record.
+        // Counted from another than the first, some of these ids are none.
         (0..count).filter_map(|offset| Some(self.facts.get(&id.in_batch(offset))?.ended)).collect()
     }
 
@@ -995,18 +995,21 @@ impl Oracle {
         let mut wrong = Vec::new();
         for (token, submission) in (0..).zip(&self.submissions) {
             let found = traces.get(&token).map_or(&[][..], Vec::as_slice);
+            // replace_if_present may put it in the place of one message of a submit_multi.
+            let first = found.first().and_then(|id| self.facts.get(id));
+            let is_first = fact_is_first(first, token);
+            let whole = first.map_or(1, |fact| if is_first { fact.batch_count } else { 1 });
+            let is_whole = found.len() == usize::from(whole);
             match submission.outcome {
-                Some(CommandStatus::ESME_ROK) => {
-                    // replace_if_present may put it in the place of one message of a submit_multi.
-                    let first = found.first().and_then(|id| self.facts.get(id));
-                    let is_first = fact_is_first(first, token);
-                    let count = first.map_or(1, |fact| if is_first { fact.batch_count } else { 1 });
-                    if found.len() != usize::from(count) {
-                        wrong.push(format!("submission {token} was accepted and made {found:?}"));
-                    }
+                Some(CommandStatus::ESME_ROK) if !is_whole => {
+                    wrong.push(format!("submission {token} was accepted and made {found:?}"));
                 }
+                Some(CommandStatus::ESME_ROK) => {}
                 Some(status) if !submission.is_doubtful && !found.is_empty() => {
                     wrong.push(format!("submission {token} was refused with {status} and made {found:?}"));
+                }
+                Some(_) | None if !found.is_empty() && !is_whole => {
+                    wrong.push(format!("of submission {token} only a part is on record: {found:?}"));
                 }
                 Some(_) | None => {}
             }

@@ -164,7 +164,8 @@ fn submit_multi(
     let (account, Some(link)) = (esme.account, &mut esme.link) else { return "waits" };
     let token = oracle.submitting(account, link.connection, Terms::default(), false);
     let text = text(token, random);
-    let count = random.range(1, 4) as u8;
+    // Now and then so many that they fill most of a batch.
+    let count = if random.chance(10) { random.range(15, 40) } else { random.range(1, 4) } as u8;
     let first = random.range(0, 50);
     let mut octets = Vec::new();
     for number in 0..count {
