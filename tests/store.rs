@@ -628,6 +628,54 @@ fn cold_receipts_come_back_for_their_account_and_messages_for_their_carrier() {
 }
 
 #[test]
+fn cold_receipts_that_found_no_room_come_back_when_there_is_some() {
+    let mut store = Store::new(short_of_memory());
+    let receipts: Vec<MessageId> = (0..700).map(|_| store.accept()).collect();
+    receipts.iter().for_each(|id| store.finish(*id));
+    (0..100).for_each(|_| store.work());
+    assert!(store.partition.blocks_at_rest().1 > 0, "nothing is cold");
+    // What is with a carrier cannot grow cold.
+    let mut busy = Vec::new();
+    while store.partition.memory_octets() < 300_000 {
+        let id = store.accept();
+        store.record(&Record::Attempt { id, carrier: 0 });
+        busy.push(id);
+        store.work();
+    }
+    store.partition.fetch_for(store.account());
+    store.work();
+    assert_eq!(store.got, 0, "there is no room");
+    for id in busy {
+        store.finish(id);
+        store.settle(id);
+    }
+    store.partition.flush_finals();
+    store.work();
+    assert_eq!(store.got, 1, "nobody has to ask again");
+}
+
+#[test]
+fn receipts_that_are_refused_do_not_fill_the_memory() {
+    let mut store = Store::new(short_of_memory());
+    let account = store.account();
+    let receipts: Vec<MessageId> = (0..700).map(|_| store.accept()).collect();
+    for id in &receipts {
+        store.finish(*id);
+        let key = ParcelKey { id: *id, part: ParcelKey::FINAL_RECEIPT };
+        assert!(store.partition.await_offer(key).is_some() && store.partition.offer(key).is_some());
+        store.partition.note_delivery(key, false, Some(later(60)));
+    }
+    (0..100).for_each(|_| store.work());
+    assert!(store.partition.memory_octets() < 200_000, "{}", store.partition.memory_octets());
+    store.partition.fetch_for(account);
+    store.work();
+    assert_eq!((store.got, store.returned.1.len()), (0, 0), "they wait for their time");
+    while store.partition.pop_due(later(61)).is_some() {}
+    (0..100).for_each(|_| store.work());
+    assert!(store.got > 0 && !store.returned.1.is_empty(), "it has come");
+}
+
+#[test]
 fn what_was_earned_before_a_stop_is_paid_out_once() {
     let mut store = Store::new(PartitionSettings::default());
     let id = store.accept();

@@ -1,8 +1,6 @@
 //! deliver_sm: from the partition that owns a receipt or reply, by way of the account's home, to a session,
 //! and what came of it back the same way.
 
-use std::collections::VecDeque;
-
 use crate::account::AccountIndex;
 use crate::journal::Record;
 use crate::message::{Parcel, ParcelKey};
@@ -11,47 +9,22 @@ use crate::shard::mesh::{Delivery, MeshMessage, SessionAddress, ShardNumber};
 use crate::shard::{Entry, Event, Sent, Shard};
 use crate::time::Now;
 
-/// An outbox with fewer parcels is not tidied.
-const TIDY_MIN: usize = 4_096;
-
-/// What this shard's partitions have for one account.
-#[derive(Debug)]
+/// How this shard stands with the home of one account. What waits to be offered is with the partitions.
+#[derive(Default, Debug)]
 pub(super) struct Outbox {
-    /// To be offered to the home, oldest first.
-    pending: VecDeque<ParcelKey>,
-    /// With so many, those that have left memory are taken out.
-    tidy_at: usize,
     /// With the home.
     in_flight: u32,
     /// How many the home takes at once.
     room: u32,
 }
 
-impl Default for Outbox {
-    fn default() -> Self {
-        Self { pending: VecDeque::new(), tidy_at: TIDY_MIN, in_flight: 0, room: 0 }
-    }
-}
-
 impl Shard {
     /// A parcel is to be delivered.
     pub(super) fn enqueue(&mut self, key: ParcelKey) {
         let Some(place) = self.place_of(key.id.partition()) else { return };
-        let Some(held) = self.partitions[place].parcel(key) else { return };
-        let account = held.account;
-        if self.partitions[place].note_pending(key, true) {
-            let outbox = self.outboxes.entry(account).or_default();
-            outbox.pending.push_back(key);
-            // What grew cold while it waited is still named here, and comes again when it is back.
-            if outbox.pending.len() >= outbox.tidy_at {
-                let partitions = &self.partitions;
-                outbox
-                    .pending
-                    .retain(|key| partitions.iter().any(|partition| partition.parcel(*key).is_some()));
-                outbox.tidy_at = (2 * outbox.pending.len()).max(TIDY_MIN);
-            }
+        if let Some(account) = self.partitions[place].await_offer(key) {
+            self.pump(account);
         }
-        self.pump(account);
     }
 
     /// The home takes so many from now on.
@@ -60,31 +33,22 @@ impl Shard {
         self.pump(account);
     }
 
-    /// Offers what the home takes.
+    /// Offers what the home takes, the oldest first.
     fn pump(&mut self, account: AccountIndex) {
         let home = self.home_of(self.accounts.get(account));
         let owner = self.settings.number;
         loop {
-            let Some(outbox) = self.outboxes.get_mut(&account) else { return };
-            if outbox.in_flight >= outbox.room {
-                return;
-            }
-            let Some(key) = outbox.pending.pop_front() else {
+            let outbox = self.outboxes.get_mut(&account);
+            let Some(outbox) = outbox.filter(|outbox| outbox.in_flight < outbox.room) else { return };
+            let waiting = self.partitions.iter().enumerate();
+            let waiting = waiting.filter_map(|(place, own)| Some((own.oldest_pending(account)?, place)));
+            let Some((key, place)) = waiting.min() else {
                 // More may be at rest alone.
                 self.partitions.iter_mut().for_each(|partition| partition.fetch_for(account));
                 return;
             };
-            let Some(place) = self.place_of(key.id.partition()) else { continue };
-            // It may have been given up while it waited, or have grown cold, or come back to be named twice.
-            if !self.partitions[place].note_pending(key, false) {
-                continue;
-            }
-            let Some(held) = self.partitions[place].parcel(key) else { continue };
-            let parcel = held.parcel.clone();
-            self.partitions[place].note_delivery(key, true, None);
-            if let Some(outbox) = self.outboxes.get_mut(&account) {
-                outbox.in_flight += 1;
-            }
+            let Some(parcel) = self.partitions[place].offer(key) else { return };
+            outbox.in_flight += 1;
             self.send(home, MeshMessage::Offer { account, owner, parcel });
         }
     }
@@ -201,9 +165,7 @@ impl Shard {
             Delivery::Returned => {
                 if let Some(place) = self.place_of(key.id.partition()) {
                     self.partitions[place].note_delivery(key, false, None);
-                    if self.partitions[place].note_pending(key, true) {
-                        self.outboxes.entry(account).or_default().pending.push_front(key);
-                    }
+                    self.partitions[place].await_offer(key);
                 }
             }
         }

@@ -139,7 +139,7 @@ pub struct HeldParcel {
     /// Whether it is with its home now.
     pub in_flight: bool,
     /// Whether it waits to be offered to its home.
-    pub is_pending: bool,
+    is_pending: bool,
     /// Rings at `alarm`.
     timer: TimerId,
     kept: Kept,
@@ -190,10 +190,12 @@ pub struct Partition {
     /// The checkpoint is made, and on its way to rest.
     checkpoint_pending: bool,
     /// Cold blocks that are on their way back, and those of them that nobody was asked for yet.
-    fetching: Vec<RestNumber>,
+    fetching: BTreeSet<RestNumber>,
     fetches: VecDeque<RestNumber>,
     /// Those that somebody asked for.
     asked_for: BTreeSet<RestNumber>,
+    /// Accounts that take what is cold, and for which there was no room.
+    hungry: BTreeSet<AccountIndex>,
     /// Cold blocks in which something is due.
     due_blocks: VecDeque<RestNumber>,
     /// After a restart: cold blocks with messages that a carrier had.
@@ -218,9 +220,10 @@ impl Partition {
             store_ops: VecDeque::new(),
             checkpointing: None,
             checkpoint_pending: false,
-            fetching: Vec::new(),
+            fetching: BTreeSet::new(),
             fetches: VecDeque::new(),
             asked_for: BTreeSet::new(),
+            hungry: BTreeSet::new(),
             due_blocks: VecDeque::new(),
             to_resume,
             stops: false,
@@ -262,10 +265,28 @@ impl Partition {
         self.memory.parcels.get(key)
     }
 
-    /// Notes whether a parcel waits to be offered to its home; false when it did so before, or is not here.
-    pub fn note_pending(&mut self, key: ParcelKey, is_pending: bool) -> bool {
-        let held = self.memory.parcels.get_mut(key);
-        held.is_some_and(|held| std::mem::replace(&mut held.is_pending, is_pending) != is_pending)
+    /// A parcel waits to be offered to its home from now on; whose it is, unless it is not here.
+    pub fn await_offer(&mut self, key: ParcelKey) -> Option<AccountIndex> {
+        let Memory { parcels, pending, .. } = &mut self.memory;
+        let held = parcels.get_mut(key)?;
+        if !std::mem::replace(&mut held.is_pending, true) {
+            pending.entry(held.account).or_default().insert(key);
+        }
+        Some(held.account)
+    }
+
+    /// The oldest parcel of an account that waits to be offered.
+    pub fn oldest_pending(&self, account: AccountIndex) -> Option<ParcelKey> {
+        self.memory.pending.get(&account)?.first().copied()
+    }
+
+    /// Takes one that waits, to be offered to its home now.
+    pub fn offer(&mut self, key: ParcelKey) -> Option<Parcel> {
+        let Memory { parcels, pending, .. } = &mut self.memory;
+        let held = parcels.get_mut(key).filter(|held| held.is_pending)?;
+        pending.get_mut(&held.account)?.remove(&key);
+        (held.is_pending, held.in_flight) = (false, true);
+        Some(held.parcel.clone())
     }
 
     /// Notes where a parcel is; `retry_at` when it comes back to be tried again.

@@ -36,12 +36,13 @@ impl Partition {
         self.memory.rest.block_waiting_for(account, destination, after)
     }
 
-    /// Brings back the oldest receipts and replies of an account that are cold, if there are any and there is room.
+    /// Brings back the oldest receipts and replies of an account that are cold, if there are any, as soon as there is room.
     pub fn fetch_for(&mut self, account: AccountIndex) {
-        if self.memory.octets < self.settings.messages_octets_max
-            && let Some(number) = self.memory.rest.block_for(account)
-        {
+        let Some(number) = self.memory.rest.block_for(account) else { return };
+        if self.memory.octets < self.settings.messages_octets_max {
             self.fetch(number);
+        } else {
+            self.hungry.insert(account);
         }
     }
 
@@ -54,21 +55,24 @@ impl Partition {
     }
 
     fn bring_back(&mut self, number: RestNumber) {
-        if self.memory.rest.is_cold(number) && !self.fetching.contains(&number) {
-            self.fetching.push(number);
+        if self.memory.rest.is_cold(number) && self.fetching.insert(number) {
             self.fetches.push_back(number);
         }
     }
 
     /// Brings blocks back in which something is due, as many as memory allows; after a restart those too of which a
-    /// carrier had something.
+    /// carrier had something; then those that accounts wait for.
     fn fetch_due(&mut self) {
-        while self.fetching.len() < FETCHING_MAX && self.memory.octets < self.settings.messages_octets_max {
+        let octets_max = self.settings.messages_octets_max;
+        while self.fetching.len() < FETCHING_MAX && self.memory.octets < octets_max {
             match self.due_blocks.pop_front().or_else(|| self.to_resume.first().copied()) {
                 Some(number) if self.fetching.contains(&number) => return,
                 Some(number) if self.memory.rest.is_cold(number) => self.bring_back(number),
                 Some(number) => _ = self.to_resume.remove(&number),
-                None => return,
+                None => match self.hungry.pop_first() {
+                    Some(account) => self.fetch_for(account),
+                    None => return,
+                },
             }
         }
     }
@@ -112,7 +116,7 @@ impl Partition {
         octets: &[u8],
         accounts: &Accounts,
     ) -> Result<Returned, Unrecoverable> {
-        self.fetching.retain(|fetching| *fetching != number);
+        self.fetching.remove(&number);
         let fresh_for = if self.asked_for.remove(&number) { FRESH } else { Duration::ZERO };
         let was_with_carrier = self.to_resume.remove(&number);
         let mut returned = Returned::default();
@@ -250,7 +254,7 @@ fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) 
         Record::DeliveryAtRest(octets) => {
             let parcel = Parcel::read(octets).ok()?;
             let view = parcel.view();
-            let trace = Trace::Parcel(accounts.index_of(view.system_id)?, view.key.id);
+            let trace = Trace::Parcel(Some(accounts.index_of(view.system_id)?), view.key.id);
             let due = parcel.expires_at(parcel_retention);
             Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
         }

@@ -22,6 +22,8 @@ pub(super) struct Memory {
     pub(super) ids: IdSource,
     pub(super) messages: MessageTable<MessageId, HeldMessage>,
     pub(super) parcels: MessageTable<ParcelKey, HeldParcel>,
+    /// Those of them that wait to be offered to their account's home.
+    pub(super) pending: FastMap<AccountIndex, BTreeSet<ParcelKey>>,
     /// Messages that no carrier has, by account and destination: what cancel_sm without an id looks through.
     pub(super) waiting: FastMap<(AccountIndex, Box<[u8]>), BTreeSet<MessageId>>,
     pub(super) finals: Finals,
@@ -208,6 +210,11 @@ impl Memory {
         let held = self.parcels.remove(key)?;
         self.octets -= BESIDE_OCTETS + held.parcel.as_octets().len();
         self.timers.disarm(held.timer);
+        if held.is_pending
+            && let Some(pending) = self.pending.get_mut(&held.account)
+        {
+            pending.remove(&key);
+        }
         Some(held)
     }
 
@@ -244,10 +251,10 @@ impl Memory {
                     .then(|| (alarm(&held.message), message_trace(id, &held.message, accounts)))
             }
             RestKey::Parcel(key) => {
-                // One that was refused waits for its time; from rest it would come back with its account's next one.
-                let is_idle = |held: &&HeldParcel| !held.in_flight && held.attempts == 0;
-                let held = self.parcels.get(key).filter(|held| held.kept == at_rest).filter(is_idle)?;
-                Some((held.alarm, Trace::Parcel(held.account, key.id)))
+                let held = self.parcels.get(key).filter(|held| held.kept == at_rest && !held.in_flight)?;
+                // One that was refused waits for its time, and not for its account to take the next.
+                let account = (held.attempts == 0 || held.is_pending).then_some(held.account);
+                Some((held.alarm, Trace::Parcel(account, key.id)))
             }
         }
     }

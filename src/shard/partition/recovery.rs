@@ -61,6 +61,7 @@ impl Recovery {
             ids,
             messages: MessageTable::new(),
             parcels: MessageTable::new(),
+            pending: FastMap::default(),
             waiting: FastMap::default(),
             finals: Finals::new(checkpoint.next_generation),
             finals_full: false,

@@ -64,8 +64,8 @@ struct Cold {
 pub(super) enum Trace {
     /// A message; with account and destination when it waits for its carrier.
     Message(MessageId, Option<u64>),
-    /// A parcel of this account, about this message.
-    Parcel(AccountIndex, MessageId),
+    /// A parcel about this message, and the account that it waits for, unless it waits for its time.
+    Parcel(Option<AccountIndex>, MessageId),
 }
 
 /// Account and destination as one number; two pairs may share one.
@@ -211,7 +211,7 @@ impl Rest {
                 }
                 Trace::Parcel(account, id) => {
                     self.cold.parcels += 1;
-                    self.cold.accounts.insert((account, number));
+                    self.cold.accounts.extend(account.map(|account| (account, number)));
                     if id.is_short() {
                         self.cold.short_ids.insert((id, number));
                     }
@@ -241,7 +241,7 @@ impl Rest {
                 }
                 Trace::Parcel(account, id) => {
                     self.cold.parcels -= 1;
-                    self.cold.accounts.remove(&(account, number));
+                    account.map(|account| self.cold.accounts.remove(&(account, number)));
                     self.cold.short_ids.remove(&(id, number));
                 }
             }
