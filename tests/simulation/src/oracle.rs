@@ -801,9 +801,10 @@ impl Oracle {
     }
 
     fn members(&self, id: MessageId) -> Vec<Option<MessageState>> {
-        let count = self.facts.get(&id).map_or(1, |fact| fact.batch_count);
-        // Counted from another than the first, some of these ids are none.
-        (0..count).filter_map(|offset| Some(self.facts.get(&id.in_batch(offset))?.ended)).collect()
+        // The first stands for all of a submit_multi, any other for itself.
+        let first = self.facts.get(&id).filter(|fact| fact.batch_offset == 0);
+        let count = first.map_or(1, |fact| fact.batch_count);
+        (0..count).map(|offset| self.facts.get(&id.in_batch(offset)).and_then(|fact| fact.ended)).collect()
     }
 
     fn delivering(&mut self, connection: Connection, sequence_number: u32, deliver: &ShortMessage<'_>) {
