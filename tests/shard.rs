@@ -3,8 +3,12 @@
 #[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
-use common::{ACCEPTED_BIND, Net};
-use smppd::pdu::{CommandId, CommandStatus};
+use common::{ACCEPTED_BIND, Esme, Net};
+use smppd::pdu::{
+    Address, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Npi, Pdu, RegisteredDelivery,
+    ShortMessage, Tlvs, Ton,
+};
+use smppd::shard::Shard;
 
 #[test]
 fn a_message_is_answered_when_durable_and_its_receipt_follows() {
@@ -42,6 +46,77 @@ fn what_a_carrier_answers_keeps_no_submission_waiting_for_the_disk() {
     assert_eq!(net.batches(0) - before, 2, "for the next submission");
     net.pass_millis(10);
     assert_eq!(net.batches(0) - before, 3, "or for the next tick");
+}
+
+const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
+const SUBSCRIBER: Address<'static> = Address { digits: b"12125559999", ..NUMBER };
+const IN_TEN_SECONDS: Pdu<'static> = Pdu::SubmitSm(ShortMessage {
+    service_type: b"",
+    source: NUMBER,
+    destination: SUBSCRIBER,
+    esm_class: EsmClass::DEFAULT,
+    protocol_id: 0,
+    priority_flag: 0,
+    schedule_delivery_time: b"000000000010000R",
+    validity_period: b"",
+    registered_delivery: RegisteredDelivery(0),
+    replace_if_present_flag: 0,
+    data_coding: DataCoding::DEFAULT,
+    sm_default_msg_id: 0,
+    short_message: b"hello",
+    tlvs: Tlvs::EMPTY,
+});
+
+/// A thousand messages that wait ten seconds.
+fn crowd(net: &mut Net, esme: Esme) {
+    for sequence_number in 0..1_000 {
+        net.send(esme, &IN_TEN_SECONDS, 100 + sequence_number);
+    }
+    assert_eq!(net.received(esme).len(), 1_000);
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 1_000);
+}
+
+#[test]
+fn a_crowd_that_is_due_at_once_goes_in_portions() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    crowd(&mut net, esme);
+    net.input(15_000, Shard::tick);
+    // The wheel moves them inwards first, in portions of its own.
+    for _ in 0..5 {
+        if net.waiting(NUMBER, SUBSCRIBER) == 1_000 {
+            net.input(4, Shard::tick);
+        }
+    }
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900, "a turn takes a portion");
+    net.input(0, Shard::go_on);
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 800);
+    net.turn();
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 0, "no tick is needed for the others");
+    assert_eq!(net.witnessed[0].borrow().offers, 1_000);
+}
+
+#[test]
+fn a_crowd_is_cancelled_in_portions_and_nothing_that_came_later() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    crowd(&mut net, esme);
+    let cancel = CancelSm {
+        service_type: b"",
+        message_id: b"",
+        source: NUMBER,
+        destination: SUBSCRIBER,
+        tlvs: Tlvs::EMPTY,
+    };
+    net.hand_in(esme, &Pdu::CancelSm(cancel), 2);
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900, "a turn takes a portion");
+    net.send(esme, &IN_TEN_SECONDS, 3);
+    let answers: Vec<_> = net.received(esme).iter().map(|pdu| (pdu.command_id, pdu.command_status)).collect();
+    assert_eq!(answers.len(), 2);
+    assert!(answers.iter().all(|(_, status)| *status == CommandStatus::ESME_ROK), "{answers:?}");
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 1, "the one that came after the question");
 }
 
 #[test]

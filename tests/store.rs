@@ -10,7 +10,7 @@ use smppd::journal::{
 use smppd::message::{Content, MessageId, ParcelKey, PartitionNumber, State};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{Address, DataCoding, EsmClass, Npi, RegisteredDelivery, Ton};
-use smppd::shard::{Due, Earned, Partition, PartitionSettings, Recovery};
+use smppd::shard::{Due, Earned, Matching, Partition, PartitionSettings, Recovery};
 use smppd::store::{Checkpoint, RestNumber, StoreDone, StoreOp, rest_entries};
 use smppd::time::Timestamp;
 
@@ -564,14 +564,23 @@ fn a_cold_message_is_found_by_its_id_and_by_its_addresses() {
     let account = store.account();
     assert!(store.partition.message(wanted).is_none(), "it is cold");
     let block = store.partition.cold_block_of(wanted).expect("its block is known");
-    assert_eq!(store.partition.cold_block_waiting(account, b"447700900123", None), Some(block));
-    assert_eq!(store.partition.cold_block_waiting(account, b"447700900199", None), None);
-    assert_eq!(store.partition.waiting_for(account, b"447700900123").count(), 0);
+    let to = |digits: &[u8]| Matching {
+        service_type: None,
+        source: NUMBER.into(),
+        destination: Address { digits, ..NUMBER }.into(),
+    };
+    let (there, elsewhere) = (to(b"447700900123"), to(b"447700900199"));
+    let all = MessageId::from_u64(u64::MAX);
+    assert_eq!(store.partition.cold_block_waiting(account, &there, None), Some(block));
+    assert_eq!(store.partition.cold_block_waiting(account, &elsewhere, None), None);
+    assert_eq!(store.partition.waiting(account, &there, all).count(), 0);
     store.partition.fetch(block);
     store.partition.fetch(block);
     assert!(store.carry_out() && store.got == 1, "it is fetched once");
     assert_eq!(store.partition.cold_block_of(wanted), None);
-    assert_eq!(store.partition.waiting_for(account, b"447700900123").collect::<Vec<_>>(), [wanted]);
+    assert_eq!(store.partition.waiting(account, &there, all).collect::<Vec<_>>(), [wanted]);
+    let another_type = Matching { service_type: Some(Box::from(*b"WAP")), ..there };
+    assert_eq!(store.partition.waiting(account, &another_type, all).count(), 0);
     store.finish(wanted);
     store.settle(wanted);
     store.work();

@@ -218,6 +218,11 @@ impl<E> Journal<E> {
         self.earned.pop_front().map(|(_, earned)| Stored(earned))
     }
 
+    /// Whether a committed record earned something that was not taken yet.
+    pub fn has_earned(&self) -> bool {
+        self.earned.front().is_some_and(|(position, _)| *position <= self.committed)
+    }
+
     /// Closes the open batch, so that everything recorded so far is durable with the batch returned.
     pub fn seal(&mut self) -> Position {
         self.close_open();

@@ -58,14 +58,14 @@ impl Buffers {
     }
 }
 
-/// A journal's task: what wakes it.
+/// What wakes a task of the core.
 #[derive(Default)]
-pub(super) struct JournalBell {
+pub(super) struct Bell {
     waker: Cell<Option<Waker>>,
 }
 
-impl JournalBell {
-    /// Wakes the task at the next batch.
+impl Bell {
+    /// Wakes this task when it rings.
     pub(super) fn arm(&self, waker: &Waker) {
         self.waker.set(Some(waker.clone()));
     }
@@ -94,7 +94,10 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     pub(super) buffers: RefCell<Buffers>,
     pub(super) tls: Arc<std::sync::RwLock<Arc<ServerConfig>>>,
-    pub(super) journal_bells: Vec<JournalBell>,
+    /// For each journal: there is a batch to write.
+    pub(super) journal_bells: Vec<Bell>,
+    /// Turns have left something over.
+    pub(super) more_bell: Bell,
     /// To each core, this one included, and to the threads of its partitions.
     pub(super) mesh: Vec<MailSender>,
     pub(super) states: Vec<Sender<Order>>,
@@ -211,6 +214,9 @@ impl Core {
                 self.journal_bells[place].ring();
             }
         }
+        if shard.has_more() {
+            self.more_bell.ring();
+        }
         drop(shard);
         // A woken task may be polled at once: nothing is borrowed any more.
         to_wake.into_iter().for_each(Waker::wake);
@@ -229,10 +235,11 @@ impl Core {
     /// Whether every record is durable and every order for the state at rest is on its way.
     pub(super) fn is_settled(&self) -> bool {
         let shard = self.shard.borrow();
-        shard.partitions().iter().zip(&self.is_writing).all(|(partition, is_writing)| {
+        let is_settled = shard.partitions().iter().zip(&self.is_writing).all(|(partition, is_writing)| {
             let is_written = !is_writing.get() && !partition.has_batch();
             is_written && (partition.has_failed() || !partition.has_store_ops())
-        })
+        });
+        is_settled && !shard.has_more()
     }
 
     /// A number for the next connection.

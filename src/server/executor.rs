@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 use crate::account::Accounts;
 use crate::server::clock::Clock;
 use crate::server::connection::{self, ConnectionSettings};
-use crate::server::core::{Buffers, Core, JournalBell, Pulse, SharedCore};
+use crate::server::core::{Bell, Buffers, Core, Pulse, SharedCore};
 use crate::server::disk::{JournalFiles, JournalFolder};
 use crate::server::mesh::{Inbound, MailSender, Mailbox};
 use crate::server::pacemaker::HEARTBEAT;
@@ -80,7 +80,8 @@ pub(super) async fn run(parts: Parts) {
         clock: parts.clock,
         buffers: RefCell::new(Buffers::new()),
         tls: parts.tls,
-        journal_bells: (0..count).map(|_| JournalBell::default()).collect(),
+        journal_bells: (0..count).map(|_| Bell::default()).collect(),
+        more_bell: Bell::default(),
         mesh: parts.mesh,
         states: parts.states,
         verifier: parts.verifier,
@@ -95,6 +96,7 @@ pub(super) async fn run(parts: Parts) {
         is_writing: (0..count).map(|_| Cell::new(false)).collect(),
     });
     let heartbeat = spawn_local(beat(Rc::clone(&core)));
+    let rest = spawn_local(go_on(Rc::clone(&core)));
     let writers: Vec<Task<()>> = journals
         .into_iter()
         .enumerate()
@@ -145,6 +147,7 @@ pub(super) async fn run(parts: Parts) {
     }
     core.pulse.has_ended.store(true, Ordering::Relaxed);
     heartbeat.cancel().await;
+    rest.cancel().await;
     for writer in writers {
         writer.cancel().await;
     }
@@ -169,6 +172,22 @@ async fn beat(core: SharedCore) {
         if beat.is_multiple_of(FLUSH) {
             core.with(None, |shard, _| shard.flush_finals());
         }
+    }
+}
+
+/// Goes on with what turns have left over, when the other tasks had theirs.
+async fn go_on(core: SharedCore) {
+    loop {
+        futures_lite::future::poll_fn(|cx| {
+            if core.shard.borrow().has_more() {
+                return Poll::Ready(());
+            }
+            core.more_bell.arm(cx.waker());
+            Poll::Pending
+        })
+        .await;
+        core.with(None, Shard::go_on);
+        futures_lite::future::yield_now().await;
     }
 }
 

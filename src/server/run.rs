@@ -41,6 +41,8 @@ use crate::shard::{Partition, PartitionMap, Shard, ShardNumber, ShardSettings};
 pub(super) const IO_MEMORY: usize = 8 << 20;
 /// A task that does not yield is interrupted after this; shorter makes glommio's lost wake-ups likely.
 pub(super) const PREEMPT: Duration = Duration::from_millis(20);
+/// Things of one kind that a core deals with in one turn: a millisecond's work, about.
+const PORTION: usize = 1_024;
 /// Threads that verify passwords.
 const VERIFIERS: usize = 1;
 /// Binds that may wait for them, of customers and of strangers; more are refused, and may try again.
@@ -268,6 +270,7 @@ impl Server {
                 validity: config.validity,
                 retry: config.retry,
                 deliver_retry: config.deliver_retry,
+                portion: PORTION,
                 is_durable: config.durability != Durability::Memory,
             };
             let (accounts, routes) = (Arc::clone(accounts), routes(config));

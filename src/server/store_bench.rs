@@ -20,7 +20,7 @@ use crate::message::{Content, MessageId, PartitionNumber};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{Address, DataCoding, EsmClass, Npi, RegisteredDelivery, Ton};
 use crate::server::clock::Clock;
-use crate::server::core::JournalBell;
+use crate::server::core::Bell;
 use crate::server::disk::{self, JournalFiles};
 use crate::server::mesh::{Inbound, mailbox};
 use crate::server::recovery::{self, Found, Opened};
@@ -57,8 +57,8 @@ struct Bench {
     accounts: Accounts,
     clock: Clock,
     /// There is a batch to write; one was written.
-    bell: JournalBell,
-    committed: JournalBell,
+    bell: Bell,
+    committed: Bell,
     failure: RefCell<Option<String>>,
     accepted: Cell<u64>,
     done: Cell<u64>,
@@ -92,8 +92,8 @@ pub(super) fn run(config: &Config, plan: &Plan) -> Result<(), String> {
             partition: RefCell::new(Partition::open(partition, disk::buffers())),
             accounts,
             clock,
-            bell: JournalBell::default(),
-            committed: JournalBell::default(),
+            bell: Bell::default(),
+            committed: Bell::default(),
             failure: RefCell::new(None),
             accepted: Cell::new(0),
             done: Cell::new(0),
@@ -267,6 +267,7 @@ impl Bench {
                 | Inbound::Drain => {}
             }
         }
+        partition.catch_up();
         while orders.len() < state::ORDERS_MAX {
             let Some(op) = partition.take_store_op() else { break };
             if orders.send(Order::Op(op)).is_err() {

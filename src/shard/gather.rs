@@ -1,7 +1,7 @@
 //! What every partition has a part in: cancel_sm without a message_id, and replace_if_present.
 
 use crate::account::AccountIndex;
-use crate::message::{Message, MessageId, PartitionNumber};
+use crate::message::{MessageId, PartitionNumber};
 use crate::pdu::{CommandStatus, Framing, next_frame};
 use crate::shard::Shard;
 use crate::shard::mesh::{Answer, Matching, MeshMessage, Operation, ReplyTo};
@@ -40,6 +40,8 @@ pub(super) struct Search {
     account: AccountIndex,
     partition: PartitionNumber,
     matching: Matching,
+    /// Younger ones came after the question.
+    up_to: MessageId,
     sought: Sought,
     /// The cold block that was waited for last; those before it were looked through.
     block: Option<RestNumber>,
@@ -163,44 +165,40 @@ impl Shard {
     ) {
         for place in 0..self.partitions.len() {
             let (partition, matching) = (self.partitions[place].number, matching.clone());
-            self.search(now, Search { reply_to, account, partition, matching, sought, block: None });
+            let up_to = self.partitions[place].last_id();
+            self.search(now, Search { reply_to, account, partition, matching, up_to, sought, block: None });
         }
     }
 
-    /// Looks through what is in memory of a partition, then waits for the next block, or answers.
+    /// Looks through what is in memory of a partition, a portion in a turn, then waits for the next block, or answers.
     pub(super) fn search(&mut self, now: Now, mut search: Search) {
         let Some(place) = self.place_of(search.partition) else { return };
-        let found = self.matching(place, search.account, &search.matching);
-        match &mut search.sought {
+        let Search { account, up_to, ref matching, .. } = search;
+        let mut found = self.partitions[place].waiting(account, matching, up_to);
+        search.sought = match search.sought {
             Sought::ToCancel { cancelled } => {
-                *cancelled += found.into_iter().filter(|id| self.cancel_waiting(now, *id)).count() as u32;
+                let found: Vec<MessageId> = found.take(self.settings.portion).collect();
+                let done = found.into_iter().filter(|id| self.cancel_waiting(now, *id)).count();
+                let cancelled = cancelled + done as u32;
+                if done == self.settings.portion {
+                    self.searches.push_back(Search { sought: Sought::ToCancel { cancelled }, ..search });
+                    return;
+                }
+                Sought::ToCancel { cancelled }
             }
-            Sought::Newest(newest) => *newest = found.into_iter().max().max(*newest),
-        }
-        let destination = &search.matching.destination.digits;
-        let next = self.partitions[place].cold_block_waiting(search.account, destination, search.block);
-        match next {
+            Sought::Newest(newest) => {
+                // It is of one service_type.
+                let newest = found.next_back().max(newest);
+                drop(found);
+                Sought::Newest(newest)
+            }
+        };
+        match self.partitions[place].cold_block_waiting(search.account, &search.matching, search.block) {
             Some(number) => {
                 search.block = Some(number);
                 self.park((search.partition, number), Parked::Search(search));
             }
             None => self.answer_from(place, search.reply_to, search.sought.into()),
         }
-    }
-
-    fn matching(&self, place: usize, account: AccountIndex, matching: &Matching) -> Vec<MessageId> {
-        let partition = &self.partitions[place];
-        let matches = |message: &Message| {
-            let content = message.content();
-            content.source.digits == &*matching.source.digits
-                && matching
-                    .service_type
-                    .as_deref()
-                    .is_none_or(|service_type| content.service_type == service_type)
-        };
-        partition
-            .waiting_for(account, &matching.destination.digits)
-            .filter(|id| partition.message(*id).is_some_and(matches))
-            .collect()
     }
 }

@@ -99,6 +99,11 @@ pub struct Shard {
     parked: BTreeMap<(PartitionNumber, RestNumber), Vec<Parked>>,
     /// What carriers have said, each by its place, and nobody has dealt with yet.
     reports: VecDeque<(u8, Report)>,
+    /// Searches that go on with the next turn.
+    searches: VecDeque<gather::Search>,
+    /// The last turn left something over: that is due, or that carriers have to say.
+    has_due: bool,
+    has_reports: bool,
     local: VecDeque<MeshMessage>,
     /// About accounts that another core has heard of before us: they wait for our own reload.
     early: VecDeque<MeshMessage>,
@@ -137,6 +142,9 @@ impl Shard {
             transactions: FastMap::default(),
             parked: BTreeMap::new(),
             reports: VecDeque::new(),
+            searches: VecDeque::new(),
+            has_due: false,
+            has_reports: false,
             local: VecDeque::new(),
             early: VecDeque::new(),
             is_draining: false,
@@ -427,12 +435,42 @@ impl Shard {
             }
             self.put_back(entry);
         }
+        self.take_due(now);
+        self.partitions.iter_mut().for_each(|partition| partition.go_on(&self.accounts));
+        self.turn(now);
+    }
+
+    fn take_due(&mut self, now: Now) {
+        self.has_due = false;
         for place in 0..self.partitions.len() {
-            while let Some(due) = self.partitions[place].pop_due(now.wall) {
+            let mut taken = 0;
+            while taken < self.settings.portion
+                && let Some(due) = self.partitions[place].pop_due(now.wall)
+            {
                 self.due(now, place, due);
+                taken += 1;
             }
-            self.partitions[place].go_on(&self.accounts);
+            self.has_due |= taken == self.settings.portion;
         }
+    }
+
+    /// Whether turns have left something over, so that others had theirs: then it is time to [`go_on`](Self::go_on).
+    pub fn has_more(&self) -> bool {
+        self.has_due
+            || self.has_reports
+            || !self.searches.is_empty()
+            || self.partitions.iter().any(Partition::has_more)
+    }
+
+    /// Goes on with what turns have left over.
+    pub fn go_on(&mut self, now: Now) {
+        if self.has_due {
+            self.take_due(now);
+        }
+        if let Some(search) = self.searches.pop_front() {
+            self.search(now, search);
+        }
+        self.partitions.iter_mut().for_each(Partition::catch_up);
         self.turn(now);
     }
 
@@ -535,15 +573,16 @@ impl Shard {
 
     /// The end of every input.
     fn turn(&mut self, now: Now) {
+        let (mut to_pay, mut to_hear) = (self.settings.portion, self.settings.portion);
         loop {
             while let Some(message) = self.local.pop_front() {
                 self.handle_message(now, message);
             }
-            self.pay_earned(now);
-            self.hear_carriers(now);
+            self.pay_earned(now, &mut to_pay);
+            self.hear_carriers(now, &mut to_hear);
             if !self.settings.is_durable {
                 self.partitions.iter_mut().for_each(Partition::commit_unwritten);
-                self.pay_earned(now);
+                self.pay_earned(now, &mut to_pay);
             }
             if self.local.is_empty() {
                 return;
@@ -551,10 +590,13 @@ impl Shard {
         }
     }
 
-    /// What durable records have earned.
-    fn pay_earned(&mut self, now: Now) {
+    /// What durable records have earned, no more than `to_pay`.
+    fn pay_earned(&mut self, now: Now, to_pay: &mut usize) {
         for place in 0..self.partitions.len() {
-            while let Some(stored) = self.partitions[place].take_earned() {
+            while *to_pay > 0
+                && let Some(stored) = self.partitions[place].take_earned()
+            {
+                *to_pay -= 1;
                 match stored.into_inner() {
                     Earned::Answer(reply_to, answer) | Earned::Outcome(reply_to, answer) => {
                         self.answer(reply_to, answer);
@@ -668,6 +710,7 @@ mod tests {
             validity: Validity { default: pause, longest: pause },
             retry: Backoff { delay_min: pause, delay_max: pause },
             deliver_retry: Backoff { delay_min: pause, delay_max: pause },
+            portion: 10,
             is_durable: false,
         };
         let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);

@@ -42,14 +42,19 @@ impl Shard {
         }
     }
 
-    pub(super) fn hear_carriers(&mut self, now: Now) {
-        for carrier in 0..self.carriers.len() {
-            loop {
-                let news = std::iter::from_fn(|| self.carriers[carrier].poll(now.wall)).take(REPORTS);
+    /// What carriers have to say, a little of each in turn, no more than `to_hear`.
+    pub(super) fn hear_carriers(&mut self, now: Now, to_hear: &mut usize) {
+        loop {
+            let mut is_quiet = true;
+            for carrier in 0..self.carriers.len() {
+                let room = REPORTS.min(*to_hear);
+                let news = std::iter::from_fn(|| self.carriers[carrier].poll(now.wall)).take(room);
                 self.reports.extend(news.map(|report| (carrier as u8, report)));
                 if self.reports.is_empty() {
-                    break;
+                    continue;
                 }
+                is_quiet = false;
+                *to_hear = to_hear.saturating_sub(self.reports.len());
                 self.look_ahead(self.reports.iter().filter_map(|(_, report)| match report.news {
                     News::Taken { id, .. } | News::Busy { id, .. } | News::State { id, .. } => Some(id),
                     News::Reply(_) => None,
@@ -58,6 +63,10 @@ impl Shard {
                 while let Some((carrier, report)) = self.reports.pop_front() {
                     self.reported(now, carrier, report);
                 }
+            }
+            self.has_reports = *to_hear == 0;
+            if is_quiet || self.has_reports {
+                return;
             }
         }
     }
@@ -131,7 +140,9 @@ impl Shard {
             reply_for(id, account.settings.system_id.as_bytes(), reply, now.wall).ok()
         });
         let Some(parcel) = parcel else {
-            self.partitions[0].earn(acknowledge);
+            if !self.partitions[0].has_failed() {
+                self.partitions[0].earn(acknowledge);
+            }
             self.counters.replies_unroutable += 1;
             let destination_addr = String::from_utf8_lossy(reply.destination.digits).into();
             self.outputs.events.push(Event::ReplyUnroutable { destination_addr });
@@ -155,18 +166,17 @@ impl Shard {
 
     /// A message comes to its end, on record, with whoever waits for that.
     pub(super) fn finish(&mut self, now: Now, id: MessageId, state: MessageState, error: u16) -> bool {
-        let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, None);
+        let outcome = self.transactions.get(&id).map(|reply_to| {
+            let answer = match state {
+                MessageState::DELIVERED => Answer::Submitted(id),
+                _ => Answer::Status(CommandStatus::ESME_RDELIVERYFAILURE),
+            };
+            Earned::Outcome(*reply_to, answer)
+        });
+        let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, outcome);
         if done {
             self.counters.finals += 1;
-            if let Some(reply_to) = self.transactions.remove(&id) {
-                let answer = match state {
-                    MessageState::DELIVERED => Answer::Submitted(id),
-                    _ => Answer::Status(CommandStatus::ESME_RDELIVERYFAILURE),
-                };
-                if let Some(place) = self.place_of(id.partition()) {
-                    self.partitions[place].earn(Earned::Outcome(reply_to, answer));
-                }
-            }
+            self.transactions.remove(&id);
         }
         done
     }

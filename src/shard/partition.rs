@@ -14,6 +14,7 @@ mod finals;
 mod memory;
 mod recovery;
 mod rest;
+mod waiting;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Batch, BatchBuffer, Buffers, Journal, Position, Record, SegmentNumber, Stored};
 use crate::message::{Content, Message, MessageId, Parcel, ParcelKey, PartitionNumber};
 use crate::pdu::CommandStatus;
-use crate::shard::mesh::{Answer, ReplyTo};
+use crate::shard::mesh::{Answer, Matching, ReplyTo};
 use crate::store::{FinalMessage, RestNumber, StoreDone, StoreOp};
 use crate::time::Timestamp;
 use crate::time::timers::TimerId;
@@ -187,6 +188,8 @@ pub struct Partition {
     /// Orders to the state at rest, each of which may go once its position is durable.
     store_ops: VecDeque<(Position, StoreOp)>,
     checkpointing: Option<Checkpointing>,
+    /// Octets that were written since, and that the checkpoint has still to keep pace with.
+    checkpoint_debt: usize,
     /// The checkpoint is made, and on its way to rest.
     checkpoint_pending: bool,
     /// Cold blocks that are on their way back, and those of them that nobody was asked for yet.
@@ -219,6 +222,7 @@ impl Partition {
             journal: Journal::resume(journal, buffers),
             store_ops: VecDeque::new(),
             checkpointing: None,
+            checkpoint_debt: 0,
             checkpoint_pending: false,
             fetching: BTreeSet::new(),
             fetches: VecDeque::new(),
@@ -302,14 +306,27 @@ impl Partition {
         }
     }
 
-    /// The messages between two addresses that no carrier has yet and that are not cold, oldest first.
-    pub fn waiting_for(
+    /// The last id that was given out, but for short ones: a younger message has a higher one.
+    pub fn last_id(&self) -> MessageId {
+        let [last, _] = self.memory.ids.floors();
+        last
+    }
+
+    /// The messages up to this id that no carrier has yet and that are not cold, oldest first.
+    pub fn waiting(
         &self,
         account: AccountIndex,
-        destination: &[u8],
-    ) -> impl Iterator<Item = MessageId> + use<'_> {
-        let key = (account, Box::from(destination));
-        self.memory.waiting.get(&key).into_iter().flatten().copied()
+        matching: &Matching,
+        up_to: MessageId,
+    ) -> impl DoubleEndedIterator<Item = MessageId> {
+        let Matching { service_type, source, destination } = matching;
+        let pair = self.memory.waiting.pair(account, &source.digits, &destination.digits);
+        self.memory.waiting.of(pair, service_type.as_deref(), up_to).filter(move |id| {
+            // Two pairs may share a number.
+            self.message(*id).map(Message::content).is_some_and(|content| {
+                content.source.digits == &*source.digits && content.destination.digits == &*destination.digits
+            })
+        })
     }
 
     /// Whether one more message can be taken.
@@ -402,7 +419,7 @@ impl Partition {
         self.journal.keep_together(lengths.map(Record::accepted_octets).sum())
     }
 
-    /// Applies an event and puts it on record; `earned` is due once it is durable.
+    /// Applies an event and puts it on record; `earned` is due once it is durable, and before what the event leads to.
     ///
     /// # Errors
     /// The event does not apply; nothing happened.
@@ -418,7 +435,8 @@ impl Partition {
         let segment = self.begin_record(record);
         let follows = self.memory.apply(record, Source::live(segment), accounts)?;
         self.journal.append(record);
-        follows.into_iter().chain(earned).for_each(|earned| self.earn(earned));
+        // Whoever waits for an answer has it before what follows from it.
+        earned.into_iter().chain(follows).for_each(|earned| self.earn(earned));
         Ok(())
     }
 
@@ -441,6 +459,18 @@ impl Partition {
     /// The next thing earned.
     pub fn take_earned(&mut self) -> Option<Stored<Earned>> {
         self.journal.take_earned()
+    }
+
+    /// Whether something durable was not paid out yet, or a checkpoint is behind.
+    pub fn has_more(&self) -> bool {
+        self.journal.has_earned() || self.checkpoint_debt > 0
+    }
+
+    /// A step of the checkpoint, if it is behind.
+    pub fn catch_up(&mut self) {
+        if self.checkpoint_debt > 0 {
+            self.go_on_with_checkpoint();
+        }
     }
 
     /// Whether there is a batch that somebody waits for. What nobody waits for is written with the next of those, or
@@ -468,7 +498,8 @@ impl Partition {
             let kept = (self.settings.checkpoint_segments / 2) as u64;
             self.begin_checkpoint(SegmentNumber(self.journal.segment().0.saturating_sub(kept)));
         }
-        self.go_on_with_checkpoint(payload_octets);
+        self.checkpoint_debt += payload_octets;
+        self.go_on_with_checkpoint();
     }
 
     /// Durability without a journal (`--durability memory`): everything recorded is earned at once.

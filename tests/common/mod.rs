@@ -16,7 +16,7 @@ use smppd::pdu::{
 use smppd::route::{CarrierIndex, Routes};
 use smppd::session::{CloseReason, SessionSettings};
 use smppd::shard::{
-    Commit, ConnectionId, Partition, PartitionMap, PartitionSettings, Recovery, Shard, ShardNumber,
+    Commit, ConnectionId, Matching, Partition, PartitionMap, PartitionSettings, Recovery, Shard, ShardNumber,
     ShardSettings, Validity,
 };
 use smppd::store::{BlockError, BlockKey, Checkpoint, RestNumber, StoreDone, StoreOp, cut, find};
@@ -261,6 +261,7 @@ impl Net {
                         delay_min: Duration::from_secs(5),
                         delay_max: Duration::from_secs(900),
                     },
+                    portion: 100,
                     is_durable: true,
                 };
                 let carriers = (0..CARRIERS).map(|carrier| -> Box<dyn Carrier> {
@@ -366,11 +367,16 @@ impl Net {
     }
 
     pub fn send(&mut self, esme: Esme, pdu: &Pdu<'_>, sequence_number: u32) {
+        self.hand_in(esme, pdu, sequence_number);
+        self.turn();
+    }
+
+    /// Sends, and carries nothing about.
+    pub fn hand_in(&mut self, esme: Esme, pdu: &Pdu<'_>, sequence_number: u32) {
         let mut octets = Vec::new();
         pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("encodable");
         let used = self.shards[esme.0].handle_octets(self.now, esme.1, &octets);
         assert_eq!(used, octets.len(), "not taken");
-        self.turn();
     }
 
     /// The text of a message that waits for its carrier.
@@ -512,12 +518,32 @@ impl Net {
         }
     }
 
+    /// Gives the first shard one input, this much later, and carries nothing about.
+    pub fn input(&mut self, millis_later: u64, input: impl FnOnce(&mut Shard, Now)) {
+        let step = Duration::from_millis(millis_later);
+        self.now = Now { instant: self.now.instant + step, wall: self.now.wall + step };
+        input(&mut self.shards[0], self.now);
+    }
+
+    /// Messages of `demo` that wait between two addresses in the first shard.
+    pub fn waiting(&self, source: Address<'_>, destination: Address<'_>) -> usize {
+        let account = self.accounts.index_of(b"demo").expect("an account");
+        let matching =
+            Matching { service_type: None, source: source.into(), destination: destination.into() };
+        let partition = &self.shards[0].partitions()[0];
+        partition.waiting(account, &matching, MessageId::from_u64(u64::MAX)).count()
+    }
+
     /// Carries everything about until nothing moves.
     pub fn turn(&mut self) {
         loop {
             let mut moved = false;
             for number in 0..self.shards.len() {
                 moved |= self.carry_out(number);
+                if self.shards[number].has_more() {
+                    self.shards[number].go_on(self.now);
+                    moved = true;
+                }
             }
             if !moved {
                 return;

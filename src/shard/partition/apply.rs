@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::memory::{Kept, Memory, TimerKey, alarm, waiting_key};
+use super::memory::{Kept, Memory, TimerKey, alarm};
 use super::{Earned, HeldMessage, HeldParcel};
 use crate::account::Accounts;
 use crate::journal::{Record, SegmentNumber};
@@ -220,7 +220,7 @@ impl Memory {
     /// wait.
     fn change(&mut self, id: MessageId, state: State, from: From<'_>, change: impl FnOnce(&mut Message)) {
         let Some(HeldMessage { message, timer, kept }) = self.messages.get_mut(id) else { return };
-        let was_waiting = waiting_key(message, from.accounts);
+        let waited = self.waiting.place_of(message, from.accounts);
         let was_due = alarm(message);
         message.standing.state = state;
         change(message);
@@ -229,17 +229,10 @@ impl Memory {
             self.timers.disarm(*timer);
             *timer = self.timers.arm(due, TimerKey::Message(id));
         }
-        let waits = waiting_key(message, from.accounts);
+        let waits = self.waiting.place_of(message, from.accounts);
+        self.waiting.note(waited, waits);
         if let Source::Journal { segment, .. } = from.source {
             Self::mark(&mut self.journaled, kept, segment, RestKey::Message(id));
-        }
-        if was_waiting != waits {
-            if let Some(key) = was_waiting {
-                self.waits_no_more(&key, id);
-            }
-            if let Some(key) = waits {
-                self.waiting.entry(key).or_default().insert(id);
-            }
         }
     }
 

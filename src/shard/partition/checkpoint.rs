@@ -9,17 +9,22 @@
 //! - What has ended stays at rest as long as a segment is kept that knew it: its end must find it when it is replayed.
 //! - The block first, then, together, the checkpoint and what it takes away; then the segments are free.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Partition;
 use super::memory::{Kept, alarm};
 use crate::account::AccountIndex;
 use crate::journal::{Position, Record, SegmentNumber};
 use crate::message::ParcelKey;
-use crate::store::{Checkpoint, RestBuilder, RestKey, RestNumber, RestPlace, StoreOp};
+use crate::store::{Checkpoint, RestBuilder, RestChanges, RestKey, RestNumber, RestPlace, StoreOp};
 use crate::time::Timestamp;
 
-/// What one step does, however little is written meanwhile. By default it is a small fraction of a millisecond.
+/// What a block of which something has gone counts for, beside things that have.
+const CHANGE: usize = 16;
+/// So much of what was written is made up for in one step.
+const STEP_OCTETS: usize = 32 << 10;
+
+/// What one step does: by default a millisecond's work, about.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     /// Things looked at.
@@ -31,8 +36,8 @@ struct Step {
 }
 
 impl Step {
-    /// After a commit of many octets it does more: a checkpoint goes faster than what it has to look after comes in, which
-    /// takes a hundred octets at least for each thing, and sixteen for each that ends.
+    /// After so many octets were written it does more: a checkpoint goes faster than what it has to look after comes in,
+    /// which takes a hundred octets at least for each thing, and sixteen for each that ends.
     const fn after(visits: usize, octets: usize) -> Self {
         Self {
             visits: visits + visits * octets / (64 * 1_024),
@@ -59,8 +64,11 @@ pub(super) struct Checkpointing {
     replaced: Vec<RestPlace>,
     /// Blocks of which little is left, whose rest goes into new ones; once they have been looked for.
     sparse: Option<Vec<RestNumber>>,
-    /// Blocks of which something has gone.
+    /// Blocks of which something has gone that is not among the changes yet.
     touched: BTreeSet<RestNumber>,
+    /// What has gone of each block, and blocks of which nothing is left.
+    gone: BTreeMap<RestNumber, Vec<u16>>,
+    removed: Vec<RestNumber>,
 }
 
 /// What lies beside what: messages that are due together, receipts and replies of one account.
@@ -76,11 +84,12 @@ impl Partition {
         if self.failed {
             return None;
         }
-        if let Some(number) = self.fetches.pop_front() {
-            return Some(StoreOp::GetRest(number));
-        }
+        // Whatever else is done, the journal goes on.
         if let Some(file) = self.file_wanted() {
             return Some(StoreOp::MakeFile(file));
+        }
+        if let Some(number) = self.fetches.pop_front() {
+            return Some(StoreOp::GetRest(number));
         }
         let (gate, _) = self.store_ops.front()?;
         if *gate > self.journal.committed() {
@@ -147,11 +156,15 @@ impl Partition {
             replaced: Vec::new(),
             sparse: None,
             touched: BTreeSet::new(),
+            gone: BTreeMap::new(),
+            removed: Vec::new(),
         });
     }
 
-    /// A step of the checkpoint that is being made, if one is, after so many octets were written.
-    pub(super) fn go_on_with_checkpoint(&mut self, octets: usize) {
+    /// A step of the checkpoint that is being made, if one is.
+    pub(super) fn go_on_with_checkpoint(&mut self) {
+        let octets = self.checkpoint_debt.min(STEP_OCTETS);
+        self.checkpoint_debt -= octets;
         if self.memory.finals_full {
             self.flush_finals();
         }
@@ -164,10 +177,12 @@ impl Partition {
             self.begin_checkpoint(self.journal.segment());
         }
         // Orders that wait take memory; the thread that carries them out comes first.
-        if self.store_ops.len() >= self.settings.store_waiting_max / 2 {
+        let is_ahead = self.store_ops.len() >= self.settings.store_waiting_max / 2;
+        let checkpointing = if is_ahead { None } else { self.checkpointing.take() };
+        let Some(mut checkpointing) = checkpointing else {
+            self.checkpoint_debt = 0;
             return;
-        }
-        let Some(mut checkpointing) = self.checkpointing.take() else { return };
+        };
         if !self.step(&mut checkpointing, octets) {
             self.checkpointing = Some(checkpointing);
         }
@@ -198,7 +213,7 @@ impl Partition {
         }
         match &checkpointing.sparse {
             None => {
-                checkpointing.sparse = Some(self.memory.rest.sparse());
+                checkpointing.sparse = Some(self.memory.rest.take_sparse());
                 return false;
             }
             Some(sparse) if !sparse.is_empty() => return false,
@@ -209,14 +224,31 @@ impl Partition {
             let as_of = self.journal.seal();
             self.put_block(checkpointing, as_of);
         }
-        for _ in 0..forgotten {
+        self.forget(checkpointing, forgotten)
+    }
+
+    /// A step through what has gone; whether that was the last, and the checkpoint is made.
+    fn forget(&mut self, checkpointing: &mut Checkpointing, forgotten: usize) -> bool {
+        let mut left = forgotten;
+        while left > 0 {
             let gone = self.memory.journaled.pop_gone(checkpointing.keep_from);
-            let Some(place) = gone.or_else(|| checkpointing.replaced.pop()) else {
+            if let Some(place) = gone.or_else(|| checkpointing.replaced.pop()) {
+                self.memory.rest.forget(place);
+                checkpointing.touched.insert(place.block);
+                left -= 1;
+            } else if let Some(number) = checkpointing.touched.pop_first() {
+                match self.memory.rest.change(number) {
+                    Some(gone) => _ = checkpointing.gone.insert(number, gone),
+                    None => {
+                        checkpointing.gone.remove(&number);
+                        checkpointing.removed.push(number);
+                    }
+                }
+                left = left.saturating_sub(CHANGE);
+            } else {
                 self.complete(checkpointing);
                 return true;
-            };
-            self.memory.rest.forget(place);
-            checkpointing.touched.insert(place.block);
+            }
         }
         false
     }
@@ -313,11 +345,14 @@ impl Partition {
     }
 
     /// Everything is packed: what is left is ordered.
-    fn complete(&mut self, checkpointing: &Checkpointing) {
+    fn complete(&mut self, checkpointing: &mut Checkpointing) {
         let as_of = self.journal.seal();
         self.flush_finals();
         self.memory.journaled.release(checkpointing.keep_from);
-        let changes = self.memory.rest.changes(&checkpointing.touched);
+        let changes = RestChanges {
+            removed: std::mem::take(&mut checkpointing.removed),
+            gone: std::mem::take(&mut checkpointing.gone).into_iter().collect(),
+        };
         let credits_used = self.memory.credits_used.iter();
         let checkpoint = Checkpoint {
             segment: checkpointing.keep_from,

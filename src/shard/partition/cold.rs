@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::apply::Source;
 use super::memory::{BESIDE_OCTETS, Memory, TimerKey};
-use super::rest::{Trace, waiting_hash};
+use super::rest::Trace;
 use super::{Partition, Returned, Unrecoverable};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::Record;
 use crate::message::{Content, Message, MessageId, Parcel};
+use crate::shard::mesh::Matching;
 use crate::store::{RestKey, RestNumber, RestPlace, rest_entries};
 use crate::time::Timestamp;
 
@@ -30,10 +31,11 @@ impl Partition {
     pub fn cold_block_waiting(
         &self,
         account: AccountIndex,
-        destination: &[u8],
+        matching: &Matching,
         after: Option<RestNumber>,
     ) -> Option<RestNumber> {
-        self.memory.rest.block_waiting_for(account, destination, after)
+        let pair = self.memory.waiting.pair(account, &matching.source.digits, &matching.destination.digits);
+        self.memory.rest.block_waiting(pair, after)
     }
 
     /// Brings back the oldest receipts and replies of an account that are cold, if there are any, as soon as there is room.
@@ -88,7 +90,7 @@ impl Partition {
                 self.begin_to_rest_all();
             }
         }
-        self.go_on_with_checkpoint(0);
+        self.go_on_with_checkpoint();
     }
 
     /// Whether what is at rest should leave memory.
@@ -183,8 +185,7 @@ impl Memory {
         let ended = self.rest.ended(number).to_vec();
         for (slot, entry) in (0..).zip(rest_entries(octets)) {
             let (_, record) = entry.map_err(|_| Unrecoverable)?;
-            let Traced { key, trace, .. } =
-                traced(&record, accounts, self.parcel_retention).ok_or(Unrecoverable)?;
+            let Traced { key, trace, .. } = self.traced(&record, accounts).ok_or(Unrecoverable)?;
             members.push(key);
             if ended.contains(&slot) {
                 continue;
@@ -216,7 +217,7 @@ impl Memory {
                 continue;
             }
             let (_, record) = entry.map_err(|_| Unrecoverable)?;
-            let traced = traced(&record, accounts, self.parcel_retention).ok_or(Unrecoverable)?;
+            let traced = self.traced(&record, accounts).ok_or(Unrecoverable)?;
             due = due.min(traced.due);
             had_carrier |= traced.had_carrier;
             traces.push(traced.trace);
@@ -226,6 +227,31 @@ impl Memory {
         self.rest.cool(number, timer, traces);
         Ok(had_carrier)
     }
+
+    fn traced(&self, record: &Record<'_>, accounts: &Accounts) -> Option<Traced> {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is at rest")]
+        match *record {
+            Record::MessageAtRest { standing, content } => {
+                let content = Content::read(content).ok()?;
+                let is_waiting = standing.state.is_waiting();
+                let pair = if is_waiting { self.waiting.pair_of(&content, accounts) } else { None };
+                Some(Traced {
+                    key: RestKey::Message(content.id),
+                    trace: Trace::Message(content.id, pair),
+                    due: standing.deadline.min(content.expires_at),
+                    had_carrier: !is_waiting,
+                })
+            }
+            Record::DeliveryAtRest(octets) => {
+                let parcel = Parcel::read(octets).ok()?;
+                let view = parcel.view();
+                let trace = Trace::Parcel(Some(accounts.index_of(view.system_id)?), view.key.id);
+                let due = parcel.expires_at(self.parcel_retention);
+                Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Something at rest, and what it is found by while it is cold.
@@ -234,30 +260,4 @@ struct Traced {
     trace: Trace,
     due: Timestamp,
     had_carrier: bool,
-}
-
-fn traced(record: &Record<'_>, accounts: &Accounts, parcel_retention: Duration) -> Option<Traced> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is at rest")]
-    match *record {
-        Record::MessageAtRest { standing, content } => {
-            let content = Content::read(content).ok()?;
-            let is_waiting = standing.state.is_waiting();
-            let waiting = accounts.index_of(content.system_id).filter(|_| is_waiting);
-            let waiting = waiting.map(|account| waiting_hash(account, content.destination.digits));
-            Some(Traced {
-                key: RestKey::Message(content.id),
-                trace: Trace::Message(content.id, waiting),
-                due: standing.deadline.min(content.expires_at),
-                had_carrier: !is_waiting,
-            })
-        }
-        Record::DeliveryAtRest(octets) => {
-            let parcel = Parcel::read(octets).ok()?;
-            let view = parcel.view();
-            let trace = Trace::Parcel(Some(accounts.index_of(view.system_id)?), view.key.id);
-            let due = parcel.expires_at(parcel_retention);
-            Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
-        }
-        _ => None,
-    }
 }

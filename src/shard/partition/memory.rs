@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::finals::Finals;
-use super::rest::{Rest, Trace, waiting_hash};
+use super::rest::{Rest, Trace};
+use super::waiting::Waiting;
 use super::{FastMap, HeldParcel};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Position, SegmentNumber};
@@ -24,8 +25,7 @@ pub(super) struct Memory {
     pub(super) parcels: MessageTable<ParcelKey, HeldParcel>,
     /// Those of them that wait to be offered to their account's home.
     pub(super) pending: FastMap<AccountIndex, BTreeSet<ParcelKey>>,
-    /// Messages that no carrier has, by account and destination: what cancel_sm without an id looks through.
-    pub(super) waiting: FastMap<(AccountIndex, Box<[u8]>), BTreeSet<MessageId>>,
+    pub(super) waiting: Waiting,
     pub(super) finals: Finals,
     /// A generation of final messages is full.
     pub(super) finals_full: bool,
@@ -181,9 +181,8 @@ impl Memory {
     /// Takes a message in: its timer, its place among those that wait.
     pub(super) fn add_message(&mut self, id: MessageId, message: Message, kept: Kept, accounts: &Accounts) {
         let timer = self.timers.arm(alarm(&message), TimerKey::Message(id));
-        if let Some(key) = waiting_key(&message, accounts) {
-            self.waiting.entry(key).or_default().insert(id);
-        }
+        let place = self.waiting.place_of(&message, accounts);
+        self.waiting.note(None, place);
         self.octets += BESIDE_OCTETS + message.content_octets().len();
         self.messages.insert(id, HeldMessage { message, timer, kept });
     }
@@ -193,9 +192,8 @@ impl Memory {
         let held = self.messages.remove(id)?;
         self.octets -= BESIDE_OCTETS + held.message.content_octets().len();
         self.timers.disarm(held.timer);
-        if let Some(key) = waiting_key(&held.message, accounts) {
-            self.waits_no_more(&key, id);
-        }
+        let place = self.waiting.place_of(&held.message, accounts);
+        self.waiting.note(place, None);
         Some(held)
     }
 
@@ -218,15 +216,6 @@ impl Memory {
         Some(held)
     }
 
-    pub(super) fn waits_no_more(&mut self, key: &(AccountIndex, Box<[u8]>), id: MessageId) {
-        if let Some(ids) = self.waiting.get_mut(key) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.waiting.remove(key);
-            }
-        }
-    }
-
     /// How something is kept, if it has not ended.
     pub(super) fn kept_mut(&mut self, key: RestKey) -> Option<&mut Kept> {
         match key {
@@ -247,8 +236,10 @@ impl Memory {
         match key {
             RestKey::Message(id) => {
                 let held = self.messages.get(id).filter(|held| held.kept == at_rest)?;
-                (held.message.standing.state != State::Attempting)
-                    .then(|| (alarm(&held.message), message_trace(id, &held.message, accounts)))
+                let state = held.message.standing.state;
+                let pair = || self.waiting.pair_of(&held.message.content(), accounts);
+                let pair = if state.is_waiting() { pair() } else { None };
+                (state != State::Attempting).then(|| (alarm(&held.message), Trace::Message(id, pair)))
             }
             RestKey::Parcel(key) => {
                 let held = self.parcels.get(key).filter(|held| held.kept == at_rest && !held.in_flight)?;
@@ -260,23 +251,7 @@ impl Memory {
     }
 }
 
-/// What a cold message is found by.
-pub(super) fn message_trace(id: MessageId, message: &Message, accounts: &Accounts) -> Trace {
-    let waiting =
-        waiting_key(message, accounts).map(|(account, destination)| waiting_hash(account, &destination));
-    Trace::Message(id, waiting)
-}
-
 /// When a message is to be looked at: at its deadline, or when its validity ends.
 pub(super) fn alarm(message: &Message) -> Timestamp {
     message.standing.deadline.min(message.expires_at())
-}
-
-/// The addresses of a message that waits for its carrier.
-pub(super) fn waiting_key(message: &Message, accounts: &Accounts) -> Option<(AccountIndex, Box<[u8]>)> {
-    if !message.standing.state.is_waiting() {
-        return None;
-    }
-    let content = message.content();
-    Some((accounts.index_of(content.system_id)?, content.destination.digits.into()))
 }

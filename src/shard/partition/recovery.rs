@@ -8,6 +8,7 @@ use super::apply::{ApplyError, Source, subject};
 use super::finals::Finals;
 use super::memory::{Journaled, Memory};
 use super::rest::Rest;
+use super::waiting::Waiting;
 use super::{FastMap, PartitionSettings};
 use crate::account::Accounts;
 use crate::journal::{JournalStart, Position, Record, SegmentNumber};
@@ -62,7 +63,7 @@ impl Recovery {
             messages: MessageTable::new(),
             parcels: MessageTable::new(),
             pending: FastMap::default(),
-            waiting: FastMap::default(),
+            waiting: Waiting::default(),
             finals: Finals::new(checkpoint.next_generation),
             finals_full: false,
             timers: Timers::new(),

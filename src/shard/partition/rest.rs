@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
+use super::waiting::Pair;
 use crate::account::AccountIndex;
 use crate::message::MessageId;
-use crate::store::{RestChanges, RestKey, RestNumber, RestPlace};
+use crate::store::{RestKey, RestNumber, RestPlace};
 use crate::time::Timestamp;
 use crate::time::timers::TimerId;
 
@@ -20,6 +21,8 @@ pub(super) struct Rest {
     next: u32,
     /// Things in all blocks that have not gone.
     things: u64,
+    /// Blocks of which more than half has ended.
+    sparse: BTreeSet<RestNumber>,
     /// Blocks that may grow cold, the one that was put there first in front.
     to_cool: VecDeque<RestNumber>,
     cold: Cold,
@@ -53,8 +56,8 @@ struct Cold {
     blocks: usize,
     /// Blocks with parcels of an account.
     accounts: BTreeSet<(AccountIndex, RestNumber)>,
-    /// Blocks with messages that wait, by account and destination.
-    waiting: BTreeSet<(u64, RestNumber)>,
+    /// Blocks with messages that wait.
+    waiting: BTreeSet<(Pair, RestNumber)>,
     /// Short ids that parcels are about: no other message may get them.
     short_ids: BTreeSet<(MessageId, RestNumber)>,
 }
@@ -62,15 +65,17 @@ struct Cold {
 /// What a cold block is found by.
 #[derive(Debug)]
 pub(super) enum Trace {
-    /// A message; with account and destination when it waits for its carrier.
-    Message(MessageId, Option<u64>),
+    /// A message; with account and addresses when it waits for its carrier.
+    Message(MessageId, Option<Pair>),
     /// A parcel about this message, and the account that it waits for, unless it waits for its time.
     Parcel(Option<AccountIndex>, MessageId),
 }
 
-/// Account and destination as one number; two pairs may share one.
-pub(super) fn waiting_hash(account: AccountIndex, destination: &[u8]) -> u64 {
-    (u64::from(account.0) << 32) | u64::from(crc32c::crc32c(destination))
+impl RestBlock {
+    /// More than half of it has ended.
+    fn is_sparse(&self) -> bool {
+        2 * self.ended.len() > usize::from(self.total)
+    }
 }
 
 impl Rest {
@@ -109,6 +114,9 @@ impl Rest {
     fn insert(&mut self, number: RestNumber, block: RestBlock) {
         self.things += u64::from(block.total) - block.gone.len() as u64;
         self.next = self.next.max(number.0 + 1);
+        if block.is_sparse() {
+            self.sparse.insert(number);
+        }
         self.blocks.insert(number, block);
     }
 
@@ -125,6 +133,9 @@ impl Rest {
     pub(super) fn end(&mut self, place: RestPlace) {
         if let Some(block) = self.blocks.get_mut(&place.block) {
             block.ended.push(place.slot);
+            if block.is_sparse() {
+                self.sparse.insert(place.block);
+            }
         }
     }
 
@@ -133,7 +144,7 @@ impl Rest {
         self.blocks.get(&number).map_or(&[], |block| &block.ended)
     }
 
-    /// Something that has ended is gone with the next checkpoint, which takes [`changes`](Self::changes).
+    /// Something that has ended is gone with the next checkpoint, which takes the [`change`](Self::change).
     pub(super) fn forget(&mut self, place: RestPlace) {
         // A block stays until all of it has gone. One that is not here yet would keep what has ended for ever.
         let Some(block) = self.blocks.get_mut(&place.block) else { unreachable!("{place:?} is in no block") };
@@ -141,28 +152,26 @@ impl Rest {
         self.things -= 1;
     }
 
-    /// What a checkpoint changes that forgets something of these blocks. Those of which nothing is left end here.
-    pub(super) fn changes(&mut self, touched: &BTreeSet<RestNumber>) -> RestChanges {
-        let mut changes = RestChanges::default();
-        for number in touched {
-            match self.blocks.get(number) {
-                Some(block) if block.gone.len() == usize::from(block.total) => {
-                    self.blocks.remove(number);
-                    changes.removed.push(*number);
-                }
-                Some(block) => changes.gone.push((*number, block.gone.clone())),
-                None => {}
-            }
+    /// What has gone of a block, for a checkpoint that takes it away; `None` when nothing is left of it: it ends here.
+    pub(super) fn change(&mut self, number: RestNumber) -> Option<Vec<u16>> {
+        let block = self.blocks.get(&number)?;
+        if block.gone.len() < usize::from(block.total) {
+            return Some(block.gone.clone());
         }
-        changes
+        self.blocks.remove(&number);
+        self.sparse.remove(&number);
+        None
     }
 
-    /// Blocks of which more than half has gone: the rest should be put to rest anew.
-    pub(super) fn sparse(&self) -> Vec<RestNumber> {
-        let sparse = |block: &RestBlock| {
-            !block.is_cold && block.is_stored && 2 * block.ended.len() > usize::from(block.total)
-        };
-        self.blocks.iter().filter(|(_, block)| sparse(block)).map(|(number, _)| *number).collect()
+    /// Takes the blocks of which more than half has ended: the rest should be put to rest anew. Those that cannot be
+    /// looked at now come another time.
+    pub(super) fn take_sparse(&mut self) -> Vec<RestNumber> {
+        let blocks = &self.blocks;
+        let can_be =
+            |number: &RestNumber| blocks.get(number).is_some_and(|block| !block.is_cold && block.is_stored);
+        let taken: Vec<RestNumber> = self.sparse.iter().copied().filter(can_be).collect();
+        taken.iter().for_each(|number| _ = self.sparse.remove(number));
+        taken
     }
 
     /// What was put into a block that is not cold.
@@ -207,7 +216,7 @@ impl Rest {
             match trace {
                 Trace::Message(id, waiting) => {
                     self.cold.messages.insert(id, number);
-                    self.cold.waiting.extend(waiting.map(|hash| (hash, number)));
+                    self.cold.waiting.extend(waiting.map(|pair| (pair, number)));
                 }
                 Trace::Parcel(account, id) => {
                     self.cold.parcels += 1;
@@ -237,7 +246,7 @@ impl Rest {
             match trace {
                 Trace::Message(id, waiting) => {
                     self.cold.messages.remove(&id);
-                    waiting.map(|hash| self.cold.waiting.remove(&(hash, number)));
+                    waiting.map(|pair| self.cold.waiting.remove(&(pair, number)));
                 }
                 Trace::Parcel(account, id) => {
                     self.cold.parcels -= 1;
@@ -276,17 +285,11 @@ impl Rest {
         self.cold.accounts.range(blocks).next().map(|(_, number)| *number)
     }
 
-    /// The first cold block behind `after` with a message that waits between an account and a destination, or so it seems.
-    pub(super) fn block_waiting_for(
-        &self,
-        account: AccountIndex,
-        destination: &[u8],
-        after: Option<RestNumber>,
-    ) -> Option<RestNumber> {
-        let hash = waiting_hash(account, destination);
+    /// The first cold block behind `after` with a message that waits between these addresses, or so it seems.
+    pub(super) fn block_waiting(&self, pair: Pair, after: Option<RestNumber>) -> Option<RestNumber> {
         let begin =
-            after.map_or(Bound::Included((hash, RestNumber(0))), |after| Bound::Excluded((hash, after)));
-        let blocks = (begin, Bound::Included((hash, RestNumber(u32::MAX))));
+            after.map_or(Bound::Included((pair, RestNumber(0))), |after| Bound::Excluded((pair, after)));
+        let blocks = (begin, Bound::Included((pair, RestNumber(u32::MAX))));
         self.cold.waiting.range(blocks).next().map(|(_, number)| *number)
     }
 

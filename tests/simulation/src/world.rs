@@ -63,6 +63,7 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Tick(usize),
+    GoOn(usize),
     Flush(usize),
     Mesh(usize, usize),
     Verified(usize, Connection, Option<bool>),
@@ -81,6 +82,8 @@ enum Event {
 /// A core that runs.
 struct Core {
     shard: Shard,
+    /// It will be asked to go on with what turns have left over.
+    goes_on: bool,
     partitions: Vec<PartitionNumber>,
 }
 
@@ -112,6 +115,8 @@ struct World {
     partition_settings: PartitionSettings,
     disk_settings: DiskSettings,
     session_settings: SessionSettings,
+    /// Things of one kind that a core deals with in one turn.
+    portion: usize,
     troubles: u64,
     is_calm: bool,
     /// The server stops: nobody listens.
@@ -171,6 +176,7 @@ impl World {
             order_micros: random.pick(&[200, 5_000, 60_000]),
         };
         let partition_settings = disk::partition_settings(&mut random);
+        let portion = random.pick(&[1, 3, 40, 1_000]);
         let esmes = (0..esmes).map(|number| Esme::new(number % settings.len(), &mut random)).collect();
         let mesh_micros = random.pick(&[100, 400, 20_000]);
         let partitions = random.range(1, 6) as u8;
@@ -203,6 +209,7 @@ impl World {
             partition_settings,
             disk_settings,
             session_settings,
+            portion,
             troubles: 0,
             is_calm: false,
             is_stopping: false,
@@ -310,6 +317,12 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Tick(core) => self.tick(core),
+            Event::GoOn(core) => {
+                let now = self.now();
+                self.cores[core].goes_on = false;
+                self.cores[core].shard.go_on(now);
+                self.carry_out(core);
+            }
             Event::Flush(core) => {
                 self.cores[core].shard.flush_finals();
                 self.carry_out(core);

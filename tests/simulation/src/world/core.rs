@@ -54,6 +54,10 @@ impl World {
             }
         }
         self.look_after_disks(core);
+        if self.cores[core].shard.has_more() && !std::mem::replace(&mut self.cores[core].goes_on, true) {
+            let delay = self.random.range(0, 200) * MICRO;
+            self.at(delay, Event::GoOn(core));
+        }
     }
 
     pub(super) fn tell_core(&mut self, from: usize, to: usize, batch: Vec<MeshMessage>) {

@@ -45,7 +45,7 @@ impl World {
                 partitions,
                 map.clone(),
             );
-            self.cores.push(Core { shard, partitions: numbers });
+            self.cores.push(Core { shard, goes_on: false, partitions: numbers });
         }
         let now = self.now();
         for core in 0..cores {
@@ -108,6 +108,7 @@ impl World {
             validity: terms::VALIDITY,
             retry: Backoff { delay_min: millis(200), delay_max: millis(2_000) },
             deliver_retry: Backoff { delay_min: millis(200), delay_max: millis(2_000) },
+            portion: self.portion,
             is_durable: true,
         }
     }
@@ -183,14 +184,15 @@ impl World {
 
     pub(super) fn is_settled(&self) -> bool {
         self.cores.iter().all(|core| {
-            core.shard.partitions().iter().all(|partition| {
-                let disk = &self.disks[&partition.number];
-                partition.has_failed()
-                    || !disk.is_writing()
-                        && !partition.has_batch()
-                        && !partition.has_store_ops()
-                        && !disk.has_orders()
-            })
+            !core.shard.has_more()
+                && core.shard.partitions().iter().all(|partition| {
+                    let disk = &self.disks[&partition.number];
+                    partition.has_failed()
+                        || !disk.is_writing()
+                            && !partition.has_batch()
+                            && !partition.has_store_ops()
+                            && !disk.has_orders()
+                })
         })
     }
 
