@@ -41,13 +41,13 @@ fn store(place: &Place, line: &str) -> Output {
 /// What a command that must succeed prints.
 fn ok(place: &Place, line: &str) -> String {
     let output = store(place, line);
-    assert_eq!(
-        (output.status.code(), complaint(&output)),
-        (Some(0), String::new()),
-        "{line}: {}",
-        out(&output)
-    );
-    out(&output)
+    let complaint = complaint(&output);
+    // On a machine that is busy it may tell how far it is.
+    let is_progress = |line: &str| line.starts_with("partition ") && line.contains(": reading ");
+    let complaints: Vec<&str> = complaint.lines().filter(|line| !is_progress(line)).collect();
+    let printed = out(&output);
+    assert_eq!((output.status.code(), complaints), (Some(0), Vec::new()), "{line}: {printed}");
+    printed
 }
 
 fn out(output: &Output) -> String {
@@ -224,6 +224,15 @@ fn a_killed_store_and_a_live_one_say_the_same() {
     done.check(&place);
 }
 
+/// Stops a load when it goes, however that comes about.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_store_under_load_is_well_and_agrees_with_the_ledger() {
     let place = Place::with_demo("store-live");
@@ -232,6 +241,7 @@ fn a_store_under_load_is_well_and_agrees_with_the_ledger() {
     let stop = AtomicBool::new(false);
     let mut ledger = Ledger::default();
     thread::scope(|scope| {
+        let stops = Stops(&stop);
         let loads: Vec<_> = (0..)
             .zip(sessions)
             .map(|(number, mut esme)| {
@@ -253,7 +263,7 @@ fn a_store_under_load_is_well_and_agrees_with_the_ledger() {
             export(&place, "all");
             json(&place, "inspect --json");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         loads.into_iter().for_each(|load| ledger.absorb(load.join().expect("a load that ran")));
     });
     let lines = eventually("every message is over", || {
