@@ -356,7 +356,7 @@ fn a_checkpoint_keeps_everything_once() {
     for record in [
         Record::Attempt { id, carrier: 0 },
         Record::Forwarded { id, carrier_id: b"1" },
-        Record::Interim { id, state: MessageState::ACCEPTED, at: NOW },
+        Record::Interim { id, state: MessageState::ACCEPTED, at: NOW, told: None },
     ] {
         store.record(&record);
         store.write();
@@ -479,6 +479,26 @@ fn a_receipt_outlives_the_record_that_made_it_whatever_its_message_does() {
         go_on(&mut store);
         store.crash();
         assert!(store.partition.parcel(key).is_none());
+    }
+}
+
+#[test]
+fn a_restart_tells_what_was_told_however_the_account_is_set_by_then() {
+    for told in [None, Some(MessageState::ACCEPTED)] {
+        let mut store = Store::new(PartitionSettings::default());
+        let id = store.accept();
+        store.record(&Record::Attempt { id, carrier: 0 });
+        store.record(&Record::Interim { id, state: MessageState::ACCEPTED, at: NOW, told });
+        store.finish(id);
+        store.settle(id);
+        store.write();
+        let unfinished = (0, usize::from(told.is_some()));
+        assert_eq!(store.partition.unfinished(), unfinished);
+        let settings =
+            AccountSettings { accepted_receipts: told.is_none(), ..AccountSettings::new("demo", "x") };
+        store.accounts = Accounts::default().reload(vec![settings]);
+        store.crash();
+        assert_eq!(store.partition.unfinished(), unfinished, "{told:?}");
     }
 }
 

@@ -47,6 +47,8 @@ pub enum Record<'a> {
         state: MessageState,
         /// When.
         at: Timestamp,
+        /// What the sender is told of it, if anything: how the account was set then.
+        told: Option<MessageState>,
     },
     /// The message came to its end.
     Final {
@@ -117,7 +119,7 @@ impl<'a> Record<'a> {
                 Self::Attempt { .. } | Self::Settled { .. } => 9,
                 Self::Forwarded { carrier_id, .. } => 8 + carrier_id.len(),
                 Self::Deferred { .. } => 18,
-                Self::Interim { .. } => 17,
+                Self::Interim { .. } => 18,
                 Self::Final { .. } => 19,
                 Self::Mo(octets) | Self::DeliveryAtRest(octets) => octets.len(),
                 Self::MessageAtRest { content, .. } => STANDING_OCTETS + content.len(),
@@ -153,11 +155,13 @@ impl<'a> Record<'a> {
                 out.put_u64_le(until.as_millis());
                 out.put_u16_le(error);
             }
-            Self::Interim { id, state, at } => {
+            Self::Interim { id, state, at, told } => {
                 out.put_u8(INTERIM);
                 out.put_u64_le(id.as_u64());
                 out.put_u8(state.0);
                 out.put_u64_le(at.as_millis());
+                // SCHEDULED, 0, is nothing to tell.
+                out.put_u8(told.map_or(0, |told| told.0));
             }
             Self::Final { id, state, error, at } => {
                 out.put_u8(FINAL);
@@ -255,6 +259,7 @@ impl<'a> Record<'a> {
                 id: read_id(rest)?,
                 state: MessageState(read_u8(rest)?),
                 at: read_time(rest)?,
+                told: Some(MessageState(read_u8(rest)?)).filter(|told| *told != MessageState::SCHEDULED),
             },
             FINAL => Self::Final {
                 id: read_id(rest)?,
@@ -348,7 +353,8 @@ mod tests {
             Record::Attempt { id, carrier: 1 },
             Record::Forwarded { id, carrier_id: b"0A1B" },
             Record::Deferred { id, until: at, error: 8 },
-            Record::Interim { id, state, at },
+            Record::Interim { id, state, at, told: None },
+            Record::Interim { id, state, at, told: Some(state) },
             Record::Final { id, state, error: 1, at },
             Record::Replaced { more: 2, content: b"content" },
             Record::Mo(b"parcel"),

@@ -10,7 +10,9 @@ mod table;
 pub use content::{Content, ContentError, OwnedAddress};
 pub use id::{IdSource, MessageId, MessageIdText, PartitionNumber};
 pub use lifecycle::{Effect, Event, Refused, State, next};
-pub use parcel::{Parcel, ParcelKey, ParcelView, Reply, receipt_for, reply_for, wants_receipt};
+pub use parcel::{
+    Parcel, ParcelKey, ParcelView, Reply, notification_of, receipt_for, reply_for, wants_receipt,
+};
 pub use retry::Backoff;
 pub use table::{AboutMessage, MessageTable};
 

@@ -159,6 +159,22 @@ pub fn wants_receipt(content: &Content<'_>, state: MessageState) -> bool {
     }
 }
 
+/// What the sender is told when a carrier says `state` short of the end, after so many `notifications`: ENROUTE if it asked
+/// for them, ACCEPTED if its account has receipts of that (§4.7.21).
+pub fn notification_of(
+    content: &Content<'_>,
+    state: MessageState,
+    notifications: u8,
+    has_accepted_receipts: bool,
+) -> Option<MessageState> {
+    let is_accepted = state == MessageState::ACCEPTED
+        && has_accepted_receipts
+        && wants_receipt(content, MessageState::DELIVERED);
+    let told = if is_accepted { MessageState::ACCEPTED } else { MessageState::ENROUTE };
+    let wanted = content.registered_delivery.intermediate() || is_accepted;
+    (wanted && notifications < ParcelKey::NOTIFICATIONS_MAX).then_some(told)
+}
+
 /// The receipt, or intermediate notification, that says `state` about a message.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::carrier::{News, Report};
 use crate::journal::Record;
-use crate::message::{MessageId, Reply, reply_for};
+use crate::message::{MessageId, Reply, notification_of, reply_for};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{CommandStatus, MessagingMode};
 use crate::route::CarrierIndex;
@@ -107,7 +107,8 @@ impl Shard {
                     // before that.
                     self.record(id, &Record::Forwarded { id, carrier_id: &[] }, None);
                 } else {
-                    self.record(id, &Record::Interim { id, state, at: now.wall }, None);
+                    let told = self.notification_of(id, state);
+                    self.record(id, &Record::Interim { id, state, at: now.wall, told }, None);
                 }
                 self.acknowledge(id, acknowledge);
             }
@@ -122,6 +123,16 @@ impl Shard {
                 self.accept_reply(now, &reply, acknowledge);
             }
         }
+    }
+
+    /// What a message's sender is told when its carrier says this. It goes on record: after a restart the account may be
+    /// set otherwise.
+    fn notification_of(&self, id: MessageId, state: MessageState) -> Option<MessageState> {
+        let message = self.partitions[self.place_of(id.partition())?].message(id)?;
+        let content = message.content();
+        let account = self.accounts.get(self.accounts.index_of(content.system_id)?);
+        let has_accepted_receipts = account.settings.accepted_receipts;
+        notification_of(&content, state, message.standing.notifications, has_accepted_receipts)
     }
 
     /// The report need not be said again once all that it led to is durable; after a disk error it must be.

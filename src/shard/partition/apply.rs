@@ -67,7 +67,9 @@ impl Memory {
                 message.standing.deadline = until;
                 message.standing.error = error;
             }),
-            Record::Interim { id, state, at } => self.report(id, Event::Reported(state), 0, at, from),
+            Record::Interim { id, state, at, told } => {
+                self.report(id, Event::Reported(state), told, 0, at, from)
+            }
             Record::Final { id, state, error, at } => {
                 let message = &self.messages.get(id).ok_or(ApplyError::Unknown)?.message;
                 let event = match state {
@@ -75,7 +77,7 @@ impl Memory {
                     MessageState::DELETED if message.standing.state.is_waiting() => Event::Cancelled,
                     _ => Event::Reported(state),
                 };
-                self.report(id, event, error, at, from)
+                self.report(id, event, None, error, at, from)
             }
             Record::Replaced { more, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
@@ -191,11 +193,12 @@ impl Memory {
         }
     }
 
-    /// A message is reported on, or comes to its end without a report.
+    /// A message is reported on, of which its sender may be told, or comes to its end without a report.
     fn report(
         &mut self,
         id: MessageId,
         event: Event,
+        told: Option<MessageState>,
         error: u16,
         at: Timestamp,
         from: From<'_>,
@@ -205,10 +208,10 @@ impl Memory {
         let (state, effect) = next(message.standing.state, event).map_err(ApplyError::Refused)?;
         match effect {
             Effect::End(ended) => self.end(id, ended, error, at, from),
-            Effect::Notify(told) => {
+            Effect::Notify(_) => {
                 let mut notification = None;
                 self.change(id, state, from, |message| {
-                    notification = self::notification(message, told, at, from.accounts);
+                    notification = told.map(|told| self::notification(message, told, at, from.accounts));
                 });
                 Ok(notification.and_then(|parcel| self.hold(parcel, from, origin)))
             }
@@ -319,27 +322,11 @@ const fn hand_over(id: MessageId, message: &Message) -> Earned {
     Earned::HandOver { id, deferrals: message.standing.deferrals }
 }
 
-/// What a sender who asked for notifications is told on the way, if it was not told too often.
-fn notification(
-    message: &mut Message,
-    state: MessageState,
-    at: Timestamp,
-    accounts: &Accounts,
-) -> Option<Parcel> {
-    let content = message.content();
-    let account = accounts.index_of(content.system_id).map(|index| accounts.get(index));
-    let accepted_receipt = state == MessageState::ACCEPTED
-        && account.is_some_and(|account| account.settings.accepted_receipts)
-        && wants_receipt(&content, MessageState::DELIVERED);
-    let wanted = content.registered_delivery.intermediate() || accepted_receipt;
-    if !wanted || message.standing.notifications >= ParcelKey::NOTIFICATIONS_MAX {
-        return None;
-    }
+/// One more thing that a message's sender is told on the way.
+fn notification(message: &mut Message, told: MessageState, at: Timestamp, accounts: &Accounts) -> Parcel {
     let part = ParcelKey::NOTIFICATION_FIRST + message.standing.notifications;
-    let told = if accepted_receipt { state } else { MessageState::ENROUTE };
-    let parcel = receipt(&content, part, told, 0, at, accounts);
     message.standing.notifications += 1;
-    Some(parcel)
+    receipt(&message.content(), part, told, 0, at, accounts)
 }
 
 /// What a message's sender is told of it, in the account's alphabet.
