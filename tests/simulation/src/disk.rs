@@ -38,6 +38,8 @@ pub struct DiskSettings {
     pub failing_writes: u64,
     /// Of ten thousand orders, how many fail.
     pub failing_orders: u64,
+    /// Of a hundred files that are to be made, for how many there is no room at first.
+    pub no_room: u64,
     /// Microseconds of a write, about.
     pub write_micros: u64,
     /// Microseconds of an order, about.
@@ -277,6 +279,11 @@ impl PartitionDisk {
             }
             Order::Op(op) => op,
         };
+        if let StoreOp::MakeFile(file) = op
+            && random.range(0, 99) < self.settings.no_room
+        {
+            return Some(Done::Stored(StoreDone::NoRoom(file)));
+        }
         if random.range(0, 9_999) < self.settings.failing_orders {
             self.store_failed = true;
             // Perhaps it was carried out in part.
@@ -325,14 +332,16 @@ impl PartitionDisk {
                 StoreDone::Checkpoint(checkpoint.segment)
             }
             StoreOp::MakeFile(file) => {
-                self.make_file(file as usize);
+                // A start takes a gap for damage.
+                assert!(file as usize <= self.files.len(), "file {file} is made before those below it");
+                self.make_files(file as usize + 1);
                 StoreDone::File(file)
             }
         }
     }
 
-    fn make_file(&mut self, file: usize) {
-        let missing = (file + 1).saturating_sub(self.files.len());
+    fn make_files(&mut self, count: usize) {
+        let missing = count.saturating_sub(self.files.len());
         let segment_octets = self.settings.segment_octets;
         self.files.extend((0..missing).map(|_| vec![0; segment_octets]));
     }
@@ -429,7 +438,7 @@ impl PartitionDisk {
             }
         }
         segments.sort_unstable();
-        self.make_file(FILES_READY - 1);
+        self.make_files(FILES_READY);
         let batches = self.read_batches(&segments)?;
         Ok(Found { segments, batches })
     }

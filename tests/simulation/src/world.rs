@@ -172,6 +172,7 @@ impl World {
             orders_max: random.pick(&[1, 4, 64]),
             failing_writes: if has_failures { random.range(0, 30) } else { 0 },
             failing_orders: if has_failures { random.range(0, 60) } else { 0 },
+            no_room: random.pick(&[0, 0, 0, 60]),
             write_micros: random.pick(&[200, 1_000, 20_000]),
             order_micros: random.pick(&[200, 5_000, 60_000]),
         };

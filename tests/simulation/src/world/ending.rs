@@ -25,6 +25,7 @@ impl World {
         self.trace.note(self.nanos, format_args!("calm"));
         let disk_settings = DiskSettings {
             failing_writes: 0,
+            no_room: 0,
             failing_orders: 0,
             write_micros: 200,
             order_micros: 200,
