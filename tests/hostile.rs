@@ -425,6 +425,27 @@ fn every_report_is_acknowledged_once_whether_it_applies_or_not() {
     assert_eq!(witnessed.acknowledged.len() as u64, witnessed.said);
 }
 
+#[test]
+fn a_reply_waits_with_its_carrier_while_there_is_no_room_for_it() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let number = |digits: &[u8]| OwnedAddress { ton: Ton(1), npi: Npi(1), digits: digits.into() };
+    net.input(0, |shard, _| shard.note_disk(true));
+    net.witnessed[0].borrow_mut().news.push_back(News::Reply(ReplyNews {
+        source: number(b"12125559999"),
+        destination: number(NUMBER.digits),
+        data_coding: DataCoding::DEFAULT,
+        user_data: Box::from(*b"hello back"),
+    }));
+    net.pass_millis(100);
+    assert!(net.received(esme).is_empty() && net.witnessed[0].borrow().acknowledged.is_empty());
+    net.input(0, |shard, _| shard.note_disk(false));
+    net.pass_millis(100);
+    assert_eq!(net.received(esme).len(), 1, "the reply");
+    assert_eq!(net.witnessed[0].borrow().acknowledged.len(), 1);
+}
+
 /// Destinations of a submit_multi, as on the wire.
 fn destinations(count: u8) -> Vec<u8> {
     let mut octets = Vec::new();

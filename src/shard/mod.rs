@@ -99,6 +99,8 @@ pub struct Shard {
     parked: BTreeMap<(PartitionNumber, RestNumber), Vec<Parked>>,
     /// What carriers have said, each by its place, and nobody has dealt with yet.
     reports: VecDeque<(u8, Report)>,
+    /// Replies for which there is no room: their carriers know that nobody has them yet.
+    replies: VecDeque<(u8, Report)>,
     /// Searches that go on with the next turn.
     searches: VecDeque<gather::Search>,
     /// The last turn left something over: that is due, or that carriers have to say.
@@ -142,6 +144,7 @@ impl Shard {
             transactions: FastMap::default(),
             parked: BTreeMap::new(),
             reports: VecDeque::new(),
+            replies: VecDeque::new(),
             searches: VecDeque::new(),
             has_due: false,
             has_reports: false,
@@ -437,6 +440,7 @@ impl Shard {
         }
         self.take_due(now);
         self.partitions.iter_mut().for_each(|partition| partition.go_on(&self.accounts));
+        self.take_replies(now);
         self.turn(now);
     }
 

@@ -89,6 +89,12 @@ impl Shard {
             self.park(block, Parked::Report(carrier, report));
             return;
         }
+        if let News::Reply(_) = report.news
+            && !self.partitions[0].has_room()
+        {
+            self.replies.push_back((carrier, report));
+            return;
+        }
         let acknowledge = Earned::Acknowledge { carrier, token: report.token };
         match report.news {
             News::Taken { id, carrier_id } => {
@@ -133,6 +139,17 @@ impl Shard {
         let account = self.accounts.get(self.accounts.index_of(content.system_id)?);
         let has_accepted_receipts = account.settings.accepted_receipts;
         notification_of(&content, state, message.standing.notifications, has_accepted_receipts)
+    }
+
+    /// Replies that found no room go on, as far as there is some now.
+    pub(super) fn take_replies(&mut self, now: Now) {
+        for _ in 0..self.settings.portion.min(self.replies.len()) {
+            if !self.partitions[0].has_room() {
+                return;
+            }
+            let Some((carrier, report)) = self.replies.pop_front() else { return };
+            self.reported(now, carrier, report);
+        }
     }
 
     /// The report need not be said again once all that it led to is durable; after a disk error it must be.
