@@ -19,7 +19,7 @@ use futures_lite::FutureExt;
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement, spawn_local};
 use smppd::pdu::{CommandId, Pdu};
-use smppd::server::pacemaker::{LISTEN_INTERVAL, Listener, Pacemaker};
+use smppd::server::pacemaker::{LISTEN_INTERVAL, Listener, Pacemaker, give_way};
 
 use support::esme::{Esme, Next};
 use support::{Place, eventually};
@@ -191,6 +191,38 @@ fn a_hundred_thousand_wake_ups_of_a_busy_executor_do_no_harm() {
     (0..COUNT).for_each(|value| to_executor.send(value));
     executor.join().expect("an executor that ends");
     assert_eq!(wakes.load(Ordering::Relaxed), COUNT);
+}
+
+#[test]
+fn a_task_that_gives_way_keeps_nobody_from_the_kernel() {
+    const TURNS: u64 = 300;
+    let executor = on_executor(Duration::from_millis(20), || async {
+        let turns = Rc::new(Cell::new(0));
+        let heart = spawn_local({
+            let turns = Rc::clone(&turns);
+            async move {
+                let (mut last, mut longest) = (0, 0);
+                while turns.get() < TURNS {
+                    sleep(Duration::from_millis(4)).await;
+                    longest = longest.max(turns.get() - last);
+                    last = turns.get();
+                }
+                longest
+            }
+        });
+        while turns.get() < TURNS {
+            let until = Instant::now() + Duration::from_millis(1);
+            while Instant::now() < until {
+                std::hint::spin_loop();
+            }
+            turns.set(turns.get() + 1);
+            give_way().await;
+        }
+        heart.await
+    });
+    let longest = executor.join().expect("an executor that ends");
+    // A task that yields makes it twenty and more.
+    assert!(longest < 15, "{longest} turns of a millisecond between two beats of four");
 }
 
 #[test]

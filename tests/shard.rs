@@ -4,6 +4,9 @@
 mod common;
 
 use common::{ACCEPTED_BIND, Esme, Net};
+use smppd::carrier::News;
+use smppd::message::MessageId;
+use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
     Address, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Npi, Pdu, RegisteredDelivery,
     ShortMessage, Tlvs, Ton,
@@ -50,7 +53,7 @@ fn what_a_carrier_answers_keeps_no_submission_waiting_for_the_disk() {
 
 const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
 const SUBSCRIBER: Address<'static> = Address { digits: b"12125559999", ..NUMBER };
-const IN_TEN_SECONDS: Pdu<'static> = Pdu::SubmitSm(ShortMessage {
+const WAITS: ShortMessage<'static, Address<'static>> = ShortMessage {
     service_type: b"",
     source: NUMBER,
     destination: SUBSCRIBER,
@@ -64,6 +67,15 @@ const IN_TEN_SECONDS: Pdu<'static> = Pdu::SubmitSm(ShortMessage {
     data_coding: DataCoding::DEFAULT,
     sm_default_msg_id: 0,
     short_message: b"hello",
+    tlvs: Tlvs::EMPTY,
+};
+const IN_TEN_SECONDS: Pdu<'static> = Pdu::SubmitSm(WAITS);
+/// Everything that waits there.
+const CANCEL: Pdu<'static> = Pdu::CancelSm(CancelSm {
+    service_type: b"",
+    message_id: b"",
+    source: NUMBER,
+    destination: SUBSCRIBER,
     tlvs: Tlvs::EMPTY,
 });
 
@@ -103,20 +115,114 @@ fn a_crowd_is_cancelled_in_portions_and_nothing_that_came_later() {
     let esme = net.connect(0);
     assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
     crowd(&mut net, esme);
-    let cancel = CancelSm {
-        service_type: b"",
-        message_id: b"",
-        source: NUMBER,
-        destination: SUBSCRIBER,
-        tlvs: Tlvs::EMPTY,
-    };
-    net.hand_in(esme, &Pdu::CancelSm(cancel), 2);
+    net.hand_in(esme, &CANCEL, 2);
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900, "a turn takes a portion");
     net.send(esme, &IN_TEN_SECONDS, 3);
     let answers: Vec<_> = net.received(esme).iter().map(|pdu| (pdu.command_id, pdu.command_status)).collect();
     assert_eq!(answers.len(), 2);
     assert!(answers.iter().all(|(_, status)| *status == CommandStatus::ESME_ROK), "{answers:?}");
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 1, "the one that came after the question");
+}
+
+#[test]
+fn cancels_behind_one_another_share_the_portion_of_a_turn() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    crowd(&mut net, esme);
+    let mut octets = Vec::new();
+    for sequence_number in 2..40 {
+        CANCEL.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("encodable");
+    }
+    net.hand_in_octets(esme, &octets);
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900, "a turn takes a portion");
+    net.turn();
+    let answers: Vec<_> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();
+    assert_eq!(answers.len(), 38, "each is answered");
+    assert_eq!(answers.iter().filter(|status| **status == CommandStatus::ESME_ROK).count(), 1);
+}
+
+#[test]
+fn a_cancel_that_is_not_durable_is_not_confirmed() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    crowd(&mut net, esme);
+    net.hold_disk(true);
+    net.hand_in(esme, &CANCEL, 2);
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900);
+    net.fail_disk();
+    let answers: Vec<_> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();
+    net.hold_disk(false);
+    net.crash_and_restart();
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 1_000);
+    assert_eq!(answers, [CommandStatus::ESME_RCANCELFAIL]);
+}
+
+#[test]
+fn a_receipt_that_grew_cold_before_it_was_paid_out_is_delivered() {
+    let in_two_days = Pdu::SubmitSm(ShortMessage { schedule_delivery_time: b"000002000000000R", ..WAITS });
+    let mut net = Net::new(1);
+    net.portion = 10;
+    net.partition_settings.messages_octets_max = 500_000;
+    net.crash_and_restart();
+    let other = net.connect(0);
+    assert_eq!(net.bind(other, "other"), ACCEPTED_BIND);
+    let sessions = [net.connect(0), net.connect(0)];
+    sessions.iter().for_each(|esme| assert_eq!(net.bind(*esme, "demo"), ACCEPTED_BIND));
+    net.submit(other, 2, "9992000123");
+    assert_eq!(net.received(other).len(), 1);
+    net.hold_disk(true);
+    let mut sequence_number = 100;
+    let mut fill = |net: &mut Net, esme, octets| {
+        while net.memory_octets() < octets {
+            sequence_number += 1;
+            net.send(esme, &in_two_days, sequence_number);
+        }
+    };
+    fill(&mut net, sessions[0], 245_000);
+    // The carrier's last word makes a receipt; then memory is short, and everything goes to rest.
+    net.pass_millis(2_000);
+    assert_eq!(net.deliveries(), (1, 0));
+    fill(&mut net, sessions[0], 262_000);
+    net.pass_millis(100);
+    fill(&mut net, sessions[1], 497_000);
+    assert!(net.received(other).is_empty());
+    net.hold_disk(false);
+    net.pass_millis(1_000);
+    assert!(net.deliveries().1 > 0, "something is cold");
+    assert_eq!(net.received(other).len(), 1, "the receipt");
+}
+
+#[test]
+fn what_happened_on_the_way_is_told_before_the_end() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind_as(esme, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
+    let submit =
+        ShortMessage { schedule_delivery_time: b"", registered_delivery: RegisteredDelivery(0x11), ..WAITS };
+    net.send(esme, &Pdu::SubmitSm(submit), 2);
+    let id = MessageId::parse(net.received(esme)[0].message_id().as_bytes()).expect("an id");
+    net.pass_millis(20);
+    for state in [MessageState::ACCEPTED, MessageState::DELIVERED] {
+        net.witnessed[0].borrow_mut().news.push_back(News::State { id, state, error: 0 });
+        net.pass_millis(20);
+    }
+    for restarts in [false, true] {
+        if restarts {
+            net.confirms = true;
+            net.crash_and_restart();
+        } else {
+            net.confirms = false;
+        }
+        let receiver = net.connect(0);
+        net.begin_bind(receiver, "demo");
+        net.turn();
+        let received = net.received(receiver);
+        let texts: Vec<String> = received.iter().skip(1).map(|pdu| pdu.text()).collect();
+        let [on_the_way, end] = texts.as_slice() else { panic!("{texts:?}") };
+        assert!(on_the_way.contains("stat:ENROUTE") && end.contains("stat:DELIVRD"), "{texts:?}");
+    }
 }
 
 #[test]

@@ -593,14 +593,14 @@ fn a_cold_message_is_found_by_its_id_and_by_its_addresses() {
     let all = MessageId::from_u64(u64::MAX);
     assert_eq!(store.partition.cold_block_waiting(account, &there, None), Some(block));
     assert_eq!(store.partition.cold_block_waiting(account, &elsewhere, None), None);
-    assert_eq!(store.partition.waiting(account, &there, all).count(), 0);
+    assert_eq!(store.partition.waiting(account, &there, all, &store.accounts).count(), 0);
     store.partition.fetch(block);
     store.partition.fetch(block);
     assert!(store.carry_out() && store.got == 1, "it is fetched once");
     assert_eq!(store.partition.cold_block_of(wanted), None);
-    assert_eq!(store.partition.waiting(account, &there, all).collect::<Vec<_>>(), [wanted]);
+    assert_eq!(store.partition.waiting(account, &there, all, &store.accounts).collect::<Vec<_>>(), [wanted]);
     let another_type = Matching { service_type: Some(Box::from(*b"WAP")), ..there };
-    assert_eq!(store.partition.waiting(account, &another_type, all).count(), 0);
+    assert_eq!(store.partition.waiting(account, &another_type, all, &store.accounts).count(), 0);
     store.finish(wanted);
     store.settle(wanted);
     store.work();
@@ -702,6 +702,48 @@ fn receipts_that_are_refused_do_not_fill_the_memory() {
     while store.partition.pop_due(later(61)).is_some() {}
     (0..100).for_each(|_| store.work());
     assert!(store.got > 0 && !store.returned.1.is_empty(), "it has come");
+}
+
+#[test]
+fn a_refused_receipt_keeps_its_growing_pause_while_it_is_cold() {
+    let mut store = Store::new(short_of_memory());
+    let receipts: Vec<MessageId> = (0..700).map(|_| store.accept()).collect();
+    let mut alarms = BTreeMap::new();
+    for (number, id) in (0..).zip(&receipts) {
+        store.finish(*id);
+        let key = ParcelKey { id: *id, part: ParcelKey::FINAL_RECEIPT };
+        // One of each block in a minute, the others in an hour, after five refusals.
+        let at = later(if number % 50 == 0 { 60 } else { 3_600 });
+        alarms.insert(key, at);
+        for _ in 0..5 {
+            assert!(store.partition.await_offer(key).is_some() && store.partition.offer(key).is_some());
+            store.partition.note_delivery(key, false, Some(at));
+        }
+    }
+    (0..100).for_each(|_| store.work());
+    assert!(store.partition.blocks_at_rest().1 > 0, "nothing is cold");
+    let mut due: Vec<ParcelKey> = Vec::new();
+    for seconds in [61, 62, 3_601, 3_602, 3_603] {
+        while let Some(ring) = store.partition.pop_due(later(seconds)) {
+            let Due::Deliver(key) = ring else { panic!("{ring:?}") };
+            assert!(store.partition.await_offer(key).is_some() && store.partition.offer(key).is_some());
+            due.push(key);
+        }
+        (0..100).for_each(|_| store.work());
+        due.append(&mut store.returned.1);
+        assert!(due.iter().all(|key| alarms[key] <= later(seconds)), "too early");
+        for key in &due {
+            assert_eq!(store.partition.parcel(*key).map(|held| held.attempts), Some(5), "{key:?}");
+        }
+        if seconds == 61 {
+            assert_eq!(due.len(), 14, "one of each fifty");
+        }
+        for key in due.drain(..) {
+            store.settle(key.id);
+            alarms.remove(&key);
+        }
+    }
+    assert!(alarms.is_empty(), "{} never came", alarms.len());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::pdu::{
 };
 use crate::time::Timestamp;
 
-/// The name of a parcel: the message it is about, and which parcel of that message.
+/// The name of a parcel: the message it is about, and which parcel of that message. They are delivered in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ParcelKey {
     /// The message that a receipt is about; a reply has an id of its own.
@@ -24,17 +24,16 @@ pub struct ParcelKey {
 impl ParcelKey {
     /// A reply from a subscriber.
     pub const REPLY: u8 = 0;
-    /// The receipt for the final state.
-    pub const FINAL_RECEIPT: u8 = 1;
     /// The first intermediate notification; the others count on from here.
-    pub const NOTIFICATION_FIRST: u8 = 2;
+    pub const NOTIFICATION_FIRST: u8 = 1;
     /// Intermediate notifications that one message can have; later ones are not sent.
     pub const NOTIFICATIONS_MAX: u8 = 3;
+    /// The receipt for the final state.
+    pub const FINAL_RECEIPT: u8 = Self::NOTIFICATION_FIRST + Self::NOTIFICATIONS_MAX;
 
     /// Every parcel that can be about a message.
     pub fn about(id: MessageId) -> impl Iterator<Item = Self> {
-        let last = Self::NOTIFICATION_FIRST + Self::NOTIFICATIONS_MAX - 1;
-        (Self::FINAL_RECEIPT..=last).map(move |part| Self { id, part })
+        (Self::NOTIFICATION_FIRST..=Self::FINAL_RECEIPT).map(move |part| Self { id, part })
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::config::Durability;
 use crate::journal::{BATCH_ALIGN, Batch, BatchBuffer, Buffers};
@@ -116,7 +117,10 @@ impl JournalFiles {
 fn lock(file: &DmaFile) -> io::Result<()> {
     // SAFETY: the file is open as long as it is borrowed.
     let descriptor = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
-    Ok(flock(descriptor, FlockOperation::NonBlockingLockExclusive)?)
+    flock(descriptor, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+        Errno::WOULDBLOCK => io::Error::other("another process has locked this file of the journal"),
+        error => error.into(),
+    })
 }
 
 /// Takes a file of the journal over from the process before, so that what is read from it stays as it is: no write of

@@ -21,7 +21,7 @@ use crate::server::connection::{self, ConnectionSettings};
 use crate::server::core::{Bell, Buffers, Core, Pulse, SharedCore};
 use crate::server::disk::{JournalFiles, JournalFolder};
 use crate::server::mesh::{Inbound, MailSender, Mailbox};
-use crate::server::pacemaker::HEARTBEAT;
+use crate::server::pacemaker::{HEARTBEAT, give_way};
 use crate::server::password::Verifier;
 use crate::server::state::Order;
 use crate::server::tls::Transport;
@@ -187,7 +187,7 @@ async fn go_on(core: SharedCore) {
         })
         .await;
         core.with(None, Shard::go_on);
-        futures_lite::future::yield_now().await;
+        give_way().await;
     }
 }
 

@@ -19,6 +19,8 @@ use glommio::timer::sleep;
 pub const HEARTBEAT: Duration = Duration::from_millis(4);
 /// How often [`Pacemaker::watch`] has to be called: a heart that is silent for so long is helped.
 pub const LISTEN_INTERVAL: Duration = Duration::from_millis(20);
+/// The shortest pause.
+const MOMENT: Duration = Duration::from_micros(1);
 /// Tasks that can be woken. A wake-up may be lost as well, with its task; the others are left for the next.
 const LEADS: usize = 8;
 
@@ -35,6 +37,12 @@ pub struct Pacemaker {
 pub struct Listener {
     beats: u64,
     silent: u32,
+}
+
+/// Lets others have their turn, the kernel among them. An executor looks at what the kernel has done, at reads and at the
+/// journal's writes, only when no task is to be run: a task that merely steps back, again and again, keeps it from that.
+pub async fn give_way() {
+    sleep(MOMENT).await;
 }
 
 impl Pacemaker {

@@ -235,7 +235,7 @@ impl Bench {
                     let ended = Record::Final { id, state: MessageState::DELIVERED, error: 0, at: now };
                     _ = partition.record(&ended, &self.accounts, None);
                 }
-                Earned::Deliver(key) => {
+                Earned::Deliver { key, .. } => {
                     let settled = Record::Settled { id: key.id, part: key.part };
                     let done = Earned::Acknowledge { carrier: 0, token: 0 };
                     _ = partition.record(&settled, &self.accounts, [done]);

@@ -19,12 +19,11 @@ pub(super) struct Outbox {
 }
 
 impl Shard {
-    /// A parcel is to be delivered.
-    pub(super) fn enqueue(&mut self, key: ParcelKey) {
-        let Some(place) = self.place_of(key.id.partition()) else { return };
-        if let Some(account) = self.partitions[place].await_offer(key) {
-            self.pump(account);
-        }
+    /// A parcel is to be delivered; false when it is not here.
+    pub(super) fn enqueue(&mut self, key: ParcelKey) -> bool {
+        let place = self.place_of(key.id.partition());
+        let account = place.and_then(|place| self.partitions[place].await_offer(key));
+        account.inspect(|account| self.pump(*account)).is_some()
     }
 
     /// The home takes so many from now on.
@@ -34,7 +33,7 @@ impl Shard {
     }
 
     /// Offers what the home takes, the oldest first.
-    fn pump(&mut self, account: AccountIndex) {
+    pub(super) fn pump(&mut self, account: AccountIndex) {
         let home = self.home_of(self.accounts.get(account));
         let owner = self.settings.number;
         loop {

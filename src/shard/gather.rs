@@ -154,46 +154,70 @@ impl Shard {
         self.put_back(entry);
     }
 
-    /// Searches each partition of ours.
+    /// Searches each partition of ours, in this turn or the next ones.
     pub(super) fn search_all(
         &mut self,
-        now: Now,
         reply_to: ReplyTo,
         account: AccountIndex,
         matching: &Matching,
         sought: Sought,
     ) {
-        for place in 0..self.partitions.len() {
-            let (partition, matching) = (self.partitions[place].number, matching.clone());
-            let up_to = self.partitions[place].last_id();
-            self.search(now, Search { reply_to, account, partition, matching, up_to, sought, block: None });
+        self.searches.extend(self.partitions.iter().map(|partition| Search {
+            reply_to,
+            account,
+            partition: partition.number,
+            matching: matching.clone(),
+            up_to: partition.last_id(),
+            sought,
+            block: None,
+        }));
+    }
+
+    /// Goes on with searches, as long as no more than `to_cancel` is cancelled.
+    pub(super) fn search(&mut self, now: Now, to_cancel: &mut usize) {
+        while *to_cancel > 0
+            && let Some(search) = self.searches.pop_front()
+        {
+            self.go_on_with(now, search, to_cancel);
         }
     }
 
-    /// Looks through what is in memory of a partition, a portion in a turn, then waits for the next block, or answers.
-    pub(super) fn search(&mut self, now: Now, mut search: Search) {
+    /// Looks through what is in memory of a partition, then waits for the next block, or answers.
+    fn go_on_with(&mut self, now: Now, mut search: Search, to_cancel: &mut usize) {
         let Some(place) = self.place_of(search.partition) else { return };
+        if self.partitions[place].has_failed() {
+            // What it has cancelled so far may not be durable.
+            return self.answer(search.reply_to, Answer::Status(CommandStatus::ESME_RSYSERR));
+        }
         let Search { account, up_to, ref matching, .. } = search;
-        let mut found = self.partitions[place].waiting(account, matching, up_to);
+        let mut found = self.partitions[place].waiting(account, matching, up_to, &self.accounts);
         search.sought = match search.sought {
             Sought::ToCancel { cancelled } => {
-                let found: Vec<MessageId> = found.take(self.settings.portion).collect();
+                let found: Vec<MessageId> = found.take(*to_cancel).collect();
                 let done = found.into_iter().filter(|id| self.cancel_waiting(now, *id)).count();
                 let cancelled = cancelled + done as u32;
-                if done == self.settings.portion {
-                    self.searches.push_back(Search { sought: Sought::ToCancel { cancelled }, ..search });
+                // To find nothing is work, too.
+                *to_cancel -= done.max(1);
+                if *to_cancel == 0 && done > 0 {
+                    self.searches.push_front(Search { sought: Sought::ToCancel { cancelled }, ..search });
                     return;
                 }
                 Sought::ToCancel { cancelled }
             }
             Sought::Newest(newest) => {
+                *to_cancel -= 1;
                 // It is of one service_type.
                 let newest = found.next_back().max(newest);
                 drop(found);
                 Sought::Newest(newest)
             }
         };
-        match self.partitions[place].cold_block_waiting(search.account, &search.matching, search.block) {
+        let partition = &self.partitions[place];
+        // The block that was waited for may have grown cold again.
+        let cold_again = search.block.filter(|number| partition.is_cold(*number));
+        let next = cold_again
+            .or_else(|| partition.cold_block_waiting(search.account, &search.matching, search.block));
+        match next {
             Some(number) => {
                 search.block = Some(number);
                 self.park((search.partition, number), Parked::Search(search));

@@ -101,6 +101,8 @@ pub struct Shard {
     reports: VecDeque<(u8, Report)>,
     /// Replies for which there is no room: their carriers know that nobody has them yet.
     replies: VecDeque<(u8, Report)>,
+    /// The partition that is paid out first in a turn; another each time.
+    paid_first: usize,
     /// Searches that go on with the next turn.
     searches: VecDeque<gather::Search>,
     /// The last turn left something over: that is due, or that carriers have to say.
@@ -145,6 +147,7 @@ impl Shard {
             parked: BTreeMap::new(),
             reports: VecDeque::new(),
             replies: VecDeque::new(),
+            paid_first: 0,
             searches: VecDeque::new(),
             has_due: false,
             has_reports: false,
@@ -161,7 +164,7 @@ impl Shard {
         for place in 0..self.partitions.len() {
             let (messages, parcels) = self.partitions[place].resume();
             messages.into_iter().for_each(|id| self.hand_over(now, id, true));
-            parcels.into_iter().for_each(|key| self.enqueue(key));
+            parcels.into_iter().for_each(|key| _ = self.enqueue(key));
         }
         self.turn(now);
     }
@@ -346,7 +349,7 @@ impl Shard {
         let returned_from = if let StoreDone::GotRest(number, _) = &done { Some(*number) } else { None };
         match self.partitions[place].store_done(done, &self.accounts) {
             Ok(Returned { with_carrier, parcels }) => {
-                parcels.into_iter().for_each(|key| self.enqueue(key));
+                parcels.into_iter().for_each(|key| _ = self.enqueue(key));
                 // A report that waited may be the carrier's last word on a message: it comes first.
                 if let Some(number) = returned_from {
                     self.unpark(now, partition, number);
@@ -471,9 +474,6 @@ impl Shard {
         if self.has_due {
             self.take_due(now);
         }
-        if let Some(search) = self.searches.pop_front() {
-            self.search(now, search);
-        }
         self.partitions.iter_mut().for_each(Partition::catch_up);
         self.turn(now);
     }
@@ -577,11 +577,13 @@ impl Shard {
 
     /// The end of every input.
     fn turn(&mut self, now: Now) {
-        let (mut to_pay, mut to_hear) = (self.settings.portion, self.settings.portion);
+        let portion = self.settings.portion;
+        let (mut to_pay, mut to_hear, mut to_cancel) = (portion, portion, portion);
         loop {
             while let Some(message) = self.local.pop_front() {
                 self.handle_message(now, message);
             }
+            self.search(now, &mut to_cancel);
             self.pay_earned(now, &mut to_pay);
             self.hear_carriers(now, &mut to_hear);
             if !self.settings.is_durable {
@@ -596,7 +598,9 @@ impl Shard {
 
     /// What durable records have earned, no more than `to_pay`.
     fn pay_earned(&mut self, now: Now, to_pay: &mut usize) {
-        for place in 0..self.partitions.len() {
+        let count = self.partitions.len();
+        self.paid_first = (self.paid_first + 1) % count;
+        for place in (self.paid_first..count).chain(0..self.paid_first) {
             while *to_pay > 0
                 && let Some(stored) = self.partitions[place].take_earned()
             {
@@ -606,7 +610,12 @@ impl Shard {
                         self.answer(reply_to, answer);
                     }
                     Earned::HandOver { id, deferrals } => self.attempt(now, id, deferrals),
-                    Earned::Deliver(key) => self.enqueue(key),
+                    Earned::Deliver { key, account } => {
+                        // It may have grown cold since it was made: then its account asks for it.
+                        if !self.enqueue(key) {
+                            self.pump(account);
+                        }
+                    }
                     // It stays charged.
                     Earned::Charge { .. } => {}
                     Earned::Acknowledge { carrier, token } => {

@@ -142,14 +142,14 @@ impl Shard {
                 self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
             }
             Operation::CancelMatching(matching) => {
-                self.search_all(now, reply_to, account, &matching, Sought::ToCancel { cancelled: 0 });
+                self.search_all(reply_to, account, &matching, Sought::ToCancel { cancelled: 0 });
             }
             Operation::Replace { id, source, replacement } => {
                 let answer = self.replace(now, account, id, &source.digits, &replacement);
                 self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
             }
             Operation::FindMatching(matching) => {
-                self.search_all(now, reply_to, account, &matching, Sought::Newest(None));
+                self.search_all(reply_to, account, &matching, Sought::Newest(None));
             }
             Operation::Supersede { id, content } => {
                 let answer = self.put_in_place(account, id, &content);

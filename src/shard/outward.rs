@@ -236,7 +236,7 @@ impl Shard {
                 let error = self.partitions[place].message(id).map_or(0, |message| message.standing.error);
                 self.finish(now, id, MessageState::EXPIRED, error);
             }
-            Due::Deliver(key) => self.enqueue(key),
+            Due::Deliver(key) => _ = self.enqueue(key),
             Due::GiveUp(key) => self.give_up(key, "retention is over"),
         }
     }

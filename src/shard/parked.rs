@@ -78,7 +78,7 @@ impl Shard {
                 }
                 Parked::Report(carrier, report) => self.reported(now, carrier, report),
                 Parked::Lookup(lookup, found) => self.looked_up(now, lookup, found),
-                Parked::Search(search) => self.search(now, search),
+                Parked::Search(search) => self.searches.push_back(search),
             }
         }
     }

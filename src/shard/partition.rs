@@ -98,8 +98,13 @@ pub enum Earned {
         /// How often it had been deferred when the attempt began. When it has been again, another attempt follows.
         deferrals: u16,
     },
-    /// A receipt or reply may go to its account.
-    Deliver(ParcelKey),
+    /// A receipt or reply may be delivered.
+    Deliver {
+        /// Which one.
+        key: ParcelKey,
+        /// To whom.
+        account: AccountIndex,
+    },
     /// The credits that a submission has taken are used; should it never be durable, they are to be given back.
     Charge {
         /// Of this account.
@@ -120,7 +125,7 @@ impl Earned {
     /// Whether somebody waits for it: then its batch is written as soon as the one before it is.
     const fn is_awaited(&self) -> bool {
         match self {
-            Self::Answer(..) | Self::Outcome(..) | Self::HandOver { .. } | Self::Deliver(_) => true,
+            Self::Answer(..) | Self::Outcome(..) | Self::HandOver { .. } | Self::Deliver { .. } => true,
             Self::Charge { .. } | Self::Acknowledge { .. } => false,
         }
     }
@@ -269,11 +274,13 @@ impl Partition {
         self.memory.parcels.get(key)
     }
 
-    /// A parcel waits to be offered to its home from now on; whose it is, unless it is not here.
+    /// A parcel waits to be offered to its home from now on, unless it is there already; whose it is, unless it is not
+    /// here.
     pub fn await_offer(&mut self, key: ParcelKey) -> Option<AccountIndex> {
         let Memory { parcels, pending, .. } = &mut self.memory;
         let held = parcels.get_mut(key)?;
-        if !std::mem::replace(&mut held.is_pending, true) {
+        // It may have been cold, and come back and been offered, before it was paid out.
+        if !held.in_flight && !std::mem::replace(&mut held.is_pending, true) {
             pending.entry(held.account).or_default().insert(key);
         }
         Some(held.account)
@@ -318,13 +325,16 @@ impl Partition {
         account: AccountIndex,
         matching: &Matching,
         up_to: MessageId,
+        accounts: &Accounts,
     ) -> impl DoubleEndedIterator<Item = MessageId> {
         let Matching { service_type, source, destination } = matching;
         let pair = self.memory.waiting.pair(account, &source.digits, &destination.digits);
         self.memory.waiting.of(pair, service_type.as_deref(), up_to).filter(move |id| {
             // Two pairs may share a number.
             self.message(*id).map(Message::content).is_some_and(|content| {
-                content.source.digits == &*source.digits && content.destination.digits == &*destination.digits
+                content.source.digits == &*source.digits
+                    && content.destination.digits == &*destination.digits
+                    && accounts.index_of(content.system_id) == Some(account)
             })
         })
     }
@@ -362,7 +372,7 @@ impl Partition {
             Earned::Answer(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RSYSERR)),
             Earned::Outcome(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RDELIVERYFAILURE)),
             Earned::Charge { account, segments } => charges.push((account, segments)),
-            Earned::HandOver { .. } | Earned::Deliver(_) | Earned::Acknowledge { .. } => {}
+            Earned::HandOver { .. } | Earned::Deliver { .. } | Earned::Acknowledge { .. } => {}
         };
         match failed {
             Failed::Journal => self.journal.abandon(give_up),

@@ -24,8 +24,8 @@ pub struct ShardSettings {
     pub retry: Backoff,
     /// Pauses between deliveries to an account.
     pub deliver_retry: Backoff,
-    /// Things of one kind that are dealt with in one turn (what is due, what was earned, what carriers say); others have
-    /// theirs before the next.
+    /// Things of one kind that are dealt with in one turn: what is due, what was earned, what carriers say, what is to be
+    /// cancelled.
     pub portion: usize,
     /// Whether records are written before they earn anything (`--durability memory` says no).
     pub is_durable: bool,

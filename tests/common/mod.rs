@@ -150,6 +150,8 @@ pub struct Net {
     accounts: Accounts,
     /// From the next start on.
     pub partition_settings: PartitionSettings,
+    /// Things of one kind in one turn, from the next start on.
+    pub portion: usize,
     /// Blocks that came back from rest.
     pub fetched: usize,
     /// The carrier of all messages, from the next start on.
@@ -200,6 +202,7 @@ impl Net {
             closed: Vec::new(),
             accounts: Accounts::default(),
             partition_settings: PartitionSettings::default(),
+            portion: 100,
             fetched: 0,
             route: CarrierIndex(0),
             witnessed: Vec::new(),
@@ -261,7 +264,7 @@ impl Net {
                         delay_min: Duration::from_secs(5),
                         delay_max: Duration::from_secs(900),
                     },
-                    portion: 100,
+                    portion: self.portion,
                     is_durable: true,
                 };
                 let carriers = (0..CARRIERS).map(|carrier| -> Box<dyn Carrier> {
@@ -369,6 +372,12 @@ impl Net {
     pub fn send(&mut self, esme: Esme, pdu: &Pdu<'_>, sequence_number: u32) {
         self.hand_in(esme, pdu, sequence_number);
         self.turn();
+    }
+
+    /// Sends octets, and carries nothing about.
+    pub fn hand_in_octets(&mut self, esme: Esme, octets: &[u8]) {
+        let used = self.shards[esme.0].handle_octets(self.now, esme.1, octets);
+        assert_eq!(used, octets.len(), "not taken");
     }
 
     /// Sends, and carries nothing about.
@@ -518,6 +527,17 @@ impl Net {
         }
     }
 
+    /// What messages and receipts take in memory of the first shard.
+    pub fn memory_octets(&self) -> usize {
+        self.shards[0].partitions()[0].memory_octets()
+    }
+
+    /// Receipts and replies of the first shard that are not settled, and blocks that are cold.
+    pub fn deliveries(&self) -> (usize, usize) {
+        let partition = &self.shards[0].partitions()[0];
+        (partition.unfinished().1, partition.blocks_at_rest().1)
+    }
+
     /// Gives the first shard one input, this much later, and carries nothing about.
     pub fn input(&mut self, millis_later: u64, input: impl FnOnce(&mut Shard, Now)) {
         let step = Duration::from_millis(millis_later);
@@ -531,7 +551,7 @@ impl Net {
         let matching =
             Matching { service_type: None, source: source.into(), destination: destination.into() };
         let partition = &self.shards[0].partitions()[0];
-        partition.waiting(account, &matching, MessageId::from_u64(u64::MAX)).count()
+        partition.waiting(account, &matching, MessageId::from_u64(u64::MAX), &self.accounts).count()
     }
 
     /// Carries everything about until nothing moves.

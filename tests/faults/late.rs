@@ -1,4 +1,5 @@
-//! The process is killed while the disk has a write of it: whoever comes next must wait for that.
+//! The process is killed while the disk has a write of it: whoever comes next must wait for that, whether a thread of the
+//! process is still with the write or the kernel alone.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;

@@ -285,7 +285,7 @@ impl Memory {
         // Replay makes a receipt again that is at rest already: there it stays, once.
         let is_at_rest = |held: &HeldParcel| held.kept.since.is_none() && held.kept.place.is_some();
         if matches!(source, Source::Journal { .. }) && self.parcels.get(key).is_some_and(is_at_rest) {
-            return Some(Earned::Deliver(key));
+            return Some(Earned::Deliver { key, account });
         }
         if let Some(old) = self.remove_parcel(key)
             && let Source::Journal { segment, .. } = source
@@ -306,7 +306,7 @@ impl Memory {
             kept,
         };
         self.add_parcel(key, held);
-        Some(Earned::Deliver(key))
+        Some(Earned::Deliver { key, account })
     }
 }
 

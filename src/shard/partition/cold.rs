@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::apply::Source;
 use super::memory::{BESIDE_OCTETS, Memory, TimerKey};
-use super::rest::Trace;
+use super::rest::{Refused, Trace};
 use super::{Partition, Returned, Unrecoverable};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::Record;
-use crate::message::{Content, Message, MessageId, Parcel};
+use crate::message::{Content, Message, MessageId, Parcel, ParcelKey};
 use crate::shard::mesh::Matching;
 use crate::store::{RestKey, RestNumber, RestPlace, rest_entries};
 use crate::time::Timestamp;
@@ -24,6 +24,11 @@ impl Partition {
     /// The block that has to come back before anything can be said about a message.
     pub fn cold_block_of(&self, id: MessageId) -> Option<RestNumber> {
         self.memory.rest.block_of(id)
+    }
+
+    /// Whether a block has left memory.
+    pub fn is_cold(&self, number: RestNumber) -> bool {
+        self.memory.rest.is_cold(number)
     }
 
     /// The first block behind `after` that has to come back before all is known of messages that wait between these
@@ -173,7 +178,21 @@ impl Memory {
         true
     }
 
-    /// Takes everything of a cold block in; what that was.
+    /// Whether a parcel that has come back was refused before it left, and is to be tried at another time.
+    fn waits_for_its_time(&mut self, key: ParcelKey) -> bool {
+        let Some(Refused { attempts, alarm }) = self.rest.take_refused(key) else { return false };
+        let Some(held) = self.parcels.get_mut(key) else { return false };
+        held.attempts = attempts;
+        if alarm <= self.now || alarm >= held.alarm {
+            return false;
+        }
+        self.timers.disarm(held.timer);
+        held.alarm = alarm;
+        held.timer = self.timers.arm(alarm, TimerKey::Parcel(key));
+        true
+    }
+
+    /// Takes everything of a cold block in; what of that is to go on at once, should it have waited for this.
     fn warm(
         &mut self,
         number: RestNumber,
@@ -192,8 +211,13 @@ impl Memory {
             }
             self.apply(&record, Source::Rest(RestPlace { block: number, slot }), accounts)
                 .map_err(|_| Unrecoverable)?;
-            live.push(key);
             traces.push(trace);
+            if let RestKey::Parcel(key) = key
+                && self.waits_for_its_time(key)
+            {
+                continue;
+            }
+            live.push(key);
         }
         if let Some(timer) = self.rest.warm(number, self.now + fresh_for, members, traces) {
             self.timers.disarm(timer);
@@ -245,7 +269,8 @@ impl Memory {
             Record::DeliveryAtRest(octets) => {
                 let parcel = Parcel::read(octets).ok()?;
                 let view = parcel.view();
-                let trace = Trace::Parcel(Some(accounts.index_of(view.system_id)?), view.key.id);
+                let account = Some(accounts.index_of(view.system_id)?);
+                let trace = Trace::Parcel { key: view.key, account, refused: None };
                 let due = parcel.expires_at(self.parcel_retention);
                 Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::finals::Finals;
-use super::rest::{Rest, Trace};
+use super::rest::{Refused, Rest, Trace};
 use super::waiting::Waiting;
 use super::{FastMap, HeldParcel};
 use crate::account::{AccountIndex, Accounts};
@@ -243,9 +243,11 @@ impl Memory {
             }
             RestKey::Parcel(key) => {
                 let held = self.parcels.get(key).filter(|held| held.kept == at_rest && !held.in_flight)?;
+                let HeldParcel { attempts, alarm, is_pending, .. } = *held;
                 // One that was refused waits for its time, and not for its account to take the next.
-                let account = (held.attempts == 0 || held.is_pending).then_some(held.account);
-                Some((held.alarm, Trace::Parcel(account, key.id)))
+                let account = (attempts == 0 || is_pending).then_some(held.account);
+                let refused = (attempts > 0).then_some(Refused { attempts, alarm });
+                Some((alarm, Trace::Parcel { key, account, refused }))
             }
         }
     }

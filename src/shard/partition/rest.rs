@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use super::waiting::Pair;
 use crate::account::AccountIndex;
-use crate::message::MessageId;
+use crate::message::{MessageId, ParcelKey};
 use crate::store::{RestKey, RestNumber, RestPlace};
 use crate::time::Timestamp;
 use crate::time::timers::TimerId;
@@ -58,6 +58,8 @@ struct Cold {
     accounts: BTreeSet<(AccountIndex, RestNumber)>,
     /// Blocks with messages that wait.
     waiting: BTreeSet<(Pair, RestNumber)>,
+    /// Parcels that were refused.
+    refused: BTreeMap<ParcelKey, Refused>,
     /// Short ids that parcels are about: no other message may get them.
     short_ids: BTreeSet<(MessageId, RestNumber)>,
 }
@@ -67,8 +69,24 @@ struct Cold {
 pub(super) enum Trace {
     /// A message; with account and addresses when it waits for its carrier.
     Message(MessageId, Option<Pair>),
-    /// A parcel about this message, and the account that it waits for, unless it waits for its time.
-    Parcel(Option<AccountIndex>, MessageId),
+    /// A parcel.
+    Parcel {
+        /// Its name.
+        key: ParcelKey,
+        /// The account that it waits for, unless it waits for its time.
+        account: Option<AccountIndex>,
+        /// If it was refused, how often.
+        refused: Option<Refused>,
+    },
+}
+
+/// A receipt or reply that was refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    /// Deliveries tried.
+    pub(super) attempts: u16,
+    /// When it is tried again, or given up.
+    pub(super) alarm: Timestamp,
 }
 
 impl RestBlock {
@@ -218,11 +236,12 @@ impl Rest {
                     self.cold.messages.insert(id, number);
                     self.cold.waiting.extend(waiting.map(|pair| (pair, number)));
                 }
-                Trace::Parcel(account, id) => {
+                Trace::Parcel { key, account, refused } => {
                     self.cold.parcels += 1;
                     self.cold.accounts.extend(account.map(|account| (account, number)));
-                    if id.is_short() {
-                        self.cold.short_ids.insert((id, number));
+                    self.cold.refused.extend(refused.map(|refused| (key, refused)));
+                    if key.id.is_short() {
+                        self.cold.short_ids.insert((key.id, number));
                     }
                 }
             }
@@ -240,6 +259,9 @@ impl Rest {
         let block = self.blocks.get_mut(&number).filter(|block| block.is_cold)?;
         block.is_cold = false;
         block.fresh_until = fresh_until;
+        if block.is_sparse() {
+            self.sparse.insert(number);
+        }
         self.cold.blocks -= 1;
         block.members = members;
         for trace in traces {
@@ -248,15 +270,20 @@ impl Rest {
                     self.cold.messages.remove(&id);
                     waiting.map(|pair| self.cold.waiting.remove(&(pair, number)));
                 }
-                Trace::Parcel(account, id) => {
+                Trace::Parcel { key, account, .. } => {
                     self.cold.parcels -= 1;
                     account.map(|account| self.cold.accounts.remove(&(account, number)));
-                    self.cold.short_ids.remove(&(id, number));
+                    self.cold.short_ids.remove(&(key.id, number));
                 }
             }
         }
         self.to_cool.push_back(number);
         block.timer.take()
+    }
+
+    /// How often a parcel that has come back was refused before it left, if it was.
+    pub(super) fn take_refused(&mut self, key: ParcelKey) -> Option<Refused> {
+        self.cold.refused.remove(&key)
     }
 
     /// Whether a block came back a moment ago.

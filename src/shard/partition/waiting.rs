@@ -8,7 +8,7 @@ use foldhash::quality::RandomState;
 use crate::account::{AccountIndex, Accounts};
 use crate::message::{Content, Message, MessageId};
 
-/// An account and two addresses as one number. Two of them may share one, but nobody can bring that about.
+/// An account and two addresses as one number. Others may have the same: whoever finds a message by it compares.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Pair(u64);
 

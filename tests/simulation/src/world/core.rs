@@ -55,7 +55,8 @@ impl World {
         }
         self.look_after_disks(core);
         if self.cores[core].shard.has_more() && !std::mem::replace(&mut self.cores[core].goes_on, true) {
-            let delay = self.random.range(0, 200) * MICRO;
+            let longest = self.random.pick(&[200, 3_000, 30_000]);
+            let delay = self.random.range(0, longest) * MICRO;
             self.at(delay, Event::GoOn(core));
         }
     }
