@@ -84,8 +84,8 @@ pub enum Effect {
     Nothing,
     /// The carrier of the attempt is offered the message.
     HandOver,
-    /// A sender who asked for notifications is told this.
-    Notify(MessageState),
+    /// A sender who asked for notifications is told of it.
+    Notify,
     /// The message is over; a sender who asked for a receipt is told this.
     End(MessageState),
 }
@@ -116,7 +116,7 @@ pub fn next(state: State, event: Event) -> Result<(State, Effect), Refused> {
             if report.is_final() {
                 Ok(end(report))
             } else {
-                Ok((State::Forwarded, Effect::Notify(report)))
+                Ok((State::Forwarded, Effect::Notify))
             }
         }
         (State::Scheduled | State::Queued, Event::Reported(report)) => {
@@ -182,7 +182,7 @@ mod tests {
     fn an_interim_report_does_not_end_a_message() {
         for state in [State::Attempting, State::Forwarded] {
             for told in [MessageState::ACCEPTED, MessageState::ENROUTE] {
-                assert_eq!(next(state, Event::Reported(told)), Ok((State::Forwarded, Effect::Notify(told))));
+                assert_eq!(next(state, Event::Reported(told)), Ok((State::Forwarded, Effect::Notify)));
             }
         }
     }

@@ -67,9 +67,7 @@ impl Memory {
                 message.standing.deadline = until;
                 message.standing.error = error;
             }),
-            Record::Interim { id, state, at, told } => {
-                self.report(id, Event::Reported(state), told, 0, at, from)
-            }
+            Record::Interim { id, state, at, told } => self.notify(id, state, told, at, from),
             Record::Final { id, state, error, at } => {
                 let message = &self.messages.get(id).ok_or(ApplyError::Unknown)?.message;
                 let event = match state {
@@ -77,7 +75,9 @@ impl Memory {
                     MessageState::DELETED if message.standing.state.is_waiting() => Event::Cancelled,
                     _ => Event::Reported(state),
                 };
-                self.report(id, event, None, error, at, from)
+                let (_, effect) = next(message.standing.state, event).map_err(ApplyError::Refused)?;
+                let Effect::End(ended) = effect else { return Err(ApplyError::Unreadable) };
+                self.end(id, ended, error, at, from)
             }
             Record::Replaced { more, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
@@ -189,34 +189,31 @@ impl Memory {
         match effect {
             Effect::HandOver => Ok(self.messages.get(id).map(|held| hand_over(id, &held.message))),
             Effect::Nothing => Ok(None),
-            Effect::Notify(_) | Effect::End(_) => unreachable!("only reports lead to these"),
+            Effect::Notify | Effect::End(_) => unreachable!("only reports lead to these"),
         }
     }
 
-    /// A message is reported on, of which its sender may be told, or comes to its end without a report.
-    fn report(
+    /// A message is reported on, short of its end; its sender is told so, if anything.
+    fn notify(
         &mut self,
         id: MessageId,
-        event: Event,
+        said: MessageState,
         told: Option<MessageState>,
-        error: u16,
         at: Timestamp,
         from: From<'_>,
     ) -> Result<Option<Earned>, ApplyError> {
         let HeldMessage { message, kept, .. } = self.messages.get(id).ok_or(ApplyError::Unknown)?;
         let origin = *kept;
+        let event = Event::Reported(said);
         let (state, effect) = next(message.standing.state, event).map_err(ApplyError::Refused)?;
-        match effect {
-            Effect::End(ended) => self.end(id, ended, error, at, from),
-            Effect::Notify(_) => {
-                let mut notification = None;
-                self.change(id, state, from, |message| {
-                    notification = told.map(|told| self::notification(message, told, at, from.accounts));
-                });
-                Ok(notification.and_then(|parcel| self.hold(parcel, from, origin)))
-            }
-            Effect::HandOver | Effect::Nothing => unreachable!("no report leads to these"),
+        if effect != Effect::Notify {
+            return Err(ApplyError::Unreadable);
         }
+        let mut notification = None;
+        self.change(id, state, from, |message| {
+            notification = told.map(|told| self::notification(message, told, at, from.accounts));
+        });
+        Ok(notification.and_then(|parcel| self.hold(parcel, from, origin)))
     }
 
     /// A message gets another state and whatever else `change` changes, with its timer and its place among those that
