@@ -144,8 +144,6 @@ pub struct HeldParcel {
     pub alarm: Timestamp,
     /// Whether it is with its home now.
     pub in_flight: bool,
-    /// Whether it waits to be offered to its home.
-    is_pending: bool,
     /// Rings at `alarm`.
     timer: TimerId,
     kept: Kept,
@@ -280,7 +278,7 @@ impl Partition {
         let Memory { parcels, pending, .. } = &mut self.memory;
         let held = parcels.get_mut(key)?;
         // It may have been cold, and come back and been offered, before it was paid out.
-        if !held.in_flight && !std::mem::replace(&mut held.is_pending, true) {
+        if !held.in_flight {
             pending.entry(held.account).or_default().insert(key);
         }
         Some(held.account)
@@ -294,9 +292,11 @@ impl Partition {
     /// Takes one that waits, to be offered to its home now.
     pub fn offer(&mut self, key: ParcelKey) -> Option<Parcel> {
         let Memory { parcels, pending, .. } = &mut self.memory;
-        let held = parcels.get_mut(key).filter(|held| held.is_pending)?;
-        pending.get_mut(&held.account)?.remove(&key);
-        (held.is_pending, held.in_flight) = (false, true);
+        let held = parcels.get_mut(key)?;
+        if !pending.get_mut(&held.account)?.remove(&key) {
+            return None;
+        }
+        held.in_flight = true;
         Some(held.parcel.clone())
     }
 

@@ -292,16 +292,7 @@ impl Memory {
         let alarm = parcel.expires_at(self.parcel_retention);
         let timer = self.timers.arm(alarm, TimerKey::Parcel(key));
         let kept = self.kept_by(source, RestKey::Parcel(key), origin);
-        let held = HeldParcel {
-            parcel,
-            account,
-            attempts: 0,
-            alarm,
-            in_flight: false,
-            is_pending: false,
-            timer,
-            kept,
-        };
+        let held = HeldParcel { parcel, account, attempts: 0, alarm, in_flight: false, timer, kept };
         self.add_parcel(key, held);
         Some(Earned::Deliver { key, account })
     }

@@ -208,9 +208,7 @@ impl Memory {
         let held = self.parcels.remove(key)?;
         self.octets -= BESIDE_OCTETS + held.parcel.as_octets().len();
         self.timers.disarm(held.timer);
-        if held.is_pending
-            && let Some(pending) = self.pending.get_mut(&held.account)
-        {
+        if let Some(pending) = self.pending.get_mut(&held.account) {
             pending.remove(&key);
         }
         Some(held)
@@ -243,7 +241,9 @@ impl Memory {
             }
             RestKey::Parcel(key) => {
                 let held = self.parcels.get(key).filter(|held| held.kept == at_rest && !held.in_flight)?;
-                let HeldParcel { attempts, alarm, is_pending, .. } = *held;
+                let HeldParcel { attempts, alarm, .. } = *held;
+                let is_pending =
+                    self.pending.get(&held.account).is_some_and(|pending| pending.contains(&key));
                 // One that was refused waits for its time, and not for its account to take the next.
                 let account = (attempts == 0 || is_pending).then_some(held.account);
                 let refused = (attempts > 0).then_some(Refused { attempts, alarm });
