@@ -189,29 +189,11 @@ impl Shard {
             // What it has cancelled so far may not be durable.
             return self.answer(search.reply_to, Answer::Status(CommandStatus::ESME_RSYSERR));
         }
-        let Search { account, up_to, ref matching, .. } = search;
-        let mut found = self.partitions[place].waiting(account, matching, up_to, &self.accounts);
-        search.sought = match search.sought {
-            Sought::ToCancel { cancelled } => {
-                let found: Vec<MessageId> = found.take(*to_cancel).collect();
-                let done = found.into_iter().filter(|id| self.cancel_waiting(now, *id)).count();
-                let cancelled = cancelled + done as u32;
-                // To find nothing is work, too.
-                *to_cancel -= done.max(1);
-                if *to_cancel == 0 && done > 0 {
-                    self.searches.push_front(Search { sought: Sought::ToCancel { cancelled }, ..search });
-                    return;
-                }
-                Sought::ToCancel { cancelled }
-            }
-            Sought::Newest(newest) => {
-                *to_cancel -= 1;
-                // It is of one service_type.
-                let newest = found.next_back().max(newest);
-                drop(found);
-                Sought::Newest(newest)
-            }
-        };
+        let is_all;
+        (search.sought, is_all) = self.look_through(now, place, &search, to_cancel);
+        if !is_all {
+            return self.searches.push_front(search);
+        }
         let partition = &self.partitions[place];
         // The block that was waited for may have grown cold again.
         let cold_again = search.block.filter(|number| partition.is_cold(*number));
@@ -223,6 +205,33 @@ impl Shard {
                 self.park((search.partition, number), Parked::Search(search));
             }
             None => self.answer_from(place, search.reply_to, search.sought.into()),
+        }
+    }
+
+    /// Looks through what is in memory of a partition: what that has come to, and whether it was all of it.
+    fn look_through(
+        &mut self,
+        now: Now,
+        place: usize,
+        search: &Search,
+        to_cancel: &mut usize,
+    ) -> (Sought, bool) {
+        let Search { account, ref matching, up_to, sought, .. } = *search;
+        let mut found = self.partitions[place].waiting(account, matching, up_to, &self.accounts);
+        match sought {
+            Sought::ToCancel { cancelled } => {
+                let found: Vec<MessageId> = found.take(*to_cancel).collect();
+                let done = found.into_iter().filter(|id| self.cancel_waiting(now, *id)).count();
+                // To find nothing is work, too.
+                *to_cancel -= done.max(1);
+                let is_all = done == 0 || *to_cancel > 0;
+                (Sought::ToCancel { cancelled: cancelled + done as u32 }, is_all)
+            }
+            Sought::Newest(newest) => {
+                *to_cancel -= 1;
+                // All are of one service_type, so the last is the newest.
+                (Sought::Newest(found.next_back().max(newest)), true)
+            }
         }
     }
 }

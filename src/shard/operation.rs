@@ -409,8 +409,8 @@ impl Shard {
         }
         owner.take_credits(more.into()).map_err(|_| owner.settings.no_credit_status.0)?;
         let record = Record::Replaced { more, content: &octets };
-        let charge = Earned::Charge { account, segments: more.into() };
-        self.partitions[place].record(&record, &accounts, Some(charge)).map_err(|_| {
+        let charge = (more > 0).then_some(Earned::Charge { account, segments: more.into() });
+        self.partitions[place].record(&record, &accounts, charge).map_err(|_| {
             owner.return_credits(more.into());
             CommandStatus::ESME_RREPLACEFAIL
         })

@@ -156,9 +156,7 @@ impl Shard {
     fn acknowledge(&mut self, id: MessageId, acknowledge: Earned) {
         // A partition that is not here any more has no use for the report, ever.
         let place = self.place_of(id.partition()).unwrap_or(0);
-        if !self.partitions[place].has_failed() {
-            self.partitions[place].earn(acknowledge);
-        }
+        self.partitions[place].earn(acknowledge);
     }
 
     fn accept_reply(&mut self, now: Now, reply: &Reply<'_>, acknowledge: Earned) {
@@ -168,9 +166,7 @@ impl Shard {
             reply_for(id, account.settings.system_id.as_bytes(), reply, now.wall).ok()
         });
         let Some(parcel) = parcel else {
-            if !self.partitions[0].has_failed() {
-                self.partitions[0].earn(acknowledge);
-            }
+            self.partitions[0].earn(acknowledge);
             self.counters.replies_unroutable += 1;
             let destination_addr = String::from_utf8_lossy(reply.destination.digits).into();
             self.outputs.events.push(Event::ReplyUnroutable { destination_addr });

@@ -457,8 +457,13 @@ impl Partition {
         segment
     }
 
-    /// An answer that may go once everything recorded so far is durable.
+    /// Something that is due once everything recorded so far is durable. A partition that has failed earns nothing more:
+    /// answers do not wait for it.
     pub fn earn(&mut self, earned: Earned) {
+        if self.failed {
+            debug_assert!(!earned.is_awaited(), "{earned:?} waits for a partition that has failed");
+            return;
+        }
         let is_awaited = earned.is_awaited();
         self.journal.earn(earned);
         if is_awaited {

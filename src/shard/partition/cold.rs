@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::apply::Source;
 use super::memory::{BESIDE_OCTETS, Memory, TimerKey};
-use super::rest::{Refused, Trace};
+use super::rest::{Retry, Trace};
 use super::{Partition, Returned, Unrecoverable};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::Record;
@@ -180,7 +180,7 @@ impl Memory {
 
     /// Whether a parcel that has come back was refused before it left, and is to be tried at another time.
     fn waits_for_its_time(&mut self, key: ParcelKey) -> bool {
-        let Some(Refused { attempts, alarm }) = self.rest.take_refused(key) else { return false };
+        let Some(Retry { attempts, alarm }) = self.rest.take_retry(key) else { return false };
         let Some(held) = self.parcels.get_mut(key) else { return false };
         held.attempts = attempts;
         if alarm <= self.now || alarm >= held.alarm {
@@ -270,7 +270,7 @@ impl Memory {
                 let parcel = Parcel::read(octets).ok()?;
                 let view = parcel.view();
                 let account = Some(accounts.index_of(view.system_id)?);
-                let trace = Trace::Parcel { key: view.key, account, refused: None };
+                let trace = Trace::Parcel { key: view.key, account, retry: None };
                 let due = parcel.expires_at(self.parcel_retention);
                 Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
             }

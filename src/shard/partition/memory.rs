@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::finals::Finals;
-use super::rest::{Refused, Rest, Trace};
+use super::rest::{Rest, Retry, Trace};
 use super::waiting::Waiting;
 use super::{FastMap, HeldParcel};
 use crate::account::{AccountIndex, Accounts};
@@ -246,8 +246,8 @@ impl Memory {
                     self.pending.get(&held.account).is_some_and(|pending| pending.contains(&key));
                 // One that was refused waits for its time, and not for its account to take the next.
                 let account = (attempts == 0 || is_pending).then_some(held.account);
-                let refused = (attempts > 0).then_some(Refused { attempts, alarm });
-                Some((alarm, Trace::Parcel { key, account, refused }))
+                let retry = (attempts > 0).then_some(Retry { attempts, alarm });
+                Some((alarm, Trace::Parcel { key, account, retry }))
             }
         }
     }

@@ -59,7 +59,7 @@ struct Cold {
     /// Blocks with messages that wait.
     waiting: BTreeSet<(Pair, RestNumber)>,
     /// Parcels that were refused.
-    refused: BTreeMap<ParcelKey, Refused>,
+    retries: BTreeMap<ParcelKey, Retry>,
     /// Short ids that parcels are about: no other message may get them.
     short_ids: BTreeSet<(MessageId, RestNumber)>,
 }
@@ -75,14 +75,14 @@ pub(super) enum Trace {
         key: ParcelKey,
         /// The account that it waits for, unless it waits for its time.
         account: Option<AccountIndex>,
-        /// If it was refused, how often.
-        refused: Option<Refused>,
+        /// If it was refused: how often, and until when it waits.
+        retry: Option<Retry>,
     },
 }
 
-/// A receipt or reply that was refused.
+/// How a receipt or reply that was refused goes on.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refused {
+pub(super) struct Retry {
     /// Deliveries tried.
     pub(super) attempts: u16,
     /// When it is tried again, or given up.
@@ -236,10 +236,10 @@ impl Rest {
                     self.cold.messages.insert(id, number);
                     self.cold.waiting.extend(waiting.map(|pair| (pair, number)));
                 }
-                Trace::Parcel { key, account, refused } => {
+                Trace::Parcel { key, account, retry } => {
                     self.cold.parcels += 1;
                     self.cold.accounts.extend(account.map(|account| (account, number)));
-                    self.cold.refused.extend(refused.map(|refused| (key, refused)));
+                    self.cold.retries.extend(retry.map(|retry| (key, retry)));
                     if key.id.is_short() {
                         self.cold.short_ids.insert((key.id, number));
                     }
@@ -282,8 +282,8 @@ impl Rest {
     }
 
     /// How often a parcel that has come back was refused before it left, if it was.
-    pub(super) fn take_refused(&mut self, key: ParcelKey) -> Option<Refused> {
-        self.cold.refused.remove(&key)
+    pub(super) fn take_retry(&mut self, key: ParcelKey) -> Option<Retry> {
+        self.cold.retries.remove(&key)
     }
 
     /// Whether a block came back a moment ago.
