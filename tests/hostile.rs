@@ -3,7 +3,7 @@
 #[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
-use common::{ACCEPTED_BIND, Esme, Net};
+use common::{ACCEPTED_BIND, Esme, MESSAGE, NUMBER, Net};
 use smppd::carrier::{News, ReplyNews};
 use smppd::message::{MessageId, OwnedAddress};
 use smppd::pdu::receipt::MessageState;
@@ -12,8 +12,6 @@ use smppd::pdu::{
     InterfaceVersion, Npi, Pdu, RegisteredDelivery, ReplaceSm, ShortMessage, Tag, Tlvs, Ton, put_tlv,
 };
 use smppd::route::CarrierIndex;
-
-const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
 
 fn header(command_length: u32, command_id: CommandId, sequence_number: u32) -> Vec<u8> {
     [command_length, command_id.0, 0, sequence_number].iter().flat_map(|field| field.to_be_bytes()).collect()
@@ -24,8 +22,7 @@ fn deliver_sm_resp(sequence_number: u32) -> Vec<u8> {
 }
 
 fn submit_sm<'a>(esm_class: EsmClass, replace_if_present_flag: u8, tlvs: Tlvs<'a>) -> Pdu<'a> {
-    let short_message = short_message(Address { digits: b"12125559999", ..NUMBER }, b"hello");
-    Pdu::SubmitSm(ShortMessage { esm_class, replace_if_present_flag, tlvs, ..short_message })
+    Pdu::SubmitSm(ShortMessage { esm_class, replace_if_present_flag, tlvs, ..MESSAGE })
 }
 
 /// Where no carrier ever takes a message.
@@ -482,6 +479,34 @@ fn a_submit_multi_that_is_refused_leaves_no_trace() {
         net.crash_and_restart();
         assert_eq!(net.credits_used("demo"), messages as u64, "{durable} batches");
     }
+}
+
+#[test]
+fn a_replacement_that_is_refused_costs_nothing() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.send(esme, &Pdu::SubmitSm(ShortMessage { destination: NEVER_TAKEN, ..MESSAGE }), 2);
+    let id = net.received(esme)[0].message_id();
+    net.pass_millis(100);
+    let mut tlvs = Vec::new();
+    put_tlv(Tag::MESSAGE_PAYLOAD, &[b'x'; 300], &mut tlvs).expect("a TLV");
+    net.hold_disk(true);
+    let replace = ReplaceSm {
+        message_id: id.as_bytes(),
+        source: NUMBER,
+        schedule_delivery_time: b"",
+        validity_period: b"",
+        registered_delivery: RegisteredDelivery(1),
+        sm_default_msg_id: 0,
+        short_message: b"",
+        tlvs: Tlvs::read(&tlvs, CommandId::REPLACE_SM).expect("TLVs"),
+    };
+    net.send(esme, &Pdu::ReplaceSm(replace), 3);
+    assert_eq!(net.credits_used("demo"), 2, "a segment more");
+    net.fail_disk();
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RSYSERR]);
+    assert_eq!(net.credits_used("demo"), 1);
 }
 
 #[test]

@@ -3,14 +3,11 @@
 #[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
-use common::{ACCEPTED_BIND, Esme, Net};
+use common::{ACCEPTED_BIND, Esme, MESSAGE, NUMBER, Net, SUBSCRIBER};
 use smppd::carrier::News;
 use smppd::message::MessageId;
 use smppd::pdu::receipt::MessageState;
-use smppd::pdu::{
-    Address, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Npi, Pdu, RegisteredDelivery,
-    ShortMessage, Tlvs, Ton,
-};
+use smppd::pdu::{Address, CancelSm, CommandId, CommandStatus, Pdu, RegisteredDelivery, ShortMessage, Tlvs};
 use smppd::shard::Shard;
 
 #[test]
@@ -51,23 +48,10 @@ fn what_a_carrier_answers_keeps_no_submission_waiting_for_the_disk() {
     assert_eq!(net.batches(0) - before, 3, "or for the next tick");
 }
 
-const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
-const SUBSCRIBER: Address<'static> = Address { digits: b"12125559999", ..NUMBER };
 const WAITS: ShortMessage<'static, Address<'static>> = ShortMessage {
-    service_type: b"",
-    source: NUMBER,
-    destination: SUBSCRIBER,
-    esm_class: EsmClass::DEFAULT,
-    protocol_id: 0,
-    priority_flag: 0,
     schedule_delivery_time: b"000000000010000R",
-    validity_period: b"",
     registered_delivery: RegisteredDelivery(0),
-    replace_if_present_flag: 0,
-    data_coding: DataCoding::DEFAULT,
-    sm_default_msg_id: 0,
-    short_message: b"hello",
-    tlvs: Tlvs::EMPTY,
+    ..MESSAGE
 };
 const IN_TEN_SECONDS: Pdu<'static> = Pdu::SubmitSm(WAITS);
 /// Everything that waits there.
@@ -79,21 +63,22 @@ const CANCEL: Pdu<'static> = Pdu::CancelSm(CancelSm {
     tlvs: Tlvs::EMPTY,
 });
 
-/// A thousand messages that wait ten seconds.
-fn crowd(net: &mut Net, esme: Esme) {
+/// A thousand messages that wait ten seconds, and who sent them.
+fn crowd() -> (Net, Esme) {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
     for sequence_number in 0..1_000 {
         net.send(esme, &IN_TEN_SECONDS, 100 + sequence_number);
     }
     assert_eq!(net.received(esme).len(), 1_000);
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 1_000);
+    (net, esme)
 }
 
 #[test]
 fn a_crowd_that_is_due_at_once_goes_in_portions() {
-    let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-    crowd(&mut net, esme);
+    let (mut net, _) = crowd();
     net.input(15_000, Shard::tick);
     // The wheel moves them inwards first, in portions of its own.
     for _ in 0..5 {
@@ -111,10 +96,7 @@ fn a_crowd_that_is_due_at_once_goes_in_portions() {
 
 #[test]
 fn a_crowd_is_cancelled_in_portions_and_nothing_that_came_later() {
-    let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-    crowd(&mut net, esme);
+    let (mut net, esme) = crowd();
     net.hand_in(esme, &CANCEL, 2);
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900, "a turn takes a portion");
     net.send(esme, &IN_TEN_SECONDS, 3);
@@ -126,10 +108,7 @@ fn a_crowd_is_cancelled_in_portions_and_nothing_that_came_later() {
 
 #[test]
 fn cancels_behind_one_another_share_the_portion_of_a_turn() {
-    let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-    crowd(&mut net, esme);
+    let (mut net, esme) = crowd();
     let mut octets = Vec::new();
     for sequence_number in 2..40 {
         CANCEL.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("encodable");
@@ -143,11 +122,40 @@ fn cancels_behind_one_another_share_the_portion_of_a_turn() {
 }
 
 #[test]
-fn a_cancel_that_is_not_durable_is_not_confirmed() {
+fn what_carriers_say_is_heard_in_portions() {
+    let mut net = Net::new(1);
+    let id = MessageId::from_u64(1 << 40);
+    let news = News::State { id, state: MessageState::ACCEPTED, error: 0 };
+    net.witnessed[0].borrow_mut().news.extend(std::iter::repeat_n(news, 300));
+    let said = |net: &Net| net.witnessed[0].borrow().said;
+    net.input(4, Shard::tick);
+    assert_eq!(said(&net), 100, "a turn takes a portion");
+    net.input(0, Shard::go_on);
+    assert_eq!(said(&net), 200);
+    net.turn();
+    assert_eq!(said(&net), 300, "no tick is needed for the others");
+}
+
+#[test]
+fn what_a_batch_has_earned_is_paid_out_in_portions() {
     let mut net = Net::new(1);
     let esme = net.connect(0);
     assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-    crowd(&mut net, esme);
+    net.hold_disk(true);
+    for sequence_number in 0..50 {
+        net.submit(esme, 100 + sequence_number, "9992000123");
+    }
+    assert!(net.write_batch(0));
+    let offers = net.witnessed[0].borrow().offers;
+    assert!((1..50).contains(&offers), "{offers} of 50 with an answer and a charge each");
+    net.turn();
+    assert_eq!(net.witnessed[0].borrow().offers, 50, "no tick is needed for the others");
+    assert_eq!(net.received(esme).len(), 50);
+}
+
+#[test]
+fn a_cancel_that_is_not_durable_is_not_confirmed() {
+    let (mut net, esme) = crowd();
     net.hold_disk(true);
     net.hand_in(esme, &CANCEL, 2);
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900);

@@ -34,6 +34,29 @@ fn refuses(mut command: Command, parts: &[&str]) {
 }
 
 #[test]
+fn a_start_waits_for_what_an_earlier_process_was_writing() {
+    let place = Place::with_demo("late-write");
+    assert!(place.server().start().stop().success());
+    let journal = place.journal(0);
+    // As the kernel keeps it until the last write is over.
+    let earlier = fs::File::open(&journal[1]).expect("a file");
+    earlier.lock().expect("a lock");
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| place.server().start());
+        let waits = format!("{}: waiting for the end of what an earlier process", journal[1].display());
+        eventually("the start waits", || {
+            let logs =
+                fs::read_dir(place.path("")).expect("a folder").map(|entry| entry.expect("a file").path());
+            let mut logs = logs.filter(|path| path.is_file());
+            logs.any(|log| fs::read_to_string(log).is_ok_and(|log| log.contains(&waits))).then_some(())
+        });
+        assert!(!starting.is_finished(), "it reads what may change");
+        drop(earlier);
+        assert!(starting.join().expect("a server that is ready").stop().success());
+    });
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let place = Place::with_demo("port");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::config::Durability;
 use crate::journal::{BATCH_ALIGN, Batch, BatchBuffer, Buffers};
-use crate::server::fault::{self, Layer};
+use crate::server::fault::{self, Layer, Point};
 
 /// Zeros are written in pieces of this.
 const FILL_OCTETS: usize = 1 << 20;
@@ -149,6 +149,7 @@ pub(super) fn take_over(path: &Path) -> io::Result<()> {
         }
         thread::sleep(LATE_PAUSE);
     }
+    fault::strike(Point::JournalSync, path)?;
     if fault::is_unsynced(Layer::Journal) { Ok(()) } else { file.sync_data() }
 }
 

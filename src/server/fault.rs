@@ -8,7 +8,8 @@
 //! | `journal-write=5:short` | half of the fifth batch is written, and no more |
 //! | `journal-write=5:late` | the fifth batch is written, and reported as failed |
 //! | `state-op=7`, `state-op=7:panic` | the seventh order to the state at rest fails, or panics |
-//! | `state-sync=2` | so does the second sync of the state at rest |
+//! | `journal-sync=2` | the second sync of a file of the journal fails, which a start makes of each |
+//! | `state-sync=2` | the second sync of the state at rest fails, or panics |
 //! | `journal-unsynced` | batches are written without waiting for the disk |
 //! | `state-unsynced` | the state at rest is never synced, neither by us nor by sled |
 //! | `partition=1` | only this partition is struck, and only its writes are counted |
@@ -24,6 +25,8 @@ pub(super) enum Point {
     /// The write of a batch of the journal.
     #[cfg(debug_assertions)]
     JournalWrite,
+    /// The sync of a file of the journal.
+    JournalSync,
     /// An order to the state at rest.
     StateOp,
     /// A sync of the state at rest.
@@ -132,6 +135,7 @@ mod armed {
                         continue;
                     }
                     ("journal-write", Some(_)) => Point::JournalWrite,
+                    ("journal-sync", Some(_)) => Point::JournalSync,
                     ("state-op", Some(_)) => Point::StateOp,
                     ("state-sync", Some(_)) => Point::StateSync,
                     _ => return Err(unknown()),

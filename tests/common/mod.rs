@@ -25,6 +25,25 @@ use smppd::time::{Instant, Now, Timestamp};
 /// Carriers of each shard.
 const CARRIERS: usize = 2;
 /// Small, so that checkpoints come often.
+/// A number of the account `demo`, and a message from there to a subscriber, with a receipt.
+pub const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
+pub const SUBSCRIBER: Address<'static> = Address { digits: b"12125559999", ..NUMBER };
+pub const MESSAGE: ShortMessage<'static, Address<'static>> = ShortMessage {
+    service_type: b"",
+    source: NUMBER,
+    destination: SUBSCRIBER,
+    esm_class: EsmClass::DEFAULT,
+    protocol_id: 0,
+    priority_flag: 0,
+    schedule_delivery_time: b"",
+    validity_period: b"",
+    registered_delivery: RegisteredDelivery(1),
+    replace_if_present_flag: 0,
+    data_coding: DataCoding::DEFAULT,
+    sm_default_msg_id: 0,
+    short_message: b"hello",
+    tlvs: Tlvs::EMPTY,
+};
 const SEGMENT_OCTETS: u64 = 160 << 10;
 const BATCH_OCTETS: usize = 144 << 10;
 
@@ -327,7 +346,7 @@ impl Net {
     }
 
     /// Makes the next batch of a shard durable, if there is one.
-    fn write_batch(&mut self, number: usize) -> bool {
+    pub fn write_batch(&mut self, number: usize) -> bool {
         let Some(batch) = self.shards[number].take_batch(0) else { return false };
         let (header, records) = BatchHeader::read_batch(identity(number), batch.octets()).expect("sealed");
         self.disks[number].batches.push((header.segment, header.position, records.to_vec()));
@@ -384,8 +403,7 @@ impl Net {
     pub fn hand_in(&mut self, esme: Esme, pdu: &Pdu<'_>, sequence_number: u32) {
         let mut octets = Vec::new();
         pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("encodable");
-        let used = self.shards[esme.0].handle_octets(self.now, esme.1, &octets);
-        assert_eq!(used, octets.len(), "not taken");
+        self.hand_in_octets(esme, &octets);
     }
 
     /// The text of a message that waits for its carrier.
@@ -476,28 +494,12 @@ impl Net {
     }
 
     pub fn submit(&mut self, esme: Esme, sequence_number: u32, destination: &str) {
-        let submit = ShortMessage {
-            service_type: b"",
-            source: Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" },
-            destination: Address { ton: Ton(1), npi: Npi(1), digits: destination.as_bytes() },
-            esm_class: EsmClass::DEFAULT,
-            protocol_id: 0,
-            priority_flag: 0,
-            schedule_delivery_time: b"",
-            validity_period: b"",
-            registered_delivery: RegisteredDelivery(1),
-            replace_if_present_flag: 0,
-            data_coding: DataCoding::DEFAULT,
-            sm_default_msg_id: 0,
-            short_message: b"hello",
-            tlvs: Tlvs::EMPTY,
-        };
-        self.send(esme, &Pdu::SubmitSm(submit), sequence_number);
+        let destination = Address { digits: destination.as_bytes(), ..NUMBER };
+        self.send(esme, &Pdu::SubmitSm(ShortMessage { destination, ..MESSAGE }), sequence_number);
     }
 
     pub fn query(&mut self, esme: Esme, sequence_number: u32, message_id: &str) {
-        let source = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
-        let query = QuerySm { message_id: message_id.as_bytes(), source, tlvs: Tlvs::EMPTY };
+        let query = QuerySm { message_id: message_id.as_bytes(), source: NUMBER, tlvs: Tlvs::EMPTY };
         self.send(esme, &Pdu::QuerySm(query), sequence_number);
     }
 
@@ -505,7 +507,7 @@ impl Net {
         let cancel = CancelSm {
             service_type: b"",
             message_id: message_id.as_bytes(),
-            source: Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" },
+            source: NUMBER,
             destination: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
             tlvs: Tlvs::EMPTY,
         };

@@ -203,6 +203,23 @@ fn a_database_that_cannot_be_synced_stops_the_start() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_synced_stops_the_start() {
+    if !has_faults("a failed sync of the journal") {
+        return;
+    }
+    let place = place("journal-sync");
+    let ledger = before(&place);
+    for number in 1..=2 {
+        let output = faulty(&place, &format!("journal-sync={number}")).fails();
+        assert_eq!(output.status.code(), Some(1), "sync {number}");
+        let complaint = crate::support::complaint(&output);
+        let file = format!("partition-001/journal/segment-00{}.log: Input/output error", number - 1);
+        assert!(complaint.contains(&file), "{complaint}");
+    }
+    heals(&place, ledger);
+}
+
+#[test]
 fn a_batch_that_is_written_and_reported_as_failed_leaves_no_trace() {
     if !has_faults("writes that fail late") {
         return;

@@ -335,3 +335,26 @@ impl Rest {
         (self.blocks.len(), self.cold.blocks)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::timers::Timers;
+
+    #[test]
+    fn a_sparse_block_that_grows_cold_is_packed_anew_when_it_is_back() {
+        let mut rest = Rest::new(RestNumber(1));
+        let number = rest.next();
+        let members: Vec<RestKey> = (1..5).map(|id| RestKey::Message(MessageId::from_u64(id))).collect();
+        rest.add(number, members.clone(), Vec::new());
+        (0..3).for_each(|slot| rest.end(RestPlace { block: number, slot }));
+        assert_eq!(rest.take_sparse(), [], "it is not there yet");
+        rest.stored(number);
+        assert_eq!(rest.take_sparse(), [number]);
+        assert_eq!(rest.take_sparse(), []);
+        rest.cool(number, Timers::new().arm(Timestamp::ZERO, ()), []);
+        assert_eq!(rest.take_sparse(), [], "nobody can look at it");
+        rest.warm(number, Timestamp::ZERO, members, []);
+        assert_eq!(rest.take_sparse(), [number]);
+    }
+}
