@@ -705,6 +705,27 @@ fn receipts_that_are_refused_do_not_fill_the_memory() {
 }
 
 #[test]
+fn a_receipt_that_is_with_its_home_is_not_offered_again() {
+    let mut store = Store::new(PartitionSettings::default());
+    let account = store.account();
+    let id = store.accept();
+    store.finish(id);
+    let key = ParcelKey { id, part: ParcelKey::FINAL_RECEIPT };
+    assert!(store.partition.offer(key).is_none(), "it does not wait");
+    assert_eq!(store.partition.await_offer(key), Some(account));
+    assert_eq!(store.partition.oldest_pending(account), Some(key));
+    assert!(store.partition.offer(key).is_some());
+    // What it earned may be paid out behind what brought it back from rest.
+    assert_eq!(store.partition.await_offer(key), Some(account));
+    assert_eq!(store.partition.oldest_pending(account), None);
+    store.partition.note_delivery(key, false, None);
+    assert_eq!(store.partition.await_offer(key), Some(account));
+    assert_eq!(store.partition.oldest_pending(account), Some(key));
+    store.settle(id);
+    assert_eq!(store.partition.oldest_pending(account), None);
+}
+
+#[test]
 fn a_refused_receipt_keeps_its_growing_pause_while_it_is_cold() {
     let mut store = Store::new(short_of_memory());
     let receipts: Vec<MessageId> = (0..700).map(|_| store.accept()).collect();
