@@ -1,363 +1,421 @@
-//! One ESME: a connection, a bound session, a window kept full.
+//! One ESME: what it asks for and when, what it makes of the answers. Octets and time come in, octets come out.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant as StdInstant};
+use std::collections::VecDeque;
+use std::sync::{Arc, MutexGuard};
 
-use hdrhistogram::Histogram;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use smppd::pdu::receipt::ParsedReceipt;
+use smppd::pdu::receipt::{MessageState, ParsedReceipt};
 use smppd::pdu::{
-    Address, Bind, CommandId, CommandStatus, DataCoding, EsmClass, InterfaceVersion, Npi, Pdu,
-    RegisteredDelivery, ShortMessage, Tlvs, Ton,
+    Address, Bind, CommandStatus, Header, InterfaceVersion, Npi, Pdu, ShortMessage, Tag, Tlvs, Ton,
 };
-use smppd::session::{BindMode, Received, Session, SessionSettings, Side};
+use smppd::session::{BindMode, CloseReason, Elapsed, Received, Session, SessionSettings, Side};
 use smppd::time::Instant;
 
-use crate::referee::Referee;
+use crate::arrivals::Arrivals;
+use crate::measure::{Course, Measures, Timed};
+use crate::message::{Composer, Kind};
+use crate::referee::{Awaited, Entries, Ledger};
+use crate::scenario::{Group, Load};
 
-/// What every connection of a run does.
-pub(crate) struct Plan {
-    pub(crate) address: SocketAddr,
-    pub(crate) tls: Option<Arc<ClientConfig>>,
+/// Ids of its own messages that it remembers, to ask about, to cancel and to replace.
+const REMEMBERED: usize = 64;
+
+/// Who an ESME is and how it behaves, on all connections that it makes one after another.
+pub(crate) struct Role {
+    /// The number of its connection in the run.
+    pub(crate) number: u32,
+    /// The place of its group.
+    pub(crate) group: usize,
+    pub(crate) behaviour: Arc<Group>,
+    pub(crate) mode: BindMode,
     pub(crate) system_id: String,
     pub(crate) password: String,
-    pub(crate) window: usize,
-    /// Messages of each connection that are due every millisecond; without it, as many as the window takes.
-    pub(crate) rate: Option<f64>,
-    pub(crate) receipts: bool,
-    pub(crate) destination: String,
-    pub(crate) text: Vec<u8>,
-    pub(crate) until: StdInstant,
-    pub(crate) budget: AtomicU64,
-    pub(crate) drain: Duration,
-    pub(crate) referee: Referee,
-    /// Receipts that are due, over all connections: they go to any session of the account.
-    pub(crate) due: AtomicI64,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
-/// What a connection saw.
-#[derive(Clone, Debug)]
-pub(crate) struct Outcome {
-    pub(crate) accepted: u64,
-    pub(crate) refused: u64,
-    pub(crate) receipts: u64,
-    pub(crate) submitting: Duration,
-    pub(crate) response_micros: Histogram<u64>,
-    pub(crate) receipt_micros: Histogram<u64>,
+/// Somebody who takes part in a run.
+pub(crate) struct Seat {
+    pub(crate) role: Role,
+    pub(crate) work: Work,
 }
 
-impl Outcome {
-    pub(crate) fn new() -> Self {
-        // Three significant digits, up to an hour.
-        let histogram = || {
-            Histogram::new_with_max(3_600_000_000, 3)
-                .unwrap_or_else(|_| unreachable!("valid bounds and precision"))
-        };
-        Self {
-            accepted: 0,
-            refused: 0,
-            receipts: 0,
-            submitting: Duration::ZERO,
-            response_micros: histogram(),
-            receipt_micros: histogram(),
-        }
-    }
-
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.accepted += other.accepted;
-        self.refused += other.refused;
-        self.receipts += other.receipts;
-        self.submitting = self.submitting.max(other.submitting);
-        // The histograms grow by themselves.
-        _ = self.response_micros.add(&other.response_micros);
-        _ = self.receipt_micros.add(&other.receipt_micros);
-    }
+/// What a request is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    due: u64,
+    /// Receipts that an accepted message must bring.
+    receipts: u16,
 }
 
-/// The TLS configuration that trusts one certificate.
-pub(crate) fn trust(certificate: &Path) -> Result<Arc<ClientConfig>, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", certificate.display());
-    let mut roots = RootCertStore::empty();
-    let trusted = CertificateDer::from_pem_file(certificate).map_err(|error| wrong(&error))?;
-    roots.add(trusted).map_err(|error| wrong(&error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| wrong(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-trait Stream: Read + Write + Send {}
-impl<S: Read + Write + Send> Stream for S {}
-
-/// A request in flight: when it was sent.
-type Sent = StdInstant;
-
-/// One ESME.
+/// A bound session, or one that is about to be. All times are nanoseconds of the run's clock.
 pub(crate) struct Esme {
-    plan: Arc<Plan>,
-    stream: Box<dyn Stream>,
-    socket: TcpStream,
-    session: Session<Sent>,
-    start: StdInstant,
-    outcome: Outcome,
+    session: Session<Asked>,
+    began: u64,
+    /// Answers to deliver_sm that wait for their time.
+    answers: VecDeque<(u64, Header)>,
+    /// When the window was last found full.
+    full_at: u64,
     in_flight: usize,
-    /// Messages that were due since then, so far.
-    was_due: u64,
-    due_from: StdInstant,
-    own_ids: std::collections::HashMap<Box<[u8]>, StdInstant>,
+    /// Why it was not bound.
+    refusal: Option<CommandStatus>,
+}
+
+/// What outlives a connection: the course of the load, and what was submitted.
+pub(crate) struct Work {
+    composer: Composer,
+    /// `None` in a closed loop.
+    arrivals: Option<Arrivals>,
+    /// Of an open loop: when the next request is due, counted from the begin of the warm-up.
+    next_due: Option<u64>,
+    remembered: VecDeque<Vec<u8>>,
+}
+
+impl Work {
+    pub(crate) fn new(composer: Composer, mut arrivals: Option<Arrivals>) -> Self {
+        let next_due = arrivals.as_mut().and_then(Arrivals::next);
+        Self { composer, arrivals, next_due, remembered: VecDeque::new() }
+    }
+
+    /// When something is due that has not been sent.
+    fn next_due(&self, course: &Course) -> Option<u64> {
+        Some(course.begin + self.next_due?).filter(|due| *due < course.end)
+    }
+
+    fn remember(&mut self, id: &[u8]) {
+        let mut place = if self.remembered.len() < REMEMBERED {
+            Vec::new()
+        } else {
+            self.remembered.pop_front().unwrap_or_default()
+        };
+        place.clear();
+        place.extend_from_slice(id);
+        self.remembered.push_back(place);
+    }
+
+    /// Requests that were due and will not be sent any more, since nothing is sent behind the end.
+    pub(crate) fn take_unsent(&mut self, course: &Course) -> u64 {
+        let mut unsent = 0;
+        while let Some(due) = self.next_due(course) {
+            unsent += u64::from(due >= course.measure);
+            self.next_due = self.arrivals.as_mut().and_then(Arrivals::next);
+        }
+        unsent
+    }
 }
 
 impl Esme {
-    /// Connects; the bind is the first thing that [`run`](Self::run) does.
-    pub(crate) fn connect(plan: Arc<Plan>) -> Result<Self, String> {
-        let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", plan.address);
-        let socket = TcpStream::connect(plan.address).map_err(|error| wrong(&error))?;
-        socket.set_nodelay(true).map_err(|error| wrong(&error))?;
-        socket.set_read_timeout(Some(Duration::from_millis(500))).map_err(|error| wrong(&error))?;
-        let watched = socket.try_clone().map_err(|error| wrong(&error))?;
-        let stream: Box<dyn Stream> = match &plan.tls {
-            None => Box::new(socket),
-            Some(config) => {
-                let name = ServerName::try_from("localhost").map_err(|error| wrong(&error))?;
-                let client =
-                    ClientConnection::new(Arc::clone(config), name).map_err(|error| wrong(&error))?;
-                Box::new(StreamOwned::new(client, socket))
-            }
-        };
-        let settings = SessionSettings {
-            window_in_max: usize::MAX,
-            response_timeout: Duration::from_secs(60),
-            ..SessionSettings::default()
-        };
-        let start = StdInstant::now();
-        let session = Session::new(Side::Esme, settings, Instant::ZERO);
-        let outcome = Outcome::new();
-        let own_ids = std::collections::HashMap::new();
-        let socket = watched;
-        Ok(Self {
-            plan,
-            stream,
-            socket,
-            session,
-            start,
-            outcome,
-            in_flight: 0,
-            was_due: 0,
-            due_from: start,
-            own_ids,
-        })
+    /// On a connection that was begun at `began` and is made at `now`: asks to be bound.
+    ///
+    /// # Errors
+    /// A name or password that no PDU can hold.
+    pub(crate) fn bind(role: &Role, began: u64, now: u64) -> Result<Self, String> {
+        Self::bind_as(role, &role.password, began, now)
     }
 
-    /// Binds, submits, waits for what is due, unbinds.
-    pub(crate) fn run(mut self) -> Result<Outcome, String> {
+    /// The same with another password than its own.
+    ///
+    /// # Errors
+    /// A name or password that no PDU can hold.
+    pub(crate) fn bind_as(role: &Role, password: &str, began: u64, now: u64) -> Result<Self, String> {
+        let settings = SessionSettings {
+            window_out_max: role.behaviour.window,
+            // How long is too long the scenario says, with its drain.
+            response_timeout: std::time::Duration::from_secs(3_600),
+            session_init_timeout: std::time::Duration::from_secs(3_600),
+            ..SessionSettings::default()
+        };
+        let mut session = Session::new(Side::Esme, settings, Instant::from_nanos(now));
         let bind = Bind {
-            system_id: self.plan.system_id.as_bytes(),
-            password: self.plan.password.as_bytes(),
+            system_id: role.system_id.as_bytes(),
+            password: password.as_bytes(),
             system_type: b"",
-            interface_version: InterfaceVersion::V3_4,
+            interface_version: InterfaceVersion::V5_0,
             address_range: Address { ton: Ton::UNKNOWN, npi: Npi::UNKNOWN, digits: b"" },
             tlvs: Tlvs::EMPTY,
         };
-        let now = self.now();
-        self.session
-            .request(now, &Pdu::BindTransceiver(bind), self.start)
+        let bind = match role.mode {
+            BindMode::Transceiver => Pdu::BindTransceiver(bind),
+            BindMode::Transmitter => Pdu::BindTransmitter(bind),
+            BindMode::Receiver => Pdu::BindReceiver(bind),
+        };
+        session
+            .request(Instant::from_nanos(now), &bind, Asked { due: began, receipts: 0 })
             .map_err(|error| error.to_string())?;
-        let mut buffer = vec![0; 1 << 17];
-        let mut filled = 0;
-        let mut drain_until = None;
-        let begin = StdInstant::now();
-        loop {
-            self.flush()?;
-            let is_over = self.session.state().is_bound() && self.in_flight == 0 && self.is_submitting_over();
-            if is_over {
-                if drain_until.is_none() {
-                    self.outcome.submitting = begin.elapsed();
-                }
-                let until = *drain_until.get_or_insert_with(|| StdInstant::now() + self.plan.drain);
-                if self.plan.due.load(Ordering::Relaxed) <= 0 || StdInstant::now() >= until {
-                    self.unbind();
-                    return Ok(self.outcome);
-                }
-            }
-            if !self.wait()? {
-                self.fill_window()?;
-                continue;
-            }
-            match self.stream.read(&mut buffer[filled..]) {
-                Ok(0) => return Err("the server closed the connection".to_owned()),
-                Ok(count) => filled += count,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-                    if drain_until.is_none() && begin.elapsed() > Duration::from_secs(3_600) {
-                        return Err("nothing came for an hour".to_owned());
-                    }
-                    continue;
-                }
-                Err(error) => return Err(error.to_string()),
-            }
-            let used = self.take_in(&buffer[..filled])?;
-            buffer.copy_within(used..filled, 0);
-            filled -= used;
-            self.fill_window()?;
+        Ok(Self { session, began, answers: VecDeque::new(), full_at: 0, in_flight: 0, refusal: None })
+    }
+
+    pub(crate) const fn is_bound(&self) -> bool {
+        self.session.state().is_bound()
+    }
+
+    /// Whether the session is over.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.session.close_reason().is_some()
+    }
+
+    /// Why it is.
+    pub(crate) fn reason(&self) -> String {
+        match (self.refusal, self.session.close_reason()) {
+            (Some(status), _) => format!("bind refused: {status}"),
+            (None, Some(reason)) => format!("the server ended the session: {reason:?}"),
+            (None, None) => "the session goes on".to_owned(),
         }
     }
 
-    fn take_in(&mut self, octets: &[u8]) -> Result<usize, String> {
-        let now = self.now();
-        let at = StdInstant::now();
+    /// Octets for the server; whoever sends them takes them out.
+    pub(crate) const fn output(&mut self) -> &mut Vec<u8> {
+        self.session.output()
+    }
+
+    /// Requests without an answer.
+    pub(crate) const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether octets would be handled now.
+    pub(crate) const fn wants_octets(&self) -> bool {
+        !self.session.is_window_full()
+    }
+
+    /// Begins to unbind.
+    pub(crate) fn unbind(&mut self, now: u64) {
+        self.session.unbind(Instant::from_nanos(now));
+    }
+
+    /// Takes whole PDUs off `octets`; gives how many octets were used.
+    pub(crate) fn handle_octets(
+        &mut self,
+        now: u64,
+        octets: &[u8],
+        role: &Role,
+        work: &mut Work,
+        measures: &mut Measures,
+    ) -> usize {
         let mut rest = octets;
-        while let Some(received) = self.session.receive(now, &mut rest) {
+        // Opened once for all of the batch.
+        let mut entries = None;
+        while let Some(received) = self.session.receive(Instant::from_nanos(now), &mut rest) {
             match received {
-                Received::Response { request, status, pdu } => match request.command_id {
-                    CommandId::BIND_TRANSCEIVER if status == CommandStatus::ESME_ROK => {
-                        self.session.bound(BindMode::Transceiver);
-                        self.due_from = StdInstant::now();
-                    }
-                    CommandId::BIND_TRANSCEIVER => return Err(format!("the bind was refused: {status}")),
-                    _ => {
-                        self.in_flight -= 1;
-                        let Some(sent) = request.token else { continue };
-                        if let Pdu::SubmitSmResp(body) = pdu
-                            && status == CommandStatus::ESME_ROK
-                        {
-                            self.outcome.accepted += 1;
-                            let micros = at.saturating_duration_since(sent).as_micros() as u64;
-                            self.outcome.response_micros.saturating_record(micros);
-                            self.plan.referee.response(body.message_id);
-                            if self.plan.receipts {
-                                self.own_ids.insert(body.message_id.into(), sent);
-                                self.plan.due.fetch_add(1, Ordering::Relaxed);
-                            }
-                        } else {
-                            self.outcome.refused += 1;
-                        }
-                    }
-                },
-                Received::Request(header, pdu) => {
-                    if let Pdu::DeliverSm(deliver) = pdu
-                        && let Some(id) =
-                            ParsedReceipt::parse(deliver.short_message).and_then(|receipt| receipt.message_id)
+                Received::Response { request, status, pdu } => {
+                    let Some(asked) = request.token else { continue };
+                    self.in_flight = self.in_flight.saturating_sub(1);
+                    let Some(timed) = Timed::of(request.command_id) else {
+                        self.bind_answered(now, status, role, measures);
+                        continue;
+                    };
+                    measures.answered(role.group, timed, asked.due, now, status);
+                    if let Some(id) = message_id(&pdu)
+                        && status == CommandStatus::ESME_ROK
                     {
-                        self.outcome.receipts += 1;
-                        self.plan.due.fetch_sub(1, Ordering::Relaxed);
-                        let sent = self.own_ids.remove(id);
-                        self.plan.referee.receipt(id, sent.is_some());
-                        if let Some(sent) = sent {
-                            let micros = at.saturating_duration_since(sent).as_micros() as u64;
-                            self.outcome.receipt_micros.saturating_record(micros);
+                        let awaited =
+                            Awaited { due: asked.due, connection: role.number, receipts: asked.receipts };
+                        entries.get_or_insert_with(|| role.ledger.entries()).accepted(id, awaited);
+                        if role.behaviour.mix.needs_earlier() {
+                            work.remember(id);
                         }
                     }
-                    self.session.respond_header(
-                        header.command_id,
-                        CommandStatus::ESME_ROK,
-                        header.sequence_number,
-                    );
+                }
+                Received::Request(header, pdu) => {
+                    match &pdu {
+                        Pdu::DeliverSm(deliver) => {
+                            deliver_sm(now, deliver, role, &mut entries, measures);
+                        }
+                        Pdu::DataSm(_) => measures.delivery(role.group, now),
+                        _ => {}
+                    }
+                    self.answer(now, header, role);
                 }
                 Received::Refused(header, status) => {
                     self.session.respond_header(header.command_id, status, header.sequence_number);
                 }
-                Received::Notice(_) => {}
-                Received::Unbind => return Err("the server unbound".to_owned()),
+                Received::Notice(_) | Received::Unbind => {}
             }
         }
-        Ok(octets.len() - rest.len())
+        octets.len() - rest.len()
     }
 
-    fn is_submitting_over(&self) -> bool {
-        self.plan.budget.load(Ordering::Relaxed) == 0 || StdInstant::now() >= self.plan.until
-    }
-
-    fn fill_window(&mut self) -> Result<(), String> {
-        if !self.session.state().is_bound() || StdInstant::now() >= self.plan.until {
-            return Ok(());
+    fn bind_answered(&mut self, now: u64, status: CommandStatus, role: &Role, measures: &mut Measures) {
+        measures.bound(role.group, self.began, now, status);
+        if status == CommandStatus::ESME_ROK {
+            self.session.bound(role.mode);
+        } else {
+            self.refusal = Some(status);
+            self.session.end(CloseReason::Ours);
         }
-        let now = self.now();
-        let plan = Arc::clone(&self.plan);
-        while self.in_flight < plan.window {
-            let Some(sent) = self.next_due() else { return Ok(()) };
-            self.was_due += 1;
-            let take = |left: u64| left.checked_sub(1);
-            if plan.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+    }
+
+    fn answer(&mut self, now: u64, header: Header, role: &Role) {
+        let delay = role.behaviour.reading.deliver_delay_ms * 1_000_000;
+        if delay == 0 {
+            self.session.respond_header(header.command_id, CommandStatus::ESME_ROK, header.sequence_number);
+        } else {
+            self.answers.push_back((now + delay, header));
+        }
+    }
+
+    /// Does what the time has come for: sends what is due and what the window has room for, answers, keeps the session alive.
+    ///
+    /// # Errors
+    /// A request that no PDU can hold.
+    pub(crate) fn handle_time(
+        &mut self,
+        now: u64,
+        course: Option<&Course>,
+        role: &Role,
+        work: &mut Work,
+        measures: &mut Measures,
+    ) -> Result<(), String> {
+        while let Some((_, header)) = self.answers.front().copied().filter(|(at, _)| *at <= now) {
+            self.answers.pop_front();
+            self.session.respond_header(header.command_id, CommandStatus::ESME_ROK, header.sequence_number);
+        }
+        let instant = Instant::from_nanos(now);
+        if self.session.next_timeout().is_some_and(|at| at <= instant) {
+            while let Some(elapsed) = self.session.handle_timeout(instant) {
+                if matches!(elapsed, Elapsed::Close(_)) {
+                    break;
+                }
+            }
+        }
+        match course {
+            Some(course) if self.is_bound() && role.submits() && now >= course.begin && now < course.end => {
+                self.submit(now, course, role, work, measures).map_err(|error| error.to_string())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn submit(
+        &mut self,
+        now: u64,
+        course: &Course,
+        role: &Role,
+        work: &mut Work,
+        measures: &mut Measures,
+    ) -> Result<(), smppd::pdu::FieldTooLong> {
+        let instant = Instant::from_nanos(now);
+        let group = &role.behaviour;
+        loop {
+            let due = match work.arrivals {
+                None => now,
+                Some(_) => match work.next_due(course) {
+                    Some(due) if due <= now => due,
+                    Some(_) | None => return Ok(()),
+                },
+            };
+            if self.session.window_room() == 0 {
+                self.full_at = now;
                 return Ok(());
             }
-            let submit = ShortMessage {
-                service_type: b"",
-                source: Address { ton: Ton::UNKNOWN, npi: Npi::UNKNOWN, digits: b"" },
-                destination: Address {
-                    ton: Ton::INTERNATIONAL,
-                    npi: Npi::ISDN,
-                    digits: plan.destination.as_bytes(),
-                },
-                esm_class: EsmClass::DEFAULT,
-                protocol_id: 0,
-                priority_flag: 0,
-                schedule_delivery_time: b"",
-                validity_period: b"",
-                registered_delivery: RegisteredDelivery(u8::from(plan.receipts)),
-                replace_if_present_flag: 0,
-                data_coding: DataCoding::DEFAULT,
-                sm_default_msg_id: 0,
-                short_message: &plan.text,
-                tlvs: Tlvs::EMPTY,
+            let kind = work.composer.kind(&group.mix, !work.remembered.is_empty());
+            let asks = group.message.registered_delivery & 3 == 1;
+            let mut asked = Asked { due, receipts: u16::from(asks) };
+            let earlier = work.remembered.front();
+            let session = &mut self.session;
+            let timed = match (kind, earlier) {
+                (Kind::QuerySm, Some(id)) => {
+                    session.request(instant, &Pdu::QuerySm(work.composer.query(id)), asked)?;
+                    Timed::QuerySm
+                }
+                (Kind::CancelSm, Some(id)) => {
+                    session.request(instant, &Pdu::CancelSm(work.composer.cancel(id)), asked)?;
+                    Timed::CancelSm
+                }
+                (Kind::ReplaceSm, Some(id)) => {
+                    session.request(instant, &Pdu::ReplaceSm(work.composer.replacement(id)), asked)?;
+                    Timed::ReplaceSm
+                }
+                (Kind::SubmitMulti, _) => {
+                    let destinations = group.mix.multi_destinations;
+                    asked.receipts *= destinations as u16;
+                    let submit = work.composer.next_multi(destinations);
+                    session.request(instant, &Pdu::SubmitMulti(submit), asked)?;
+                    Timed::SubmitMulti
+                }
+                (Kind::DataSm, _) => {
+                    session.request(instant, &Pdu::DataSm(work.composer.next_data_sm()), asked)?;
+                    Timed::DataSm
+                }
+                (Kind::SubmitSm | Kind::QuerySm | Kind::CancelSm | Kind::ReplaceSm, _) => {
+                    session.request(instant, &Pdu::SubmitSm(work.composer.next_submit().message), asked)?;
+                    Timed::SubmitSm
+                }
             };
-            self.session.request(now, &Pdu::SubmitSm(submit), sent).map_err(|error| error.to_string())?;
+            if matches!(timed, Timed::QuerySm | Timed::CancelSm | Timed::ReplaceSm)
+                && let Some(id) = work.remembered.pop_front()
+                && timed != Timed::CancelSm
+            {
+                // Asked again later; what was cancelled is not.
+                work.remembered.push_back(id);
+            }
             self.in_flight += 1;
+            measures.sent(role.group, timed, due, now, due <= self.full_at);
+            if work.arrivals.is_some() {
+                work.next_due = work.arrivals.as_mut().and_then(Arrivals::next);
+            }
         }
-        Ok(())
     }
 
-    /// When the next message was due; `None` when it is not due yet. What is due late, because the window was full,
-    /// counts from when it was due.
-    fn next_due(&self) -> Option<StdInstant> {
-        let now = StdInstant::now();
-        let Some(rate) = self.plan.rate else { return Some(now) };
-        let millis = (self.was_due as f64 / rate) as u64;
-        Some(self.due_from + Duration::from_millis(millis)).filter(|due| *due <= now)
+    /// When [`handle_time`](Self::handle_time) has something to do.
+    pub(crate) fn next_time(&self, course: Option<&Course>, role: &Role, work: &Work) -> Option<u64> {
+        let due = match course {
+            Some(course) if self.is_bound() && role.submits() && self.session.window_room() > 0 => {
+                work.next_due(course)
+            }
+            Some(_) | None => None,
+        };
+        let answer = self.answers.front().map(|(at, _)| *at);
+        let timeout = self.session.next_timeout().map(Instant::as_nanos);
+        [due, answer, timeout].into_iter().flatten().min()
     }
+}
 
-    /// Waits for octets, or until something is due; whether there are octets.
-    fn wait(&self) -> Result<bool, String> {
-        if self.plan.rate.is_none() || !self.session.state().is_bound() {
-            return Ok(true);
-        }
-        let elapsed = self.due_from.elapsed();
-        let next = Duration::from_millis(elapsed.as_millis() as u64 + 1).saturating_sub(elapsed);
-        let mut watched = [PollFd::new(&self.socket, PollFlags::IN)];
-        let timeout = Timespec { tv_sec: 0, tv_nsec: next.as_nanos() as i64 };
-        let ready = poll(&mut watched, Some(&timeout)).map_err(|error| error.to_string())?;
-        Ok(ready > 0)
+impl Role {
+    /// Whether it ever submits.
+    pub(crate) fn submits(&self) -> bool {
+        self.mode != BindMode::Receiver && self.behaviour.load != Load::Idle
     }
+}
 
-    fn flush(&mut self) -> Result<(), String> {
-        let output = self.session.output();
-        if !output.is_empty() {
-            self.stream
-                .write_all(output)
-                .and_then(|()| self.stream.flush())
-                .map_err(|error| error.to_string())?;
-            output.clear();
-        }
-        Ok(())
+/// The id in a response that has one.
+fn message_id<'a>(pdu: &Pdu<'a>) -> Option<&'a [u8]> {
+    match pdu {
+        Pdu::SubmitSmResp(body) | Pdu::DataSmResp(body) => Some(body.message_id),
+        Pdu::SubmitMultiResp(body) => Some(body.message_id),
+        _ => None,
     }
+}
 
-    fn unbind(&mut self) {
-        let now = self.now();
-        self.session.unbind(now);
-        // The run is over; what the server says to that is not measured.
-        _ = self.flush();
-        _ = self.stream.read(&mut [0; 4096]);
+/// A deliver_sm: a receipt, or a message from a subscriber.
+fn deliver_sm<'a>(
+    now: u64,
+    deliver: &ShortMessage<'_>,
+    role: &'a Role,
+    entries: &mut Option<MutexGuard<'a, Entries>>,
+    measures: &mut Measures,
+) {
+    if !deliver.esm_class.is_receipt() {
+        return measures.delivery(role.group, now);
     }
-
-    fn now(&self) -> Instant {
-        Instant::from_nanos(self.start.elapsed().as_nanos() as u64)
+    let entries = entries.get_or_insert_with(|| role.ledger.entries());
+    let text = ParsedReceipt::parse(deliver.short_message).unwrap_or_default();
+    let id_of_tlv = deliver.tlvs.c_octets(Tag::RECEIPTED_MESSAGE_ID);
+    let state_of_tlv = deliver.tlvs.u8(Tag::MESSAGE_STATE).map(MessageState);
+    if let (Some(text_id), Some(tlv_id)) = (text.message_id, id_of_tlv)
+        && text_id != tlv_id
+    {
+        let (text_id, tlv_id) = (String::from_utf8_lossy(text_id), String::from_utf8_lossy(tlv_id));
+        entries.contradiction(&format!("{text_id} in its text, {tlv_id} in receipted_message_id"));
     }
+    if let (Some(text_state), Some(tlv_state)) = (text.state, state_of_tlv)
+        && text_state != tlv_state
+    {
+        entries.contradiction(&format!("{text_state} in its text, {tlv_state} in message_state"));
+    }
+    let Some(id) = id_of_tlv.or(text.message_id) else {
+        entries.contradiction("no message_id at all");
+        return measures.receipt(role.group, None, now);
+    };
+    let is_final = state_of_tlv.or(text.state).is_none_or(MessageState::is_final);
+    let due = entries.receipt(id, is_final, role.number);
+    measures.receipt(role.group, due, now);
 }

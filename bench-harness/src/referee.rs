@@ -1,100 +1,313 @@
-//! What must hold for every run, over all connections.
+//! What must hold whatever the load: ids are unique, and every receipt that was asked for comes once, to the account of its
+//! message, after its response, and says the same in text and TLVs.
+//!
+//! Each account has a [`Ledger`], which its connections share: one of them submits, another may get the receipt.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What is known of one id.
-#[derive(Clone, Copy, Default, Debug)]
-struct Seen {
-    responses: u32,
-    receipts: u32,
-    is_early: bool,
-}
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
 
-/// Matches receipts to responses. Sharded, so that it is no bottleneck.
-#[derive(Debug)]
-pub(crate) struct Referee {
-    shards: Vec<Mutex<HashMap<Box<[u8]>, Seen>>>,
-}
+use crate::report::Fault;
 
-impl Default for Referee {
-    fn default() -> Self {
-        Self { shards: (0..64).map(|_| Mutex::default()).collect() }
+/// Cases that a fault is shown with.
+const EXAMPLES: usize = 3;
+
+/// A message_id, as much of it as is needed to tell one from another. What it is like is the server's affair.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+struct IdHash(u64);
+
+impl IdHash {
+    fn of(id: &[u8]) -> Self {
+        Self(FixedState::default().hash_one(id))
     }
 }
 
-impl Referee {
-    /// A submit_sm_resp brought this id.
-    pub(crate) fn response(&self, id: &[u8]) {
-        self.with(id, |seen| seen.responses += 1);
+/// What is expected of a message that was accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Awaited {
+    /// When it was due.
+    pub(crate) due: u64,
+    /// The connection that submitted it.
+    pub(crate) connection: u32,
+    /// Final receipts that must come; 0 when none was asked for, or when it depends on the outcome.
+    pub(crate) receipts: u16,
+}
+
+/// A receipt whose message is not known (yet).
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Stray {
+    id: Box<str>,
+    connection: u32,
+}
+
+/// What one account was promised, and got.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    inner: Mutex<Entries>,
+}
+
+/// The entries of a ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Entries {
+    /// Messages that wait for receipts.
+    open: HashMap<IdHash, Awaited, FixedState>,
+    /// Every id that was given out, in order.
+    ids: Vec<IdHash>,
+    strays: HashMap<IdHash, Vec<Stray>, FixedState>,
+    faults: Faults,
+    /// A connection ended without its answers: a response that is not here may have been lost with it, and a receipt may come
+    /// once more.
+    has_lost_answers: bool,
+    /// A client of this account breaks the rules: the ledger proves nothing.
+    is_void: bool,
+}
+
+/// What was broken, by kind.
+#[derive(Debug, Default)]
+struct Faults(Vec<Fault>);
+
+impl Faults {
+    fn note(&mut self, kind: &str, example: &str) {
+        self.note_many(kind, 1, example);
     }
 
-    /// A receipt brought this id. Receipts on the connection of their message come after its response; the
-    /// others may overtake it in the network, which proves nothing, so only `same_connection` counts as early.
-    pub(crate) fn receipt(&self, id: &[u8], same_connection: bool) {
-        self.with(id, |seen| {
-            seen.receipts += 1;
-            seen.is_early |= same_connection && seen.responses == 0;
-        });
+    fn note_many(&mut self, kind: &str, count: u64, example: &str) {
+        let place = match self.0.iter().position(|fault| fault.kind == kind) {
+            Some(place) => place,
+            None => {
+                self.0.push(Fault { kind: kind.to_owned(), count: 0, examples: Vec::new() });
+                self.0.len() - 1
+            }
+        };
+        let fault = &mut self.0[place];
+        fault.count += count;
+        if fault.examples.len() < EXAMPLES && !example.is_empty() {
+            fault.examples.push(example.to_owned());
+        }
     }
+}
 
-    /// What was broken.
-    pub(crate) fn verdict(&self, receipts: bool) -> Vec<String> {
-        let (mut repeated, mut lost, mut duplicate, mut unknown, mut early) = (0, 0, 0, 0, 0);
-        for shard in &self.shards {
-            for seen in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
-                repeated += u64::from(seen.responses > 1);
-                lost += u64::from(receipts && seen.responses > 0 && seen.receipts == 0);
-                duplicate += u64::from(seen.receipts > 1);
-                unknown += u64::from(seen.responses == 0);
-                early += u64::from(seen.is_early);
+impl Ledger {
+    /// Opens it for a few entries; held no longer than one batch takes.
+    pub(crate) fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    /// A message was accepted as `id`.
+    pub(crate) fn accepted(&mut self, id: &[u8], mut awaited: Awaited) {
+        let hash = IdHash::of(id);
+        self.ids.push(hash);
+        if !self.strays.is_empty()
+            && let Some(strays) = self.strays.remove(&hash)
+        {
+            for stray in strays {
+                // On another connection it may have overtaken the response in the network, which proves nothing.
+                if stray.connection == awaited.connection {
+                    self.faults.note("receipts came before their responses", &stray.id);
+                }
+                awaited.receipts = awaited.receipts.saturating_sub(1);
             }
         }
-        let kinds = [
-            (repeated, "message_ids given out twice"),
-            (lost, "receipts lost"),
-            (duplicate, "receipts delivered twice"),
-            (unknown, "receipts for messages that were never answered"),
-            (early, "receipts before their responses"),
-        ];
-        kinds
-            .into_iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, kind)| format!("{count} {kind}"))
-            .collect()
-    }
-
-    fn with(&self, id: &[u8], change: impl FnOnce(&mut Seen)) {
-        let place =
-            id.iter().fold(0_usize, |hash, octet| hash.wrapping_mul(31).wrapping_add(usize::from(*octet)));
-        let shard = &self.shards[place % self.shards.len()];
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        match shard.entry(id.into()) {
-            Entry::Occupied(mut seen) => change(seen.get_mut()),
-            Entry::Vacant(vacant) => change(vacant.insert(Seen::default())),
+        if awaited.receipts > 0 && self.open.insert(hash, awaited).is_some() {
+            self.faults.note("message_ids were given out again", &text(id));
         }
     }
+
+    /// A receipt about `id` came on `connection`: when its message was due, if this is the end of one that is waited for.
+    /// `is_final` as opposed to a notification on the way.
+    pub(crate) fn receipt(&mut self, id: &[u8], is_final: bool, connection: u32) -> Option<u64> {
+        let hash = IdHash::of(id);
+        match self.open.get_mut(&hash) {
+            Some(awaited) if is_final => {
+                let due = awaited.due;
+                awaited.receipts -= 1;
+                if awaited.receipts == 0 {
+                    self.open.remove(&hash);
+                }
+                Some(due)
+            }
+            Some(_) => None,
+            None => {
+                if is_final {
+                    self.strays.entry(hash).or_default().push(Stray { id: text(id).into(), connection });
+                }
+                None
+            }
+        }
+    }
+
+    /// A receipt contradicts itself.
+    pub(crate) fn contradiction(&mut self, what: &str) {
+        self.faults.note("receipts whose text and TLVs differ", what);
+    }
+
+    /// A connection ended and took `answers` that were still to come with it.
+    pub(crate) const fn lost_answers(&mut self) {
+        self.has_lost_answers = true;
+    }
+
+    /// From here on it proves nothing.
+    pub(crate) const fn void(&mut self) {
+        self.is_void = true;
+    }
+
+    /// Receipts that must still come.
+    pub(crate) fn awaited(&self) -> usize {
+        if self.is_void { 0 } else { self.open.len() }
+    }
+}
+
+/// What the ledgers of a run show, all together; they are used up.
+pub(crate) fn verdict<'a>(ledgers: impl Iterator<Item = &'a Ledger>) -> Vec<Fault> {
+    let mut entries: Vec<Entries> = ledgers
+        .map(|ledger| std::mem::take(&mut *ledger.entries()))
+        .filter(|entries| !entries.is_void)
+        .collect();
+    let mut faults = Faults::default();
+    for entries in &mut entries {
+        entries.ids.sort_unstable();
+    }
+    let mut ids: Vec<IdHash> = entries.iter().flat_map(|entries| entries.ids.iter().copied()).collect();
+    ids.sort_unstable();
+    let again = ids.windows(2).filter(|pair| pair[0] == pair[1]).count() as u64;
+    if again > 0 {
+        faults.note_many("message_ids were given out again", again, "");
+    }
+    let has_lost_answers = entries.iter().any(|entries| entries.has_lost_answers);
+    for mine in &mut entries {
+        for fault in std::mem::take(&mut mine.faults.0) {
+            // Counted above, where ids of several accounts are seen.
+            if fault.kind.starts_with("message_ids") {
+                fault.examples.iter().for_each(|id| faults.note_many(&fault.kind, 0, id));
+                continue;
+            }
+            let example = fault.examples.join(", ");
+            faults.note_many(&fault.kind, fault.count, &example);
+        }
+        if !mine.open.is_empty() {
+            faults.note_many("receipts were lost", mine.open.len() as u64, "");
+        }
+        for (hash, strays) in &mine.strays {
+            let is_own = mine.ids.binary_search(hash).is_ok();
+            let is_known = is_own || ids.binary_search(hash).is_ok();
+            for stray in strays {
+                let kind = match (is_own, is_known) {
+                    // At least once is what a server owes a client that did not confirm.
+                    (true, _) if mine.has_lost_answers => continue,
+                    (true, _) => "receipts came again, or unasked",
+                    (false, true) => "receipts went to another account",
+                    // The response may have been lost with a connection.
+                    (false, false) if has_lost_answers => continue,
+                    (false, false) => "receipts are about messages that nobody was told of",
+                };
+                faults.note(kind, &stray.id);
+            }
+        }
+    }
+    faults.0
+}
+
+fn text(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ASKED: Awaited = Awaited { due: 7, connection: 0, receipts: 1 };
+
+    fn kinds(ledgers: &[Ledger]) -> Vec<(String, u64)> {
+        verdict(ledgers.iter()).into_iter().map(|fault| (fault.kind, fault.count)).collect()
+    }
+
+    #[test]
+    fn what_holds_is_no_fault() {
+        let ledger = Ledger::default();
+        ledger.entries().accepted(b"1", ASKED);
+        ledger.entries().accepted(b"2", Awaited { receipts: 0, ..ASKED });
+        ledger.entries().accepted(b"3", Awaited { receipts: 2, ..ASKED });
+        assert_eq!(ledger.entries().receipt(b"1", false, 0), None, "a notification ends nothing");
+        assert_eq!(ledger.entries().receipt(b"1", true, 1), Some(7));
+        assert_eq!(ledger.entries().receipt(b"3", true, 1), Some(7));
+        assert_eq!(ledger.entries().awaited(), 1);
+        assert_eq!(ledger.entries().receipt(b"3", true, 1), Some(7));
+        assert_eq!(ledger.entries().awaited(), 0);
+        assert_eq!(kinds(&[ledger]), []);
+    }
+
     #[test]
     fn each_broken_promise_is_named() {
-        let referee = Referee::default();
-        referee.response(b"1");
-        referee.receipt(b"1", true);
-        assert!(referee.verdict(true).is_empty());
-        referee.response(b"1");
-        referee.response(b"2");
-        referee.receipt(b"3", true);
-        referee.receipt(b"1", true);
-        let faults = referee.verdict(true).join("; ");
-        for kind in ["given out twice", "lost", "delivered twice", "never answered", "before their responses"]
-        {
-            assert!(faults.contains(kind), "{kind}: {faults}");
-        }
+        let one = |act: &dyn Fn(&mut Entries, &mut Entries)| {
+            let ledgers = [Ledger::default(), Ledger::default()];
+            act(&mut ledgers[0].entries(), &mut ledgers[1].entries());
+            kinds(&ledgers)
+        };
+        let single = |kind: &str| vec![(kind.to_owned(), 1)];
+        assert_eq!(one(&|mine, _| mine.accepted(b"1", ASKED)), single("receipts were lost"));
+        let again = single("message_ids were given out again");
+        let unasked = Awaited { receipts: 0, ..ASKED };
+        assert_eq!(
+            one(&|mine, _| (0..2).for_each(|_| mine.accepted(b"1", unasked))),
+            again,
+            "in one account"
+        );
+        assert_eq!(
+            one(&|mine, other| [mine, other].into_iter().for_each(|it| it.accepted(b"1", unasked))),
+            again,
+            "in two"
+        );
+        let twice = |mine: &mut Entries, _: &mut Entries| {
+            mine.accepted(b"1", ASKED);
+            (0..2).for_each(|_| _ = mine.receipt(b"1", true, 0));
+        };
+        assert_eq!(one(&twice), single("receipts came again, or unasked"));
+        let misrouted = |mine: &mut Entries, other: &mut Entries| {
+            mine.accepted(b"1", unasked);
+            other.receipt(b"1", true, 0);
+        };
+        assert_eq!(one(&misrouted), single("receipts went to another account"));
+        assert_eq!(
+            one(&|mine, _| _ = mine.receipt(b"1", true, 0)),
+            single("receipts are about messages that nobody was told of")
+        );
+        let early = |mine: &mut Entries, _: &mut Entries| {
+            mine.receipt(b"1", true, 0);
+            mine.accepted(b"1", ASKED);
+        };
+        assert_eq!(one(&early), single("receipts came before their responses"));
+        assert_eq!(
+            one(&|mine, _| mine.contradiction("1: DELIVRD, 5")),
+            single("receipts whose text and TLVs differ")
+        );
+    }
+
+    #[test]
+    fn what_a_client_cannot_know_is_no_fault() {
+        let ledger = Ledger::default();
+        let mut entries = ledger.entries();
+        // On another connection a receipt may be seen first.
+        entries.receipt(b"1", true, 1);
+        entries.accepted(b"1", ASKED);
+        // With a connection answers are lost, and what was not confirmed comes again.
+        entries.lost_answers();
+        entries.receipt(b"2", true, 0);
+        entries.accepted(b"3", ASKED);
+        (0..2).for_each(|_| _ = entries.receipt(b"3", true, 0));
+        drop(entries);
+        assert_eq!(kinds(&[ledger]), []);
+    }
+
+    #[test]
+    fn a_client_that_breaks_the_rules_is_no_witness() {
+        let ledger = Ledger::default();
+        ledger.entries().accepted(b"1", ASKED);
+        ledger.entries().void();
+        assert_eq!(ledger.entries().awaited(), 0);
+        assert_eq!(kinds(&[ledger]), []);
     }
 }

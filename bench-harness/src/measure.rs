@@ -1,0 +1,303 @@
+//! What is counted and timed while a run goes on: a [`Tally`] for each group, and a [`Pulse`] for each second.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use smppd::pdu::{CommandId, CommandStatus};
+
+/// The longest latency that is told apart, in microseconds; longer ones count as this.
+const MICROS_MAX: u64 = 600_000_000;
+/// Decimal digits that two latencies must share to be taken for the same.
+const DIGITS: u8 = 3;
+
+/// What is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Timed {
+    SubmitSm,
+    DataSm,
+    SubmitMulti,
+    QuerySm,
+    CancelSm,
+    ReplaceSm,
+    Bind,
+    Receipt,
+}
+
+impl Timed {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::SubmitSm,
+        Self::DataSm,
+        Self::SubmitMulti,
+        Self::QuerySm,
+        Self::CancelSm,
+        Self::ReplaceSm,
+        Self::Bind,
+        Self::Receipt,
+    ];
+
+    /// As reports call it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::SubmitSm => "submit_sm",
+            Self::DataSm => "data_sm",
+            Self::SubmitMulti => "submit_multi",
+            Self::QuerySm => "query_sm",
+            Self::CancelSm => "cancel_sm",
+            Self::ReplaceSm => "replace_sm",
+            Self::Bind => "bind",
+            Self::Receipt => "receipt",
+        }
+    }
+
+    /// The operation that a response is timed as; `None` for those that are not.
+    pub(crate) fn of(command_id: CommandId) -> Option<Self> {
+        match command_id {
+            CommandId::SUBMIT_SM => Some(Self::SubmitSm),
+            CommandId::DATA_SM => Some(Self::DataSm),
+            CommandId::SUBMIT_MULTI => Some(Self::SubmitMulti),
+            CommandId::QUERY_SM => Some(Self::QuerySm),
+            CommandId::CANCEL_SM => Some(Self::CancelSm),
+            CommandId::REPLACE_SM => Some(Self::ReplaceSm),
+            _ => None,
+        }
+    }
+
+    /// Whether ESME_ROK means that a message was accepted.
+    pub(crate) const fn is_submission(self) -> bool {
+        matches!(self, Self::SubmitSm | Self::DataSm | Self::SubmitMulti)
+    }
+}
+
+/// Latencies in microseconds; takes memory once it has one.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Latencies(Option<Histogram<u64>>);
+
+impl Latencies {
+    pub(crate) fn record(&mut self, nanos: u64) {
+        let histogram = self.0.get_or_insert_with(|| {
+            // Bounds and digits that it does take.
+            Histogram::new_with_bounds(1, MICROS_MAX, DIGITS).unwrap_or_else(|_| unreachable!())
+        });
+        // No latency is nothing: what is 0 was not measured.
+        histogram.saturating_record((nanos / 1_000).max(1));
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        match (&mut self.0, &other.0) {
+            (_, None) => {}
+            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+            // All have the same bounds.
+            (Some(mine), Some(theirs)) => mine.add(theirs).unwrap_or_default(),
+        }
+    }
+
+    /// All of them, if there is any.
+    pub(crate) const fn histogram(&self) -> Option<&Histogram<u64>> {
+        self.0.as_ref()
+    }
+}
+
+/// What happened to a group in the measured time. Latencies are those of requests that were due in it.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Tally {
+    /// By [`Timed`]: how many were due.
+    pub(crate) requests: [u64; Timed::ALL.len()],
+    /// By [`Timed`].
+    pub(crate) latencies: [Latencies; Timed::ALL.len()],
+    /// Messages answered ESME_ROK.
+    pub(crate) accepted: u64,
+    /// Other requests answered ESME_ROK.
+    pub(crate) done: u64,
+    /// Requests answered with another status.
+    pub(crate) refused: BTreeMap<CommandStatus, u64>,
+    pub(crate) receipts: u64,
+    pub(crate) deliveries: u64,
+    /// These also outside of the measured time.
+    pub(crate) binds: u64,
+    pub(crate) binds_refused: BTreeMap<CommandStatus, u64>,
+    pub(crate) connections_lost: u64,
+    /// Sent and never answered, whoever's fault it was.
+    pub(crate) unanswered: u64,
+    /// Those of them that the server owed an answer: their sessions ended in good order.
+    pub(crate) owed: u64,
+    /// Due and never sent, because the window was full until the end.
+    pub(crate) unsent: u64,
+    /// How late what was due was sent, although the window had room.
+    pub(crate) lateness: Latencies,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.requests.iter_mut().zip(other.requests) {
+            *mine += theirs;
+        }
+        for (mine, theirs) in self.latencies.iter_mut().zip(&other.latencies) {
+            mine.add(theirs);
+        }
+        self.accepted += other.accepted;
+        self.done += other.done;
+        for (mine, theirs) in
+            [(&mut self.refused, &other.refused), (&mut self.binds_refused, &other.binds_refused)]
+        {
+            for (status, count) in theirs {
+                *mine.entry(*status).or_default() += count;
+            }
+        }
+        self.receipts += other.receipts;
+        self.deliveries += other.deliveries;
+        self.binds += other.binds;
+        self.connections_lost += other.connections_lost;
+        self.unanswered += other.unanswered;
+        self.owed += other.owed;
+        self.unsent += other.unsent;
+        self.lateness.add(&other.lateness);
+    }
+
+    /// Requests that were answered, binds aside.
+    pub(crate) fn answered(&self) -> u64 {
+        self.accepted + self.done + self.refused.values().sum::<u64>()
+    }
+}
+
+/// What happened in one second, whoever it happened to.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Pulse {
+    /// Which second, counted from the begin of the warm-up.
+    pub(crate) second: u64,
+    pub(crate) requests: u64,
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+    pub(crate) receipts: u64,
+    /// Sessions that were bound at its end.
+    pub(crate) bound: u64,
+    pub(crate) submit_sm: Latencies,
+    pub(crate) receipt: Latencies,
+}
+
+impl Pulse {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.receipts += other.receipts;
+        self.bound += other.bound;
+        self.submit_sm.add(&other.submit_sm);
+        self.receipt.add(&other.receipt);
+    }
+}
+
+/// Points in a run, in nanoseconds since its clock began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Course {
+    /// The begin of the warm-up.
+    pub(crate) begin: u64,
+    /// The begin of the measured time.
+    pub(crate) measure: u64,
+    /// Its end: from here on nothing is due.
+    pub(crate) end: u64,
+}
+
+/// What one executor has counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Measures {
+    course: Option<Course>,
+    /// By group.
+    pub(crate) tallies: Vec<Tally>,
+    pub(crate) pulse: Pulse,
+}
+
+impl Measures {
+    /// For so many groups.
+    pub(crate) fn new(groups: usize) -> Self {
+        Self { course: None, tallies: vec![Tally::default(); groups], pulse: Pulse::default() }
+    }
+
+    /// The load begins, or ends earlier than it should have.
+    pub(crate) const fn set_course(&mut self, course: Course) {
+        self.course = Some(course);
+    }
+
+    const fn is_measured(&self, at: u64) -> bool {
+        match self.course {
+            Some(course) => at >= course.measure && at < course.end,
+            None => false,
+        }
+    }
+
+    /// A request that was due at `due` is sent at `now`; `waited` when the window had no room before.
+    pub(crate) fn sent(&mut self, group: usize, timed: Timed, due: u64, now: u64, waited: bool) {
+        self.pulse.requests += 1;
+        if self.is_measured(due) {
+            let tally = &mut self.tallies[group];
+            tally.requests[timed as usize] += 1;
+            if !waited {
+                tally.lateness.record(now.saturating_sub(due));
+            }
+        }
+    }
+
+    /// A request that was due at `due` is answered at `now`.
+    pub(crate) fn answered(&mut self, group: usize, timed: Timed, due: u64, now: u64, status: CommandStatus) {
+        let is_ok = status == CommandStatus::ESME_ROK;
+        let is_accepted = is_ok && timed.is_submission();
+        self.pulse.accepted += u64::from(is_accepted);
+        self.pulse.refused += u64::from(!is_ok);
+        if timed == Timed::SubmitSm && is_ok {
+            self.pulse.submit_sm.record(now - due);
+        }
+        let (is_due_measured, is_measured) = (self.is_measured(due), self.is_measured(now));
+        let tally = &mut self.tallies[group];
+        if is_due_measured && is_ok {
+            tally.latencies[timed as usize].record(now - due);
+        }
+        if is_measured {
+            if is_accepted {
+                tally.accepted += 1;
+            } else if is_ok {
+                tally.done += 1;
+            } else {
+                *tally.refused.entry(status).or_default() += 1;
+            }
+        }
+    }
+
+    /// A receipt came at `now`; `due` is when its message was due, if it is the message's end.
+    pub(crate) fn receipt(&mut self, group: usize, due: Option<u64>, now: u64) {
+        self.pulse.receipts += 1;
+        let is_measured = self.is_measured(now);
+        self.tallies[group].receipts += u64::from(is_measured);
+        if let Some(due) = due {
+            self.pulse.receipt.record(now - due);
+            if self.is_measured(due) {
+                self.tallies[group].latencies[Timed::Receipt as usize].record(now - due);
+            }
+        }
+    }
+
+    /// Another deliver_sm came at `now`.
+    pub(crate) fn delivery(&mut self, group: usize, now: u64) {
+        let is_measured = self.is_measured(now);
+        self.tallies[group].deliveries += u64::from(is_measured);
+    }
+
+    /// A bind that began with a connection at `began` was answered at `now`.
+    pub(crate) fn bound(&mut self, group: usize, began: u64, now: u64, status: CommandStatus) {
+        let is_measured = self.is_measured(began) || self.course.is_none();
+        let tally = &mut self.tallies[group];
+        if status == CommandStatus::ESME_ROK {
+            tally.binds += 1;
+            tally.requests[Timed::Bind as usize] += u64::from(is_measured);
+            if is_measured {
+                tally.latencies[Timed::Bind as usize].record(now - began);
+            }
+        } else {
+            *tally.binds_refused.entry(status).or_default() += 1;
+        }
+    }
+
+    /// The second is over: gives what happened in it, and begins the next.
+    pub(crate) fn take_pulse(&mut self, bound: u64) -> Pulse {
+        let next = Pulse { second: self.pulse.second + 1, ..Pulse::default() };
+        Pulse { bound, ..std::mem::replace(&mut self.pulse, next) }
+    }
+}
