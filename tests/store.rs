@@ -101,7 +101,7 @@ impl Store {
             user_data: b"x",
             tlvs: b"",
         };
-        self.partition.accept(None, content.to_octets(), &self.accounts, None).expect("accepted");
+        self.partition.accept(None, &content, &self.accounts, None).expect("accepted");
     }
 
     fn record(&mut self, record: &Record<'_>) {

@@ -206,7 +206,15 @@ impl Carrier for Simulator {
         let reply = reply(message, &self.settings.reply_keyword).map(|reply| (reply_at, Box::new(reply)));
         let accepted_at = now + delay / 2;
         let next = Step::Take;
-        self.offered.push_back(Pending { id: message.id, next, behaviour, error, accepted_at, final_at, reply });
+        self.offered.push_back(Pending {
+            id: message.id,
+            next,
+            behaviour,
+            error,
+            accepted_at,
+            final_at,
+            reply,
+        });
     }
 
     fn poll(&mut self, now: Timestamp) -> Option<Report> {

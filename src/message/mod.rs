@@ -14,7 +14,7 @@ pub use parcel::{
     Parcel, ParcelKey, ParcelView, Reply, notification_of, receipt_for, reply_for, wants_receipt,
 };
 pub use retry::Backoff;
-pub use table::{AboutMessage, MessageTable};
+pub use table::{AboutMessage, MessageTable, Neighbourhood};
 
 use crate::time::Timestamp;
 

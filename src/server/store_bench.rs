@@ -215,7 +215,7 @@ impl Bench {
             }
             let id = partition.next_id(now, 1);
             let content = content(id, now, Timestamp::ZERO, text, plan.octets);
-            _ = partition.accept(Some(0), content, &self.accounts, None);
+            _ = partition.accept(Some(0), &content, &self.accounts, None);
             self.accepted.set(self.accepted.get() + 1);
         }
     }
@@ -326,7 +326,7 @@ impl Bench {
                 let deliver_at = if kind == 0 { now + Duration::from_secs(86_400) } else { Timestamp::ZERO };
                 let attempt = (kind != 0).then_some(0);
                 let content = content(id, now, deliver_at, text, plan.octets);
-                _ = partition.accept(attempt, content, &self.accounts, None);
+                _ = partition.accept(attempt, &content, &self.accounts, None);
                 if kind > 1 {
                     _ = partition.record(
                         &Record::Forwarded { id, carrier_id: FORWARDED },
@@ -361,7 +361,7 @@ impl Bench {
 }
 
 /// A message whose record is so many octets long.
-fn content(id: MessageId, now: Timestamp, deliver_at: Timestamp, text: &[u8], octets: usize) -> Box<[u8]> {
+fn content(id: MessageId, now: Timestamp, deliver_at: Timestamp, text: &[u8], octets: usize) -> Content<'_> {
     let number = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
     let of = |user_data| Content {
         id,
@@ -384,7 +384,7 @@ fn content(id: MessageId, now: Timestamp, deliver_at: Timestamp, text: &[u8], oc
         tlvs: b"",
     };
     let bare = Record::Accepted { attempt: None, content: &of(b"").to_octets() }.octets();
-    of(&text[..octets.saturating_sub(bare).min(text.len())]).to_octets()
+    of(&text[..octets.saturating_sub(bare).min(text.len())])
 }
 
 fn resident_mib() -> u64 {

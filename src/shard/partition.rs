@@ -23,19 +23,18 @@ use foldhash::fast::RandomState;
 
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Batch, BatchBuffer, Buffers, Journal, Position, Record, SegmentNumber, Stored};
-use crate::message::{Content, Message, MessageId, Parcel, ParcelKey, PartitionNumber};
+use crate::message::{Content, Message, MessageId, Neighbourhood, Parcel, ParcelKey, PartitionNumber};
 use crate::pdu::CommandStatus;
 use crate::shard::mesh::{Answer, Matching, ReplyTo};
-use crate::store::{FinalMessage, RestNumber, StoreDone, StoreOp};
+use crate::store::{FinalMessage, RestKey, RestNumber, StoreDone, StoreOp};
 use crate::time::Timestamp;
-use crate::time::timers::TimerId;
 
 pub use apply::{ApplyError, subject};
 pub use recovery::{Recovered, Recovery, Unrecoverable};
 
 use apply::Source;
 use checkpoint::Checkpointing;
-use memory::{HeldMessage, Kept, Memory, TimerKey, alarm};
+use memory::{DueThing, HeldMessage, Kept, Memory, TimerKey, alarm};
 
 type FastMap<K, V> = HashMap<K, V, RandomState>;
 
@@ -144,8 +143,6 @@ pub struct HeldParcel {
     pub alarm: Timestamp,
     /// Whether it is with its home now.
     pub in_flight: bool,
-    /// Rings at `alarm`.
-    timer: TimerId,
     kept: Kept,
 }
 
@@ -302,14 +299,12 @@ impl Partition {
 
     /// Notes where a parcel is; `retry_at` when it comes back to be tried again.
     pub fn note_delivery(&mut self, key: ParcelKey, in_flight: bool, retry_at: Option<Timestamp>) {
-        let Memory { parcels, timers, parcel_retention, .. } = &mut self.memory;
-        let Some(held) = parcels.get_mut(key) else { return };
+        let Some(held) = self.memory.parcels.get_mut(key) else { return };
         held.in_flight = in_flight;
         if let Some(retry_at) = retry_at {
             held.attempts = held.attempts.saturating_add(1);
-            timers.disarm(held.timer);
-            held.alarm = retry_at.min(held.parcel.expires_at(*parcel_retention));
-            held.timer = timers.arm(held.alarm, TimerKey::Parcel(key));
+            let alarm = retry_at.min(held.parcel.expires_at(self.memory.parcel_retention));
+            self.memory.set_parcel_alarm(key, alarm);
         }
     }
 
@@ -399,7 +394,7 @@ impl Partition {
         })
     }
 
-    /// Puts a message on record; `attempt` is the carrier that its first attempt begins with at once, and `earned` is
+    /// Puts a message on record, with `content`; `attempt` is the carrier that its first attempt begins with at once, and `earned` is
     /// due once the record is durable.
     ///
     /// # Errors
@@ -407,18 +402,18 @@ impl Partition {
     pub fn accept(
         &mut self,
         attempt: Option<u8>,
-        content: Box<[u8]>,
+        content: &Content<'_>,
         accounts: &Accounts,
         earned: impl IntoIterator<Item = Earned>,
     ) -> Result<(), ApplyError> {
         if self.failed {
             return Err(ApplyError::Unknown);
         }
-        let id = Content::id_of(&content).ok_or(ApplyError::Unreadable)?;
-        let segment = self.begin_record(&Record::Accepted { attempt, content: &content });
-        let hand_over = self.memory.accept(attempt, content, Source::live(segment), accounts)?;
-        let Some(held) = self.memory.messages.get(id) else { unreachable!("it was accepted") };
-        self.journal.append(&Record::Accepted { attempt, content: held.message.content_octets() });
+        let octets = content.to_octets();
+        let segment = self.begin_record(&Record::Accepted { attempt, content: &octets });
+        let live = Source::live(segment);
+        let (hand_over, octets) = self.memory.accept(attempt, content, octets, live, accounts)?;
+        self.journal.append(&Record::Accepted { attempt, content: octets });
         earned.into_iter().chain(hand_over).for_each(|earned| self.earn(earned));
         Ok(())
     }
@@ -567,32 +562,31 @@ impl Partition {
     pub fn pop_due(&mut self, now: Timestamp) -> Option<Due> {
         self.memory.now = now;
         loop {
-            let (at, key) = self.memory.timers.pop_due(now)?;
-            match key {
-                TimerKey::Message(id) => {
+            match self.memory.pop_due(now)? {
+                DueThing::Of(RestKey::Message(id)) => {
                     let Some(held) = self.memory.messages.get(id) else { continue };
                     if now >= held.message.expires_at() {
                         return Some(Due::Expired(id));
                     }
-                    if held.message.standing.state.is_waiting() {
+                    if now >= alarm(&held.message) && held.message.standing.state.is_waiting() {
                         return Some(Due::Attempt(id));
                     }
                 }
-                TimerKey::Parcel(key) => {
-                    let Memory { parcels, timers, parcel_retention, .. } = &mut self.memory;
-                    let Some(held) = parcels.get_mut(key) else { continue };
-                    let expires_at = held.parcel.expires_at(*parcel_retention);
-                    debug_assert_eq!(at, held.alarm);
+                DueThing::Of(RestKey::Parcel(key)) => {
+                    let Some(held) = self.memory.parcels.get(key) else { continue };
+                    let expires_at = held.parcel.expires_at(self.memory.parcel_retention);
                     if now >= expires_at {
                         return Some(Due::GiveUp(key));
                     }
-                    held.alarm = expires_at;
-                    held.timer = timers.arm(expires_at, TimerKey::Parcel(key));
-                    if !held.in_flight {
-                        return Some(Due::Deliver(key));
+                    let waits = !held.in_flight;
+                    if now >= held.alarm {
+                        self.memory.set_parcel_alarm(key, expires_at);
+                        if waits {
+                            return Some(Due::Deliver(key));
+                        }
                     }
                 }
-                TimerKey::Block(number) => self.due_blocks.push_back(number),
+                DueThing::Block(number) => self.due_blocks.push_back(number),
             }
         }
     }
@@ -600,10 +594,9 @@ impl Partition {
     /// Puts a message back that was due for an attempt nobody could make.
     pub fn rearm(&mut self, id: MessageId, at: Timestamp) {
         let Memory { messages, timers, .. } = &mut self.memory;
-        if let Some(held) = messages.get_mut(id) {
+        if let Some((held, note)) = messages.get_with_note(id) {
             held.message.standing.deadline = at;
-            timers.disarm(held.timer);
-            held.timer = timers.arm(alarm(&held.message), TimerKey::Message(id));
+            note.set(timers, alarm(&held.message), TimerKey::Messages(Neighbourhood::of(id)));
         }
     }
 

@@ -210,7 +210,7 @@ impl Shard {
         earned: impl IntoIterator<Item = Earned>,
     ) {
         let attempt = (!content.is_scheduled()).then_some(carrier.0);
-        let accepted = self.partitions[0].accept(attempt, content.to_octets(), &self.accounts, earned);
+        let accepted = self.partitions[0].accept(attempt, content, &self.accounts, earned);
         assert!(accepted.is_ok(), "a fresh id was never used and the partition takes records");
         self.counters.accepted += 1;
     }

@@ -7,7 +7,7 @@ use super::{Earned, HeldMessage, HeldParcel};
 use crate::account::Accounts;
 use crate::journal::{Record, SegmentNumber};
 use crate::message::{
-    Content, Effect, Event, Message, MessageId, Parcel, ParcelKey, Refused, Standing, State, next,
+    Content, Effect, Event, Message, MessageId, Neighbourhood, Parcel, ParcelKey, Refused, Standing, next,
     receipt_for, wants_receipt,
 };
 use crate::pdu::receipt::MessageState;
@@ -49,11 +49,16 @@ impl Memory {
     ) -> Result<Option<Earned>, ApplyError> {
         let from = From { source, accounts };
         match *record {
-            Record::Accepted { attempt, content } => self.accept(attempt, content.into(), source, accounts),
+            Record::Accepted { attempt, content } => {
+                let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
+                self.accept(attempt, &view, content.into(), source, accounts).map(|(earned, _)| earned)
+            }
             Record::MessageAtRest { standing, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
-                let message = Message::new(content.into(), view.expires_at, standing);
-                self.insert(view.id, message, source, accounts)?;
+                if self.messages.contains(view.id) {
+                    return Err(ApplyError::Refused(Refused::InTransit));
+                }
+                self.insert(&view, Message::new(content.into(), view.expires_at, standing), source, accounts);
                 Ok(None)
             }
             Record::Attempt { id, carrier } => self.happen(id, Event::Attempt, from, |message| {
@@ -105,30 +110,30 @@ impl Memory {
         }
     }
 
-    /// A message is accepted; `attempt` is the carrier that its first attempt begins with at once.
+    /// A message is accepted, with the content `view` that is written in `octets`; `attempt` is the carrier that its first
+    /// attempt begins with at once. Gives the octets back.
     pub(super) fn accept(
         &mut self,
         attempt: Option<u8>,
-        content: Box<[u8]>,
+        view: &Content<'_>,
+        octets: Box<[u8]>,
         source: Source,
         accounts: &Accounts,
-    ) -> Result<Option<Earned>, ApplyError> {
-        let view = Content::read(&content).map_err(|_| ApplyError::Unreadable)?;
-        let (id, expires_at, segments) = (view.id, view.expires_at, view.segments);
-        if self.messages.contains(id) {
+    ) -> Result<(Option<Earned>, &[u8]), ApplyError> {
+        if self.messages.contains(view.id) {
             return Err(ApplyError::Refused(Refused::InTransit));
         }
-        let mut standing = Standing::accepted(&view);
+        let mut standing = Standing::accepted(view);
         if let Some(carrier) = attempt {
             let (state, _) = next(standing.state, Event::Attempt).map_err(ApplyError::Refused)?;
             standing.state = state;
             standing.begin_attempt(carrier);
         }
-        self.count_credits(view.system_id, segments.into(), source);
-        let message = Message::new(content, expires_at, standing);
-        let earned = attempt.map(|_| hand_over(id, &message));
-        self.insert(id, message, source, accounts)?;
-        Ok(earned)
+        self.count_credits(view.system_id, view.segments.into(), source);
+        let message = Message::new(octets, view.expires_at, standing);
+        let earned = attempt.map(|_| hand_over(view.id, &message));
+        let held = self.insert(view, message, source, accounts);
+        Ok((earned, held.message.content_octets()))
     }
 
     /// Adds to what an account has used.
@@ -142,24 +147,21 @@ impl Memory {
         }
     }
 
+    /// A message that is not here yet is.
     fn insert(
         &mut self,
-        id: MessageId,
+        view: &Content<'_>,
         message: Message,
         source: Source,
         accounts: &Accounts,
-    ) -> Result<(), ApplyError> {
-        if self.messages.contains(id) {
-            return Err(ApplyError::Refused(Refused::InTransit));
-        }
+    ) -> &HeldMessage {
         // The ids of a submit_multi belong together, even where the power went before all of it was durable. What is
         // at rest the checkpoint vouches for; an old short id would look like a young one.
         if matches!(source, Source::Journal { .. }) {
-            self.ids.observe(message.content().last_id());
+            self.ids.observe(view.last_id());
         }
-        let kept = self.kept_by(source, RestKey::Message(id), Kept::default());
-        self.add_message(id, message, kept, accounts);
-        Ok(())
+        let kept = self.kept_by(source, RestKey::Message(view.id), Kept::default());
+        self.add_message(view.id, message, kept, accounts)
     }
 
     /// How something is kept that comes from `source`, and from something kept like `origin`.
@@ -183,11 +185,9 @@ impl Memory {
         from: From<'_>,
         change: impl FnOnce(&mut Message),
     ) -> Result<Option<Earned>, ApplyError> {
-        let held = self.messages.get(id).ok_or(ApplyError::Unknown)?;
-        let (state, effect) = next(held.message.standing.state, event).map_err(ApplyError::Refused)?;
-        self.change(id, state, from, change);
+        let (message, effect) = self.change(id, event, from, change)?;
         match effect {
-            Effect::HandOver => Ok(self.messages.get(id).map(|held| hand_over(id, &held.message))),
+            Effect::HandOver => Ok(Some(hand_over(id, message))),
             Effect::Nothing => Ok(None),
             Effect::Notify | Effect::End(_) => unreachable!("only reports lead to these"),
         }
@@ -202,38 +202,39 @@ impl Memory {
         at: Timestamp,
         from: From<'_>,
     ) -> Result<Option<Earned>, ApplyError> {
-        let HeldMessage { message, kept, .. } = self.messages.get(id).ok_or(ApplyError::Unknown)?;
-        let origin = *kept;
-        let event = Event::Reported(said);
-        let (state, effect) = next(message.standing.state, event).map_err(ApplyError::Refused)?;
-        if effect != Effect::Notify {
+        if said.is_final() {
             return Err(ApplyError::Unreadable);
         }
+        let origin = self.messages.get(id).ok_or(ApplyError::Unknown)?.kept;
         let mut notification = None;
-        self.change(id, state, from, |message| {
+        self.change(id, Event::Reported(said), from, |message| {
             notification = told.map(|told| self::notification(message, told, at, from.accounts));
-        });
+        })?;
         Ok(notification.and_then(|parcel| self.hold(parcel, from, origin)))
     }
 
-    /// A message gets another state and whatever else `change` changes, with its timer and its place among those that
-    /// wait.
-    fn change(&mut self, id: MessageId, state: State, from: From<'_>, change: impl FnOnce(&mut Message)) {
-        let Some(HeldMessage { message, timer, kept }) = self.messages.get_mut(id) else { return };
-        let waited = self.waiting.place_of(message, from.accounts);
-        let was_due = alarm(message);
+    /// A message that goes on gets the state that the table says and whatever else `change` changes, with its alarm and
+    /// its place among those that wait.
+    fn change(
+        &mut self,
+        id: MessageId,
+        event: Event,
+        from: From<'_>,
+        change: impl FnOnce(&mut Message),
+    ) -> Result<(&Message, Effect), ApplyError> {
+        let Self { messages, waiting, timers, journaled, .. } = self;
+        let (HeldMessage { message, kept }, note) = messages.get_with_note(id).ok_or(ApplyError::Unknown)?;
+        let (state, effect) = next(message.standing.state, event).map_err(ApplyError::Refused)?;
+        let waited = waiting.place_of(message, from.accounts);
         message.standing.state = state;
         change(message);
-        let due = alarm(message);
-        if due != was_due || !self.timers.is_armed(*timer) {
-            self.timers.disarm(*timer);
-            *timer = self.timers.arm(due, TimerKey::Message(id));
-        }
-        let waits = self.waiting.place_of(message, from.accounts);
-        self.waiting.note(waited, waits);
+        note.set(timers, alarm(message), TimerKey::Messages(Neighbourhood::of(id)));
+        let waits = waiting.place_of(message, from.accounts);
+        waiting.note(waited, waits);
         if let Source::Journal { segment, .. } = from.source {
-            Self::mark(&mut self.journaled, kept, segment, RestKey::Message(id));
+            Self::mark(journaled, kept, segment, RestKey::Message(id));
         }
+        Ok((message, effect))
     }
 
     /// A message leaves: what query_sm needs of it stays, and a receipt if its sender wants one.
@@ -245,7 +246,7 @@ impl Memory {
         at: Timestamp,
         from: From<'_>,
     ) -> Result<Option<Earned>, ApplyError> {
-        let HeldMessage { message, kept, .. } =
+        let HeldMessage { message, kept } =
             self.remove_message(id, from.accounts).ok_or(ApplyError::Unknown)?;
         if let Source::Journal { segment, .. } = from.source {
             self.mark_gone(kept, segment);
@@ -290,9 +291,8 @@ impl Memory {
             self.mark_gone(old.kept, segment);
         }
         let alarm = parcel.expires_at(self.parcel_retention);
-        let timer = self.timers.arm(alarm, TimerKey::Parcel(key));
         let kept = self.kept_by(source, RestKey::Parcel(key), origin);
-        let held = HeldParcel { parcel, account, attempts: 0, alarm, in_flight: false, timer, kept };
+        let held = HeldParcel { parcel, account, attempts: 0, alarm, in_flight: false, kept };
         self.add_parcel(key, held);
         Some(Earned::Deliver { key, account })
     }

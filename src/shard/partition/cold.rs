@@ -186,9 +186,7 @@ impl Memory {
         if alarm <= self.now || alarm >= held.alarm {
             return false;
         }
-        self.timers.disarm(held.timer);
-        held.alarm = alarm;
-        held.timer = self.timers.arm(alarm, TimerKey::Parcel(key));
+        self.set_parcel_alarm(key, alarm);
         true
     }
 

@@ -9,7 +9,7 @@ use super::waiting::Waiting;
 use super::{FastMap, HeldParcel};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Position, SegmentNumber};
-use crate::message::{IdSource, Message, MessageId, MessageTable, ParcelKey, State};
+use crate::message::{IdSource, Message, MessageId, MessageTable, Neighbourhood, ParcelKey, State};
 use crate::store::{RestKey, RestPlace};
 use crate::time::Timestamp;
 use crate::time::timers::{TimerId, Timers};
@@ -21,8 +21,8 @@ pub(super) const BESIDE_OCTETS: usize = 320;
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) ids: IdSource,
-    pub(super) messages: MessageTable<MessageId, HeldMessage>,
-    pub(super) parcels: MessageTable<ParcelKey, HeldParcel>,
+    pub(super) messages: MessageTable<MessageId, HeldMessage, Alarm>,
+    pub(super) parcels: MessageTable<ParcelKey, HeldParcel, Alarm>,
     /// Those of them that wait to be offered to their account's home.
     pub(super) pending: FastMap<AccountIndex, BTreeSet<ParcelKey>>,
     pub(super) waiting: Waiting,
@@ -30,6 +30,8 @@ pub(super) struct Memory {
     /// A generation of final messages is full.
     pub(super) finals_full: bool,
     pub(super) timers: Timers<Timestamp, TimerKey>,
+    /// What was due when its alarm rang, and nobody has dealt with yet.
+    pub(super) due: VecDeque<RestKey>,
     pub(super) credits_used: BTreeMap<Box<[u8]>, u64>,
     pub(super) journaled: Journaled,
     pub(super) rest: Rest,
@@ -44,7 +46,6 @@ pub(super) struct Memory {
 #[derive(Debug)]
 pub(super) struct HeldMessage {
     pub(super) message: Message,
-    pub(super) timer: TimerId,
     pub(super) kept: Kept,
 }
 
@@ -60,9 +61,39 @@ pub(super) struct Kept {
 /// What a timer of a partition is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TimerKey {
-    Message(MessageId),
-    Parcel(ParcelKey),
+    Messages(Neighbourhood),
+    Parcels(Neighbourhood),
     Block(crate::store::RestNumber),
+}
+
+/// The timer of a neighbourhood: it rings no later than the first thing in it is due. Things come and go by the hundred
+/// thousand before they are due, and so cost their timer nothing.
+#[derive(Default, Debug)]
+pub(super) struct Alarm(Option<(Timestamp, TimerId)>);
+
+impl Alarm {
+    /// Something in the neighbourhood is due at `at`.
+    pub(super) fn set(&mut self, timers: &mut Timers<Timestamp, TimerKey>, at: Timestamp, key: TimerKey) {
+        if let Some((earlier, timer)) = self.0 {
+            if earlier <= at {
+                return;
+            }
+            timers.disarm(timer);
+        }
+        self.0 = Some((at, timers.arm(at, key)));
+    }
+
+    /// It has rung.
+    const fn rang(&mut self) {
+        self.0 = None;
+    }
+
+    /// Nothing is left in the neighbourhood.
+    fn clear(self, timers: &mut Timers<Timestamp, TimerKey>) {
+        if let Some((_, timer)) = self.0 {
+            timers.disarm(timer);
+        }
+    }
 }
 
 /// For each segment of the journal, what cannot do without it.
@@ -179,19 +210,27 @@ impl Memory {
     }
 
     /// Takes a message in: its timer, its place among those that wait.
-    pub(super) fn add_message(&mut self, id: MessageId, message: Message, kept: Kept, accounts: &Accounts) {
-        let timer = self.timers.arm(alarm(&message), TimerKey::Message(id));
+    pub(super) fn add_message(
+        &mut self,
+        id: MessageId,
+        message: Message,
+        kept: Kept,
+        accounts: &Accounts,
+    ) -> &HeldMessage {
         let place = self.waiting.place_of(&message, accounts);
         self.waiting.note(None, place);
         self.octets += BESIDE_OCTETS + message.content_octets().len();
-        self.messages.insert(id, HeldMessage { message, timer, kept });
+        let at = alarm(&message);
+        let (held, alarm) = self.messages.insert(id, HeldMessage { message, kept });
+        alarm.set(&mut self.timers, at, TimerKey::Messages(Neighbourhood::of(id)));
+        held
     }
 
     /// Takes a message out.
     pub(super) fn remove_message(&mut self, id: MessageId, accounts: &Accounts) -> Option<HeldMessage> {
-        let held = self.messages.remove(id)?;
+        let (held, alarm) = self.messages.remove(id)?;
         self.octets -= BESIDE_OCTETS + held.message.content_octets().len();
-        self.timers.disarm(held.timer);
+        alarm.into_iter().for_each(|alarm| alarm.clear(&mut self.timers));
         let place = self.waiting.place_of(&held.message, accounts);
         self.waiting.note(place, None);
         Some(held)
@@ -200,14 +239,50 @@ impl Memory {
     /// Takes a parcel in.
     pub(super) fn add_parcel(&mut self, key: ParcelKey, held: HeldParcel) {
         self.octets += BESIDE_OCTETS + held.parcel.as_octets().len();
-        self.parcels.insert(key, held);
+        let at = held.alarm;
+        let (_, alarm) = self.parcels.insert(key, held);
+        alarm.set(&mut self.timers, at, TimerKey::Parcels(Neighbourhood::of(key.id)));
+    }
+
+    /// A parcel is due at another time.
+    pub(super) fn set_parcel_alarm(&mut self, key: ParcelKey, at: Timestamp) {
+        if let Some((held, alarm)) = self.parcels.get_with_note(key) {
+            held.alarm = at;
+            alarm.set(&mut self.timers, at, TimerKey::Parcels(Neighbourhood::of(key.id)));
+        }
+    }
+
+    /// The next thing that is due: a block has its own way.
+    pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<DueThing> {
+        loop {
+            if let Some(key) = self.due.pop_front() {
+                return Some(DueThing::Of(key));
+            }
+            match self.timers.pop_due(now)? {
+                (_, TimerKey::Block(number)) => return Some(DueThing::Block(number)),
+                (_, key @ TimerKey::Messages(neighbourhood)) => {
+                    let Some((things, alarm)) = self.messages.neighbourhood(neighbourhood) else { continue };
+                    let alarms = things.map(|(id, held)| (self::alarm(&held.message), RestKey::Message(id)));
+                    let next = sort_out(alarms, now, &mut self.due);
+                    alarm.rang();
+                    next.into_iter().for_each(|at| alarm.set(&mut self.timers, at, key));
+                }
+                (_, key @ TimerKey::Parcels(neighbourhood)) => {
+                    let Some((things, alarm)) = self.parcels.neighbourhood(neighbourhood) else { continue };
+                    let alarms = things.map(|(key, held)| (held.alarm, RestKey::Parcel(key)));
+                    let next = sort_out(alarms, now, &mut self.due);
+                    alarm.rang();
+                    next.into_iter().for_each(|at| alarm.set(&mut self.timers, at, key));
+                }
+            }
+        }
     }
 
     /// Takes a parcel out.
     pub(super) fn remove_parcel(&mut self, key: ParcelKey) -> Option<HeldParcel> {
-        let held = self.parcels.remove(key)?;
+        let (held, alarm) = self.parcels.remove(key)?;
         self.octets -= BESIDE_OCTETS + held.parcel.as_octets().len();
-        self.timers.disarm(held.timer);
+        alarm.into_iter().for_each(|alarm| alarm.clear(&mut self.timers));
         if let Some(pending) = self.pending.get_mut(&held.account) {
             pending.remove(&key);
         }
@@ -251,6 +326,32 @@ impl Memory {
             }
         }
     }
+}
+
+/// Something whose time has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum DueThing {
+    /// A message or a parcel; it may have changed since its alarm rang.
+    Of(RestKey),
+    /// A cold block in which something is due.
+    Block(crate::store::RestNumber),
+}
+
+/// Puts what is due by `now` behind `due`; when the first of the others is.
+fn sort_out(
+    alarms: impl Iterator<Item = (Timestamp, RestKey)>,
+    now: Timestamp,
+    due: &mut VecDeque<RestKey>,
+) -> Option<Timestamp> {
+    let mut next = None;
+    for (at, key) in alarms {
+        if at <= now {
+            due.push_back(key);
+        } else {
+            next = Some(next.map_or(at, |next: Timestamp| next.min(at)));
+        }
+    }
+    next
 }
 
 /// When a message is to be looked at: at its deadline, or when its validity ends.

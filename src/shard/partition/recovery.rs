@@ -1,6 +1,6 @@
 //! From what is at rest and what the journal holds to a partition that goes on.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use foldhash::fast::RandomState;
 
@@ -67,6 +67,7 @@ impl Recovery {
             finals: Finals::new(checkpoint.next_generation),
             finals_full: false,
             timers: Timers::new(),
+            due: VecDeque::new(),
             credits_used: checkpoint.credits_used.iter().cloned().collect::<BTreeMap<_, _>>(),
             journaled: Journaled::new(settings.is_durable),
             rest: Rest::new(checkpoint.next_rest),
