@@ -13,7 +13,7 @@ pub const BATCH_OCTETS_MAX: usize = 1 << 20;
 
 const BATCH_MAGIC: [u8; 4] = *b"SMPJ";
 /// Version of the records and of this header.
-const FORMAT: u16 = 3;
+const FORMAT: u16 = 4;
 const HEADER_OCTETS: usize = 52;
 
 /// What every batch of a partition carries, so that no other octets pass for one of its batches.

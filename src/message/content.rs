@@ -137,14 +137,17 @@ impl<'a> Content<'a> {
             self.destination.ton.0,
             self.destination.npi.0,
         ]);
-        for text in [self.system_id, self.service_type, self.source.digits, self.destination.digits] {
+        // What is asked for at a message's end lies at its begin, lengths included: the rest need not be fetched for it.
+        let texts = [self.system_id, self.service_type, self.source.digits, self.destination.digits];
+        for text in texts {
             assert!(text.len() <= 255, "a C-Octet String of a decoded PDU is short");
             out.push(text.len() as u8);
-            out.extend_from_slice(text);
         }
         for octets in [self.user_data, self.tlvs] {
             assert!(octets.len() <= 65_535, "the octets of a decoded PDU fit two octets of length");
             out.extend_from_slice(&(octets.len() as u16).to_le_bytes());
+        }
+        for octets in texts.into_iter().chain([self.user_data, self.tlvs]) {
             out.extend_from_slice(octets);
         }
     }
@@ -155,23 +158,22 @@ impl<'a> Content<'a> {
     /// The octets end too early or too late.
     pub fn read(octets: &'a [u8]) -> Result<Self, ContentError> {
         let mut rest = octets;
-        let id = MessageId::from_u64(u64::from_le_bytes(take(&mut rest)?));
-        let [batch_offset, batch_count] = take(&mut rest)?;
-        let mut at = || Ok(Timestamp::from_millis(u64::from_le_bytes(take(&mut rest)?)));
+        let fixed: [u8; FIXED_OCTETS] = take(&mut rest)?;
+        let fixed = &mut &fixed[..];
+        let id = MessageId::from_u64(u64::from_le_bytes(take(fixed)?));
+        let [batch_offset, batch_count] = take(fixed)?;
+        let mut at = || Ok(Timestamp::from_millis(u64::from_le_bytes(take(fixed)?)));
         let (accepted_at, deliver_at, expires_at) = (at()?, at()?, at()?);
-        let segments = u16::from_le_bytes(take(&mut rest)?);
+        let segments = u16::from_le_bytes(take(fixed)?);
         let [receipts, esm_class, protocol_id, priority_flag, data_coding, s_ton, s_npi, d_ton, d_npi] =
-            take(&mut rest)?;
-        let mut text = || {
-            let [length] = take(&mut rest)?;
-            split(&mut rest, length.into())
-        };
-        let (system_id, service_type, source, destination) = (text()?, text()?, text()?, text()?);
-        let mut long = || {
-            let length = u16::from_le_bytes(take(&mut rest)?);
-            split(&mut rest, length.into())
-        };
-        let (user_data, tlvs) = (long()?, long()?);
+            take(fixed)?;
+        let texts: [u8; 4] = take(fixed)?;
+        let [user_data, tlvs] = [take(fixed)?, take(fixed)?].map(u16::from_le_bytes);
+        let mut part = |length: usize| split(&mut rest, length);
+        let [system_id, service_type, source, destination] = texts.map(usize::from);
+        let (system_id, service_type) = (part(system_id)?, part(service_type)?);
+        let (source, destination) = (part(source)?, part(destination)?);
+        let (user_data, tlvs) = (part(user_data.into())?, part(tlvs.into())?);
         if !rest.is_empty() {
             return Err(ContentError);
         }

@@ -5,6 +5,7 @@ mod id;
 mod lifecycle;
 mod parcel;
 mod retry;
+mod spares;
 mod table;
 
 pub use content::{Content, ContentError, OwnedAddress};
@@ -14,6 +15,7 @@ pub use parcel::{
     Parcel, ParcelKey, ParcelView, Reply, notification_of, receipt_for, reply_for, wants_receipt,
 };
 pub use retry::Backoff;
+pub use spares::Spares;
 pub use table::{AboutMessage, MessageTable, Neighbourhood};
 
 use crate::time::Timestamp;
@@ -22,7 +24,7 @@ use crate::time::Timestamp;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message {
     /// What was submitted, in the form of its record.
-    content: Box<[u8]>,
+    content: Vec<u8>,
     /// Of the content, where it is asked for at every step.
     expires_at: Timestamp,
     /// Where it stands.
@@ -63,7 +65,7 @@ impl Standing {
 
 impl Message {
     /// A message that stands there; `content` is a [`Content`] that was read, and `expires_at` of it.
-    pub const fn new(content: Box<[u8]>, expires_at: Timestamp, standing: Standing) -> Self {
+    pub const fn new(content: Vec<u8>, expires_at: Timestamp, standing: Standing) -> Self {
         Self { content, expires_at, standing }
     }
 
@@ -82,9 +84,14 @@ impl Message {
         &self.content
     }
 
+    /// The same, when the message is over and nobody needs them any more.
+    pub fn into_content_octets(self) -> Vec<u8> {
+        self.content
+    }
+
     /// Puts other content in the place of the old (replace_sm); it is due anew. `content` is the record that
     /// `view` was read from.
-    pub fn replace_content(&mut self, view: &Content<'_>, content: Box<[u8]>) {
+    pub fn replace_content(&mut self, view: &Content<'_>, content: Vec<u8>) {
         self.content = content;
         self.expires_at = view.expires_at;
         self.standing.deadline = view.due_at();

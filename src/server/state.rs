@@ -43,7 +43,7 @@ const PORTION_OCTETS: usize = 512 << 10;
 /// Segments of sled's own log. A page of more than a quarter of one would go to a file of its own, which sled never
 /// syncs: a power cut could lose it behind a checkpoint.
 const SEGMENT_OCTETS: usize = 8 << 20;
-const FORMAT: &[u8] = b"smppd partition 2";
+const FORMAT: &[u8] = b"smppd partition 3";
 /// Keys of blocks of unfinished things, of what has gone of each, and of the checkpoint: one tree, so that one batch
 /// changes all.
 const BLOCK: u8 = 0;

@@ -241,7 +241,10 @@ impl Bench {
                     _ = partition.record(&settled, &self.accounts, [done]);
                 }
                 Earned::Acknowledge { .. } => self.done.set(self.done.get() + 1),
-                Earned::Answer(..) | Earned::Outcome(..) | Earned::Charge { .. } => {}
+                Earned::Submitted { .. }
+                | Earned::Answer(..)
+                | Earned::Outcome(..)
+                | Earned::Charge { .. } => {}
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Answers: to the core of the session that asked, and there onto the wire.
 
+use crate::message::MessageId;
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{
     CommandId, CommandStatus, MessageIdResp, Pdu, QuerySmResp, SubmitMultiResp, Tlvs, UnsuccessSmes,
@@ -38,6 +39,23 @@ impl Shard {
             self.gathered(now, reply_to, answer);
         } else {
             self.write_answer(reply_to, answer);
+        }
+    }
+
+    /// Tells the sender of a message its id: what is done more often than anything else. The sender's session is one of
+    /// ours, since a message belongs to the core that accepts it.
+    pub(super) fn answer_submitted(&mut self, reply_to: ReplyTo, id: MessageId) {
+        let Some(entry) = self.sessions.get_mut(&reply_to.session.connection) else { return };
+        let text = id.text();
+        let body = MessageIdResp { message_id: text.as_octets(), tlvs: Tlvs::EMPTY };
+        let pdu = match reply_to.command_id {
+            CommandId::DATA_SM => Pdu::DataSmResp(body),
+            _ => Pdu::SubmitSmResp(body),
+        };
+        let written = entry.session.respond(&pdu, reply_to.sequence_number);
+        debug_assert!(written.is_ok(), "an id fits its field");
+        if entry.note(&mut self.outputs.dirty, &mut self.session_timers) {
+            self.release(reply_to.session.connection);
         }
     }
 

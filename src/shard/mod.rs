@@ -77,6 +77,27 @@ struct Entry {
     alarm: Option<(Instant, TimerId)>,
 }
 
+impl Entry {
+    /// Notes its output and its timer; whether the session is over, so that its home must not go on choosing it.
+    fn note(&mut self, dirty: &mut Vec<ConnectionId>, timers: &mut Timers<Instant, ConnectionId>) -> bool {
+        let is_over = self.session.close_reason().is_some();
+        if !self.is_dirty && (is_over || !self.session.output().is_empty()) {
+            self.is_dirty = true;
+            dirty.push(self.connection);
+        }
+        // An alarm that is too early finds nothing due and is set anew; one that is too late would be a fault.
+        if let Some(next) = self.session.next_timeout()
+            && self.alarm.is_none_or(|(alarm, _)| next < alarm)
+        {
+            if let Some((_, timer)) = self.alarm {
+                timers.disarm(timer);
+            }
+            self.alarm = Some((next, timers.arm(next, self.connection)));
+        }
+        is_over
+    }
+}
+
 /// The core of one executor.
 pub struct Shard {
     settings: ShardSettings,
@@ -501,29 +522,10 @@ impl Shard {
     /// A session goes back to its place, its output and timer noted.
     fn put_back(&mut self, mut entry: Box<Entry>) {
         let connection = entry.connection;
-        self.note(&mut entry);
+        if entry.note(&mut self.outputs.dirty, &mut self.session_timers) {
+            self.release(connection);
+        }
         self.sessions.insert(connection, entry);
-    }
-
-    fn note(&mut self, entry: &mut Entry) {
-        // A session that has ended by itself gets nothing more; its home must not go on choosing it.
-        if entry.session.close_reason().is_some() {
-            self.release(entry.connection);
-        }
-        let has_news = !entry.session.output().is_empty() || entry.session.close_reason().is_some();
-        if has_news && !entry.is_dirty {
-            entry.is_dirty = true;
-            self.outputs.dirty.push(entry.connection);
-        }
-        // An alarm that is too early finds nothing due and is set anew; one that is too late would be a fault.
-        if let Some(next) = entry.session.next_timeout()
-            && entry.alarm.is_none_or(|(alarm, _)| next < alarm)
-        {
-            if let Some((_, timer)) = entry.alarm {
-                self.session_timers.disarm(timer);
-            }
-            entry.alarm = Some((next, self.session_timers.arm(next, entry.connection)));
-        }
     }
 
     fn handle_message(&mut self, now: Now, message: MeshMessage) {

@@ -86,6 +86,17 @@ const SHORT_IDS_PASSED_MAX: usize = 1_024;
 /// What a durable record earned.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Earned {
+    /// A message is accepted: its sender is told its id, and the credits that it took are used.
+    Submitted {
+        /// Who asked.
+        reply_to: ReplyTo,
+        /// Its name.
+        id: MessageId,
+        /// Whose credits; should it never be durable, they are to be given back.
+        account: AccountIndex,
+        /// So many.
+        segments: u16,
+    },
     /// An answer to whoever asked.
     Answer(ReplyTo, Answer),
     /// What became of a message, to the sender who waits for that (transaction mode).
@@ -124,7 +135,8 @@ impl Earned {
     /// Whether somebody waits for it: then its batch is written as soon as the one before it is.
     const fn is_awaited(&self) -> bool {
         match self {
-            Self::Answer(..) | Self::Outcome(..) | Self::HandOver { .. } | Self::Deliver { .. } => true,
+            Self::Submitted { .. } | Self::Answer(..) | Self::Outcome(..) => true,
+            Self::HandOver { .. } | Self::Deliver { .. } => true,
             Self::Charge { .. } | Self::Acknowledge { .. } => false,
         }
     }
@@ -364,6 +376,10 @@ impl Partition {
         self.failed = true;
         let Abandoned { mut waiting, mut charges } = Abandoned::default();
         let give_up = |earned| match earned {
+            Earned::Submitted { reply_to, account, segments, .. } => {
+                waiting.push((reply_to, CommandStatus::ESME_RSYSERR));
+                charges.push((account, segments.into()));
+            }
             Earned::Answer(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RSYSERR)),
             Earned::Outcome(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RDELIVERYFAILURE)),
             Earned::Charge { account, segments } => charges.push((account, segments)),
@@ -409,7 +425,8 @@ impl Partition {
         if self.failed {
             return Err(ApplyError::Unknown);
         }
-        let octets = content.to_octets();
+        let mut octets = self.memory.spares.take(content.octets());
+        content.put(&mut octets);
         let segment = self.begin_record(&Record::Accepted { attempt, content: &octets });
         let live = Source::live(segment);
         let (hand_over, octets) = self.memory.accept(attempt, content, octets, live, accounts)?;

@@ -80,15 +80,14 @@ impl Shard {
                 .inspect_err(|_| account.return_credits(checked.segments.into()))?;
         }
 
-        let answer = if is_transaction {
+        let earned = if is_transaction {
             self.transactions.insert(id, reply_to);
-            None
+            Earned::Charge { account: index, segments: checked.segments.into() }
         } else {
-            Some(Earned::Answer(reply_to, Answer::Submitted(id)))
+            Earned::Submitted { reply_to, id, account: index, segments: checked.segments }
         };
-        let charge = Earned::Charge { account: index, segments: checked.segments.into() };
         let content = content_of(now, account, &submitted, &checked, destination.address, id, (0, 1));
-        self.accept(&content, destination.carrier, answer.into_iter().chain([charge]));
+        self.accept(&content, destination.carrier, Some(earned));
         Ok(())
     }
 
@@ -203,12 +202,7 @@ impl Shard {
     }
 
     /// Puts a message on record, and its first attempt with it unless it waits for a time.
-    fn accept(
-        &mut self,
-        content: &Content<'_>,
-        carrier: CarrierIndex,
-        earned: impl IntoIterator<Item = Earned>,
-    ) {
+    fn accept(&mut self, content: &Content<'_>, carrier: CarrierIndex, earned: Option<Earned>) {
         let attempt = (!content.is_scheduled()).then_some(carrier.0);
         let accepted = self.partitions[0].accept(attempt, content, &self.accounts, earned);
         assert!(accepted.is_ok(), "a fresh id was never used and the partition takes records");

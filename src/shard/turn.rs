@@ -89,6 +89,7 @@ impl Shard {
             {
                 *to_pay -= 1;
                 match stored.into_inner() {
+                    Earned::Submitted { reply_to, id, .. } => self.answer_submitted(reply_to, id),
                     Earned::Answer(reply_to, answer) | Earned::Outcome(reply_to, answer) => {
                         self.answer(reply_to, answer);
                     }

@@ -116,7 +116,7 @@ impl Memory {
         &mut self,
         attempt: Option<u8>,
         view: &Content<'_>,
-        octets: Box<[u8]>,
+        octets: Vec<u8>,
         source: Source,
         accounts: &Accounts,
     ) -> Result<(Option<Earned>, &[u8]), ApplyError> {
@@ -262,11 +262,10 @@ impl Memory {
             system_id: Cow::Borrowed(content.system_id),
             source_addr: Cow::Borrowed(content.source.digits),
         });
-        if !wants_receipt(&content, state) {
-            return Ok(None);
-        }
-        let parcel = receipt(&content, ParcelKey::FINAL_RECEIPT, state, error, at, from.accounts);
-        Ok(self.hold(parcel, from, kept))
+        let parcel = wants_receipt(&content, state)
+            .then(|| receipt(&content, ParcelKey::FINAL_RECEIPT, state, error, at, from.accounts));
+        self.spares.give(message.into_content_octets());
+        Ok(parcel.and_then(|parcel| self.hold(parcel, from, kept)))
     }
 
     /// Keeps a parcel until it is settled; `origin` is how the message is kept that it is about.

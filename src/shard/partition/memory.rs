@@ -9,7 +9,7 @@ use super::waiting::Waiting;
 use super::{FastMap, HeldParcel};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Position, SegmentNumber};
-use crate::message::{IdSource, Message, MessageId, MessageTable, Neighbourhood, ParcelKey, State};
+use crate::message::{IdSource, Message, MessageId, MessageTable, Neighbourhood, ParcelKey, Spares, State};
 use crate::store::{RestKey, RestPlace};
 use crate::time::Timestamp;
 use crate::time::timers::{TimerId, Timers};
@@ -26,6 +26,8 @@ pub(super) struct Memory {
     /// Those of them that wait to be offered to their account's home.
     pub(super) pending: FastMap<AccountIndex, BTreeSet<ParcelKey>>,
     pub(super) waiting: Waiting,
+    /// Of messages that are over.
+    pub(super) spares: Spares,
     pub(super) finals: Finals,
     /// A generation of final messages is full.
     pub(super) finals_full: bool,

@@ -12,7 +12,7 @@ use super::waiting::Waiting;
 use super::{FastMap, PartitionSettings};
 use crate::account::Accounts;
 use crate::journal::{JournalStart, Position, Record, SegmentNumber};
-use crate::message::{IdSource, Message, MessageTable, Parcel, PartitionNumber};
+use crate::message::{IdSource, Message, MessageTable, Parcel, PartitionNumber, Spares};
 use crate::store::{Checkpoint, FinalMessage, RestKey, RestNumber, RestPlace, rest_entries};
 use crate::time::Timestamp;
 use crate::time::timers::Timers;
@@ -68,6 +68,7 @@ impl Recovery {
             finals_full: false,
             timers: Timers::new(),
             due: VecDeque::new(),
+            spares: Spares::default(),
             credits_used: checkpoint.credits_used.iter().cloned().collect::<BTreeMap<_, _>>(),
             journaled: Journaled::new(settings.is_durable),
             rest: Rest::new(checkpoint.next_rest),
