@@ -405,7 +405,7 @@ fn every_report_is_acknowledged_once_whether_it_applies_or_not() {
     net.witnessed[0].borrow_mut().news.extend([
         News::State { id, state: MessageState::EXPIRED, error: 1 },
         News::State { id, state: MessageState::ACCEPTED, error: 0 },
-        News::Taken { id, carrier_id: Box::from(*b"again") },
+        News::Taken { id, carrier_id: (*b"again")[..].into() },
         News::Busy { id, error: 1 },
         News::State { id: elsewhere, state: MessageState::DELIVERED, error: 0 },
         News::Reply(ReplyNews {

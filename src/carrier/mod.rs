@@ -4,6 +4,8 @@ mod simulator;
 
 pub use simulator::{Behaviour, Simulator, SimulatorRule, SimulatorSettings};
 
+use smallvec::SmallVec;
+
 use crate::message::{Content, MessageId};
 use crate::pdu::DataCoding;
 use crate::pdu::receipt::MessageState;
@@ -22,6 +24,9 @@ pub trait Carrier {
     fn acknowledge(&mut self, token: u64);
 }
 
+/// A carrier's own name for a message. Most are short: one for each message is not worth an allocation.
+pub type CarrierId = SmallVec<[u8; 24]>;
+
 /// What a carrier says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
@@ -39,7 +44,7 @@ pub enum News {
         /// Our id.
         id: MessageId,
         /// Its own id, octets as it gave them.
-        carrier_id: Box<[u8]>,
+        carrier_id: CarrierId,
     },
     /// It does not take the message now; it may later.
     Busy {

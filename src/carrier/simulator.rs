@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::carrier::{Carrier, News, ReplyNews, Report};
+use crate::carrier::{Carrier, CarrierId, News, ReplyNews, Report};
 use crate::message::{Content, MessageId};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{Alphabet, Udh, segment};
@@ -265,7 +265,7 @@ impl Draws {
 }
 
 /// The name that the simulator has for a message. No two have the same one: [`mix`] maps no two numbers to the same.
-fn carrier_id(seed: u64, id: MessageId) -> Box<[u8]> {
+fn carrier_id(seed: u64, id: MessageId) -> CarrierId {
     let mut digits = [0; 16];
     let mut rest = mix(seed ^ id.as_u64());
     let mut begin = digits.len();
@@ -274,7 +274,7 @@ fn carrier_id(seed: u64, id: MessageId) -> Box<[u8]> {
         digits[begin] = b"0123456789abcdef"[(rest & 0xF) as usize];
         rest >>= 4;
         if rest == 0 {
-            return digits[begin..].into();
+            return CarrierId::from_slice(&digits[begin..]);
         }
     }
 }

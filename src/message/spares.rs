@@ -5,7 +5,7 @@ const STEP: usize = 64;
 /// Buffers with room for more than so many steps are not kept.
 const STEPS_MAX: usize = 16;
 /// So many of each size are kept.
-const KEPT_MAX: usize = 4_096;
+const KEPT_MAX: usize = 16_384;
 
 /// Buffers whose messages are over. The one that was given back last is used next, while the processor still has it at hand:
 /// half a million messages a second would otherwise be written to memory from far away, and freed amid strangers.

@@ -5,8 +5,8 @@
 //! So messages that are accepted one after another, *neighbours*, lie together, in the order in which they came; only the
 //! neighbourhoods are found by a hash, in one of many small tables.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
@@ -42,6 +42,11 @@ const NEIGHBOUR_BITS: u32 = 6;
 const NEIGHBOURS: usize = 1 << NEIGHBOUR_BITS;
 /// So many small tables, by a power of two: with a million things the one that grows moves sixty neighbourhoods.
 const PART_BITS: u32 = 8;
+/// So many neighbourhoods are young: most of what is in them will be gone in a moment, and then all their room can be used
+/// again. Of older ones, what stays gives the room back that it does not need.
+const YOUNG_MAX: usize = 16_384;
+/// So many empty neighbourhoods are kept.
+const SPARES_MAX: usize = 4_096;
 
 /// The name of a neighbourhood.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -64,6 +69,12 @@ impl Neighbourhood {
 pub struct MessageTable<K, V, N = ()> {
     parts: Box<[Part<K, V, N>]>,
     len: usize,
+    /// The neighbourhood that began last, and how many things came into it: the next one will be like it.
+    latest: (Neighbourhood, usize),
+    /// The last that began, in this order; some may be gone.
+    young: VecDeque<Neighbourhood>,
+    /// Neighbourhoods that are empty, for those that begin.
+    spares: Vec<Box<Neighbours<K, V, N>>>,
 }
 
 type Part<K, V, N> = HashMap<Neighbourhood, Box<Neighbours<K, V, N>>, RandomState>;
@@ -71,51 +82,84 @@ type Part<K, V, N> = HashMap<Neighbourhood, Box<Neighbours<K, V, N>>, RandomStat
 /// The things of one neighbourhood.
 #[derive(Debug)]
 struct Neighbours<K, V, N> {
-    /// By the low bits of an id: one more than the place of something that is about it; 0 when it is not noted.
+    /// By the low bits of an id: one more than the place of something that is about it, or was; 0 when none is noted.
     places: [u8; NEIGHBOURS],
-    things: Vec<(K, V)>,
+    /// In the order in which they came. What has gone leaves its place empty: nothing else is touched for it.
+    things: Vec<Option<(K, V)>>,
+    /// How many are there.
+    count: usize,
+    is_old: bool,
     note: N,
 }
 
-impl<K: AboutMessage, V, N> Neighbours<K, V, N> {
-    fn noted(&mut self, key: K) -> &mut u8 {
-        &mut self.places[key.message_id().as_u64() as usize % NEIGHBOURS]
+impl<K: AboutMessage, V, N: Default> Neighbours<K, V, N> {
+    /// With room for so many.
+    fn with_room(expected: usize) -> Self {
+        let things = Vec::with_capacity(expected);
+        Self { places: [0; NEIGHBOURS], things, count: 0, is_old: false, note: N::default() }
+    }
+
+    fn low_bits(key: K) -> usize {
+        key.message_id().as_u64() as usize % NEIGHBOURS
     }
 
     fn place(&self, key: K) -> Option<usize> {
-        let noted = usize::from(self.places[key.message_id().as_u64() as usize % NEIGHBOURS]);
-        if noted > 0 && self.things[noted - 1].0 == key {
+        let is_it = |thing: &Option<(K, V)>| thing.as_ref().is_some_and(|(known, _)| *known == key);
+        let noted = usize::from(self.places[Self::low_bits(key)]);
+        if noted > 0 && is_it(&self.things[noted - 1]) {
             return Some(noted - 1);
         }
         // Only one of several parts is noted.
-        if K::HAS_PARTS { self.things.iter().position(|(known, _)| *known == key) } else { None }
+        if K::HAS_PARTS { self.things.iter().position(is_it) } else { None }
     }
 
-    fn push(&mut self, key: K, value: V) {
-        self.things.push((key, value));
-        // A place beyond that is found by looking at all of them.
-        if let Ok(noted) = u8::try_from(self.things.len()) {
-            *self.noted(key) = noted;
+    fn push(&mut self, key: K, value: V) -> usize {
+        if self.things.len() == self.things.capacity() && self.count < self.things.len() / 2 {
+            self.tidy();
+        }
+        self.things.push(Some((key, value)));
+        self.count += 1;
+        let place = self.things.len() - 1;
+        self.note_place(key, place);
+        place
+    }
+
+    fn note_place(&mut self, key: K, place: usize) {
+        // What lies further on is found by looking at all of them.
+        if let Ok(noted) = u8::try_from(place + 1) {
+            self.places[Self::low_bits(key)] = noted;
         }
     }
 
-    fn take(&mut self, place: usize) -> V {
-        let last = self.things.len() - 1;
-        let (key, value) = self.things.swap_remove(place);
-        let is_at = |noted: u8, place: usize| usize::from(noted) == place + 1;
-        if is_at(*self.noted(key), place) {
-            *self.noted(key) = 0;
+    fn take(&mut self, place: usize) -> Option<V> {
+        let (_, value) = self.things[place].take()?;
+        self.count -= 1;
+        if self.is_old {
+            self.give_room_back();
         }
-        if let Some((moved, _)) = self.things.get(place) {
-            let noted = self.noted(*moved);
-            if is_at(*noted, last) || *noted == 0 {
-                *noted = u8::try_from(place + 1).unwrap_or(0);
-            }
+        Some(value)
+    }
+
+    /// Keeps no more than twice the room it needs, if it has four times as much.
+    fn give_room_back(&mut self) {
+        if self.things.capacity() > 4 * self.count {
+            self.tidy();
+            self.things.shrink_to(2 * self.count);
         }
-        if self.things.capacity() > 4 * self.things.len() + 4 {
-            self.things.shrink_to(2 * self.things.len());
+    }
+
+    /// Moves all that is there together.
+    fn tidy(&mut self) {
+        self.things.retain(Option::is_some);
+        self.places = [0; NEIGHBOURS];
+        for place in 0..self.things.len() {
+            let key = self.things[place].as_ref().map(|(key, _)| *key);
+            key.into_iter().for_each(|key| self.note_place(key, place));
         }
-        value
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (K, &V)> {
+        self.things.iter().flatten().map(|(key, value)| (*key, value))
     }
 }
 
@@ -124,7 +168,8 @@ impl<K: AboutMessage, V, N: Default> MessageTable<K, V, N> {
     pub fn new() -> Self {
         let hasher = RandomState::default();
         let part = || HashMap::with_hasher(hasher.clone());
-        Self { parts: (0..1 << PART_BITS).map(|_| part()).collect(), len: 0 }
+        let parts = (0..1 << PART_BITS).map(|_| part()).collect();
+        Self { parts, len: 0, latest: (Neighbourhood(0), 0), young: VecDeque::new(), spares: Vec::new() }
     }
 
     fn neighbours(&self, key: K) -> Option<&Neighbours<K, V, N>> {
@@ -155,7 +200,8 @@ impl<K: AboutMessage, V, N: Default> MessageTable<K, V, N> {
     /// What has this name.
     pub fn get(&self, key: K) -> Option<&V> {
         let neighbours = self.neighbours(key)?;
-        neighbours.place(key).map(|place| &neighbours.things[place].1)
+        let thing = neighbours.things[neighbours.place(key)?].as_ref();
+        thing.map(|(_, value)| value)
     }
 
     /// What has this name, to be changed.
@@ -167,29 +213,50 @@ impl<K: AboutMessage, V, N: Default> MessageTable<K, V, N> {
     pub fn get_with_note(&mut self, key: K) -> Option<(&mut V, &mut N)> {
         let neighbours = self.neighbours_mut(key)?;
         let place = neighbours.place(key)?;
-        Some((&mut neighbours.things[place].1, &mut neighbours.note))
+        let Neighbours { things, note, .. } = neighbours;
+        things[place].as_mut().map(|(_, value)| (value, note))
     }
 
     /// Puts something in, in the place of what had its name before; gives it with the note of its neighbourhood.
     pub fn insert(&mut self, key: K, value: V) -> (&mut V, &mut N) {
+        self.age();
         let neighbourhood = Neighbourhood::of(key.message_id());
         let neighbours = match self.parts[neighbourhood.part()].entry(neighbourhood) {
             Entry::Occupied(occupied) => occupied.into_mut(),
             Entry::Vacant(vacant) => {
-                let (places, things) = ([0; NEIGHBOURS], Vec::new());
-                vacant.insert(Box::new(Neighbours { places, things, note: N::default() }))
+                self.young.push_back(neighbourhood);
+                let (_, expected) = std::mem::replace(&mut self.latest, (neighbourhood, 0));
+                // One that had many neighbours has room for as many: too much for a few.
+                let spare = if expected > NEIGHBOURS / 2 { self.spares.pop() } else { None };
+                let expected = expected.min(NEIGHBOURS);
+                vacant.insert(spare.unwrap_or_else(|| Box::new(Neighbours::with_room(expected))))
             }
         };
-        let place = neighbours.place(key).unwrap_or(neighbours.things.len());
-        match neighbours.things.get_mut(place) {
-            Some((_, old)) => *old = value,
-            None => {
-                neighbours.push(key, value);
-                self.len += 1;
+        let place = match neighbours.place(key) {
+            Some(place) => {
+                neighbours.things[place] = Some((key, value));
+                place
             }
-        }
+            None => {
+                self.len += 1;
+                self.latest.1 += usize::from(self.latest.0 == neighbourhood);
+                neighbours.push(key, value)
+            }
+        };
         let Neighbours { things, note, .. } = &mut **neighbours;
-        (&mut things[place].1, note)
+        let Some((_, value)) = &mut things[place] else { unreachable!("it was just put there") };
+        (value, note)
+    }
+
+    /// The oldest of the young is not that any more, when there are too many.
+    fn age(&mut self) {
+        if self.young.len() > YOUNG_MAX
+            && let Some(oldest) = self.young.pop_front()
+            && let Some(neighbours) = self.parts[oldest.part()].get_mut(&oldest)
+        {
+            neighbours.is_old = true;
+            neighbours.give_room_back();
+        }
     }
 
     /// Takes something out, and the note of its neighbourhood with the last of it.
@@ -200,22 +267,30 @@ impl<K: AboutMessage, V, N: Default> MessageTable<K, V, N> {
         };
         let neighbours = occupied.get_mut();
         let place = neighbours.place(key)?;
-        let value = neighbours.take(place);
+        let value = neighbours.take(place)?;
         self.len -= 1;
-        let note = neighbours.things.is_empty().then(|| occupied.remove().note);
-        Some((value, note))
+        if neighbours.count > 0 {
+            return Some((value, None));
+        }
+        let mut empty = occupied.remove();
+        let note = std::mem::take(&mut empty.note);
+        if !empty.is_old && empty.things.capacity() > NEIGHBOURS / 2 && self.spares.len() < SPARES_MAX {
+            empty.things.clear();
+            empty.places = [0; NEIGHBOURS];
+            self.spares.push(empty);
+        }
+        Some((value, Some(note)))
     }
 
     /// Everything in a neighbourhood, and its note; nothing when it is empty.
     pub fn neighbourhood(&mut self, of: Neighbourhood) -> Option<(impl Iterator<Item = (K, &V)>, &mut N)> {
         let Neighbours { things, note, .. } = &mut **self.parts[of.part()].get_mut(&of)?;
-        Some((things.iter().map(|(key, value)| (*key, value)), note))
+        Some((things.iter().flatten().map(|(key, value)| (*key, value)), note))
     }
 
     /// Everything, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (K, &V)> {
-        let neighbours = self.parts.iter().flat_map(HashMap::values);
-        neighbours.flat_map(|neighbours| neighbours.things.iter().map(|(key, value)| (*key, value)))
+        self.parts.iter().flat_map(HashMap::values).flat_map(|neighbours| neighbours.iter())
     }
 }
 
@@ -311,7 +386,7 @@ mod tests {
             let count = 400_000;
             ids(count, a_millisecond).for_each(|id| _ = table.insert(id, ()));
             let of_part =
-                |part: &Part<_, _, _>| part.values().map(|neighbours| neighbours.things.len()).sum::<usize>();
+                |part: &Part<_, _, _>| part.values().map(|neighbours| neighbours.count).sum::<usize>();
             let longest = table.parts.iter().map(of_part).max().expect("parts");
             // Of neighbours, so many at most come together.
             let even = (count >> PART_BITS) as usize;
@@ -322,13 +397,20 @@ mod tests {
     #[test]
     fn few_that_stay_keep_little_room() {
         let mut table = MessageTable::<MessageId, [u8; 100]>::new();
-        let all: Vec<MessageId> = ids(6_400, 1_000).collect();
-        all.iter().for_each(|id| _ = table.insert(*id, [0; 100]));
-        for id in all.iter().filter(|id| id.as_u64() % 64 != 0) {
+        let all: Vec<MessageId> = ids((YOUNG_MAX as u64 + 200) * 64, 1_000).collect();
+        let (older, younger) = all.split_at(100 * 64);
+        let stays = |id: &&MessageId| id.as_u64().is_multiple_of(64);
+        older.iter().for_each(|id| _ = table.insert(*id, [0; 100]));
+        let (before, after) = older.split_at(older.len() / 2);
+        before.iter().filter(|id| !stays(id)).for_each(|id| _ = table.remove(*id));
+        for id in younger {
+            table.insert(*id, [0; 100]);
             table.remove(*id);
         }
+        assert!(table.spares.len() < 10, "empty ones are used again: {}", table.spares.len());
+        after.iter().filter(|id| !stays(id)).for_each(|id| _ = table.remove(*id));
         let room =
             table.parts.iter().flat_map(HashMap::values).map(|neighbours| neighbours.things.capacity());
-        assert!(room.sum::<usize>() <= 8 * table.len(), "{} are left", table.len());
+        assert!(room.sum::<usize>() <= 4 * table.len(), "{} are left", table.len());
     }
 }

@@ -142,7 +142,7 @@ impl Land {
         let say = |land: &mut Self, delay: u64, news: News| {
             land.say(delay * MILLI, Said { carrier, partition: Some(id.partition()), news });
         };
-        let taken = News::Taken { id, carrier_id: format!("c{:x}", id.as_u64()).into_bytes().into() };
+        let taken = News::Taken { id, carrier_id: format!("c{:x}", id.as_u64()).as_bytes().into() };
         if known.is_taken {
             if self.random.chance(50) {
                 say(self, 0, taken);
