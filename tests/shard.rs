@@ -142,15 +142,15 @@ fn what_a_batch_has_earned_is_paid_out_in_portions() {
     let esme = net.connect(0);
     assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
     net.hold_disk(true);
-    for sequence_number in 0..50 {
+    for sequence_number in 0..80 {
         net.submit(esme, 100 + sequence_number, "9992000123");
     }
     assert!(net.write_batch(0));
     let offers = net.witnessed[0].borrow().offers;
-    assert!((1..50).contains(&offers), "{offers} of 50 with an answer and a charge each");
+    assert!((1..80).contains(&offers), "{offers} of 80 with an answer each");
     net.turn();
-    assert_eq!(net.witnessed[0].borrow().offers, 50, "no tick is needed for the others");
-    assert_eq!(net.received(esme).len(), 50);
+    assert_eq!(net.witnessed[0].borrow().offers, 80, "no tick is needed for the others");
+    assert_eq!(net.received(esme).len(), 80);
 }
 
 #[test]
