@@ -1,8 +1,7 @@
 //! What goes to an account: a receipt or a reply, as the deliver_sm it will be.
 
+use std::sync::Arc;
 use std::time::Duration;
-
-use bytes::Bytes;
 
 use crate::message::{Content, ContentError, MessageId};
 use crate::pdu::receipt::{self, MessageState, Receipt};
@@ -40,7 +39,7 @@ impl ParcelKey {
 /// A deliver_sm on its way to an account, in the form of its record; cheap to share between cores.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parcel {
-    octets: Bytes,
+    octets: Arc<[u8]>,
 }
 
 /// The parts of a parcel.
@@ -99,7 +98,7 @@ impl Parcel {
     /// They are not a parcel.
     pub fn read(octets: &[u8]) -> Result<Self, ContentError> {
         split(octets)?;
-        Ok(Self { octets: Bytes::copy_from_slice(octets) })
+        Ok(Self { octets: octets.into() })
     }
 
     /// The name in a record, without reading the rest of it.

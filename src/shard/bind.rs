@@ -187,7 +187,7 @@ impl Shard {
         if changes {
             self.grant(account);
         }
-        self.dispatch(account);
+        self.to_dispatch.insert(account);
     }
 
     /// At the home: tells every owner how many parcels it may have here.

@@ -21,15 +21,26 @@ pub(super) struct Outbox {
 impl Shard {
     /// A parcel is to be delivered; false when it is not here.
     pub(super) fn enqueue(&mut self, key: ParcelKey) -> bool {
-        let place = self.place_of(key.id.partition());
-        let account = place.and_then(|place| self.partitions[place].await_offer(key));
-        account.inspect(|account| self.pump(*account)).is_some()
+        let Some(place) = self.place_of(key.id.partition()) else { return false };
+        let Some(account) = self.partitions[place].await_offer(key) else { return false };
+        self.to_pump.insert(account);
+        true
+    }
+
+    /// Offers what accounts wait for, and gives sessions what their homes have: once for all that a turn has brought.
+    pub(super) fn move_parcels(&mut self) {
+        while let Some(account) = self.to_pump.pop_first() {
+            self.pump(account);
+        }
+        while let Some(account) = self.to_dispatch.pop_first() {
+            self.dispatch(account);
+        }
     }
 
     /// The home takes so many from now on.
     pub(super) fn granted(&mut self, account: AccountIndex, room: u32) {
         self.outboxes.entry(account).or_default().room = room;
-        self.pump(account);
+        self.to_pump.insert(account);
     }
 
     /// Offers what the home takes, the oldest first.
@@ -55,7 +66,7 @@ impl Shard {
     /// At the home: a parcel for one of its accounts.
     pub(super) fn offered(&mut self, account: AccountIndex, owner: ShardNumber, parcel: Parcel) {
         self.homes.entry(account).or_default().offer(owner, parcel);
-        self.dispatch(account);
+        self.to_dispatch.insert(account);
     }
 
     /// At the home: gives what is queued to sessions with room.
@@ -82,10 +93,8 @@ impl Shard {
     ) {
         let view = parcel.view();
         let key = view.key;
-        let receives = |entry: &Entry| entry.session.state().receives();
-        let is_there = self.sessions.get(&session.connection).is_some_and(|entry| receives(entry));
-        let entry = if is_there { self.sessions.remove(&session.connection) } else { None };
-        let Some(mut entry) = entry else {
+        let entry = self.sessions.get_mut(&session.connection);
+        let Some(entry) = entry.filter(|entry| entry.session.state().receives()) else {
             let outcome = Delivery::Returned;
             let home = self.home_of(self.accounts.get(account));
             self.send(home, MeshMessage::Delivered { account, session, owner, key, outcome });
@@ -98,7 +107,9 @@ impl Shard {
             out.extend_from_slice(tlvs);
         });
         self.counters.deliver_sent += 1;
-        self.put_back(entry);
+        if entry.note(&mut self.outputs.dirty, &mut self.session_timers) {
+            self.release(session.connection);
+        }
     }
 
     /// At the session: deliver_sm_resp.
@@ -137,7 +148,7 @@ impl Shard {
             home.delivered(session);
         }
         self.send(owner, MeshMessage::Settle { account, key, outcome });
-        self.dispatch(account);
+        self.to_dispatch.insert(account);
     }
 
     /// At the owner: what came of it. Anything but ESME_ROK, and the two statuses that ask for no other
@@ -168,7 +179,7 @@ impl Shard {
                 }
             }
         }
-        self.pump(account);
+        self.to_pump.insert(account);
     }
 
     /// Delivers no more.

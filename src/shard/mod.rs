@@ -21,7 +21,7 @@ mod submission;
 mod submit;
 mod turn;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
@@ -113,6 +113,9 @@ pub struct Shard {
     admitted: FastMap<ConnectionId, AccountIndex>,
     homes: FastMap<AccountIndex, Home>,
     outboxes: FastMap<AccountIndex, deliver::Outbox>,
+    /// Accounts that may be offered something, and accounts whose sessions may be given something, before the turn ends.
+    to_pump: BTreeSet<AccountIndex>,
+    to_dispatch: BTreeSet<AccountIndex>,
     gatherings: FastMap<u64, gather::Gathering>,
     next_gathering: u64,
     /// Senders that wait for the outcome of their message (transaction mode).
@@ -163,6 +166,8 @@ impl Shard {
             admitted: FastMap::default(),
             homes: FastMap::default(),
             outboxes: FastMap::default(),
+            to_pump: BTreeSet::new(),
+            to_dispatch: BTreeSet::new(),
             gatherings: FastMap::default(),
             next_gathering: 1,
             transactions: FastMap::default(),

@@ -73,6 +73,7 @@ impl Shard {
                 self.partitions.iter_mut().for_each(Partition::commit_unwritten);
                 self.pay_earned(now, &mut to_pay);
             }
+            self.move_parcels();
             if self.local.is_empty() {
                 return;
             }
@@ -97,7 +98,7 @@ impl Shard {
                     Earned::Deliver { key, account } => {
                         // It may have grown cold since it was made: then its account asks for it.
                         if !self.enqueue(key) {
-                            self.pump(account);
+                            self.to_pump.insert(account);
                         }
                     }
                     // It stays charged.
