@@ -81,7 +81,7 @@ impl Run {
 }
 
 fn echo_rate() -> Result<f64, String> {
-    let played = self_test::drive(ECHO_SECONDS, None)?;
+    let played = self_test::drive(ECHO_SECONDS)?;
     Ok(played.tallies.iter().map(|tally| tally.accepted).sum::<u64>() as f64 / ECHO_SECONDS)
 }
 

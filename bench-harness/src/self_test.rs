@@ -56,11 +56,12 @@ impl Drop for Echo {
     }
 }
 
-/// Drives an echo with the scenario `submit` for so many seconds.
+/// Drives an echo with the scenario `submit` for so many seconds, each on a CPU of its own if there are two.
 ///
 /// # Errors
 /// What [`conductor::play`] and [`Echo::start`] say.
-pub(crate) fn drive(seconds: f64, pins: Option<(usize, usize)>) -> Result<Played, String> {
+pub(crate) fn drive(seconds: f64) -> Result<Played, String> {
+    let pins = pins();
     let echo = Echo::start(SocketAddr::from(([127, 0, 0, 1], 0)), pins.map(|(_, echo)| echo))?;
     let (_, mut scenario) = Scenario::load("submit")?;
     scenario.seconds = seconds;
@@ -82,12 +83,7 @@ pub(crate) fn drive(seconds: f64, pins: Option<(usize, usize)>) -> Result<Played
 /// # Errors
 /// What [`drive`] says.
 pub(crate) fn run(seconds: f64, at_least: u64) -> Result<bool, String> {
-    let cpus = allowed_cpus();
-    let pins = match cpus[..] {
-        [echo, own, ..] => Some((own, echo)),
-        _ => None,
-    };
-    let played = drive(seconds, pins)?;
+    let played = drive(seconds)?;
     let requests: u64 = played.tallies.iter().map(|tally| tally.answered()).sum();
     let pdus = 2 * requests;
     let rate = pdus as f64 / seconds;
@@ -95,13 +91,16 @@ pub(crate) fn run(seconds: f64, at_least: u64) -> Result<bool, String> {
         "{requests} submit_sm answered in {seconds} s: {rate:.0} PDUs a second by one executor, {:.0} ns of it each",
         played.own_cpu_seconds * 1e9 / pdus.max(1) as f64
     );
-    if pins.is_none() {
+    if pins().is_none() {
         println!("there is only one CPU: the echo took its share of it");
     }
     Ok(rate >= at_least as f64 && played.faults.is_empty())
 }
 
-fn allowed_cpus() -> Vec<usize> {
-    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+/// The CPU of the generator and that of the echo.
+fn pins() -> Option<(usize, usize)> {
+    let set = rustix::thread::sched_getaffinity(None).ok()?;
+    let mut cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
+    let echo = cpus.next()?;
+    Some((cpus.next()?, echo))
 }
