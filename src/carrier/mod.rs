@@ -30,8 +30,9 @@ pub type CarrierId = SmallVec<[u8; 24]>;
 /// What a carrier says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
-    /// Names this report in [`Carrier::acknowledge`].
-    pub token: u64,
+    /// Names this report in [`Carrier::acknowledge`]; `None` when it is forgotten by whoever says it, and nothing need be
+    /// acknowledged.
+    pub token: Option<u64>,
     /// What it says.
     pub news: News,
 }

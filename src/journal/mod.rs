@@ -128,19 +128,12 @@ impl<E> Journal<E> {
         if self.open.is_some() { self.position } else { Position(self.position.0 - 1) }
     }
 
-    /// The batch that a record goes to if it is the next.
-    pub fn position_for(&self, record: &Record<'_>) -> Position {
+    /// The segment and the batch that a record goes to if it is the next.
+    pub fn place_for(&self, record: &Record<'_>) -> (SegmentNumber, Position) {
         match &self.open {
-            Some(open) if !open.fits(record.octets()) => self.position.next(),
-            Some(_) | None => self.position,
-        }
-    }
-
-    /// The segment that a record goes to if it is the next.
-    pub fn segment_for(&self, record: &Record<'_>) -> SegmentNumber {
-        match &self.open {
-            Some(open) if open.fits(record.octets()) => open.placement().segment,
-            open => self.ring.segment_behind(open.as_ref().map_or(0, Batch::aligned_octets)),
+            Some(open) if open.fits(record.octets()) => (open.placement().segment, self.position),
+            Some(open) => (self.ring.segment_behind(open.aligned_octets()), self.position.next()),
+            None => (self.ring.segment_behind(0), self.position),
         }
     }
 
@@ -468,7 +461,7 @@ mod tests {
             let content = vec![0; 100_000];
             for _ in 0..200 {
                 let record = Record::Accepted { attempt: None, content: &content };
-                let segment = journal.segment_for(&record);
+                let (segment, _) = journal.place_for(&record);
                 journal.append(&record);
                 assert_eq!(journal.segment(), segment);
                 let placed = journal.open.as_ref().map(|open| open.placement().segment);

@@ -193,7 +193,12 @@ pub fn receipt_for(
     let alphabet = content.data_coding.alphabet(default_alphabet).unwrap_or(Alphabet::Binary);
     let body = if alphabet == Alphabet::Binary { b"" } else { body };
     let mut text = [0; receipt::EXCERPT_MAX];
-    let text = receipt::excerpt(alphabet.characters(body), &mut text);
+    let head = &body[..body.len().min(receipt::EXCERPT_MAX)];
+    let text = if alphabet.is_plain_ascii(head) {
+        head
+    } else {
+        receipt::excerpt(alphabet.characters(body), &mut text)
+    };
     let mut line = Vec::with_capacity(160);
     Receipt {
         message_id: id.as_octets(),

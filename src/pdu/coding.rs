@@ -101,6 +101,18 @@ impl Alphabet {
         Characters { alphabet: self, octets }
     }
 
+    /// Whether each of these octets stands for one printable character of ASCII, and for the one with its own code.
+    pub fn is_plain_ascii(self, octets: &[u8]) -> bool {
+        let is_printable = |octet: &u8| matches!(octet, b' '..=b'~');
+        match self {
+            Self::Ascii | Self::Latin1 => octets.iter().all(is_printable),
+            Self::Gsm7 => octets
+                .iter()
+                .all(|octet| is_printable(octet) && GSM7[usize::from(*octet)] == char::from(*octet)),
+            Self::Ucs2 | Self::Binary => false,
+        }
+    }
+
     /// The octets of a text, unless a character has none in this alphabet.
     pub fn encode(self, text: &str) -> Result<Vec<u8>, Unmappable> {
         let mut octets = Vec::with_capacity(text.len());
@@ -321,6 +333,19 @@ mod tests {
             "SP" => " ",
             "FF" => "\u{C}",
             character => character,
+        }
+    }
+
+    #[test]
+    fn plain_ascii_is_what_reads_the_same() {
+        for alphabet in [Alphabet::Gsm7, Alphabet::Ascii, Alphabet::Latin1, Alphabet::Ucs2, Alphabet::Binary]
+        {
+            for octet in 0..=u8::MAX {
+                let reads_the_same = matches!(octet, b' '..=b'~')
+                    && !matches!(alphabet, Alphabet::Ucs2 | Alphabet::Binary)
+                    && alphabet.decode(&[octet]) == char::from(octet).to_string();
+                assert_eq!(alphabet.is_plain_ascii(&[octet]), reads_the_same, "{alphabet:?} {octet:02X}");
+            }
         }
     }
 

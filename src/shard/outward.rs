@@ -95,7 +95,7 @@ impl Shard {
             self.replies.push_back((carrier, report));
             return;
         }
-        let acknowledge = Earned::Acknowledge { carrier, token: report.token };
+        let acknowledge = report.token.map(|token| Earned::Acknowledge { carrier, token });
         match report.news {
             News::Taken { id, carrier_id } => {
                 self.record(id, &Record::Forwarded { id, carrier_id: &carrier_id }, None);
@@ -153,27 +153,28 @@ impl Shard {
     }
 
     /// The report need not be said again once all that it led to is durable; after a disk error it must be.
-    fn acknowledge(&mut self, id: MessageId, acknowledge: Earned) {
+    fn acknowledge(&mut self, id: MessageId, acknowledge: Option<Earned>) {
+        let Some(acknowledge) = acknowledge else { return };
         // A partition that is not here any more has no use for the report, ever.
         let place = self.place_of(id.partition()).unwrap_or(0);
         self.partitions[place].earn(acknowledge);
     }
 
-    fn accept_reply(&mut self, now: Now, reply: &Reply<'_>, acknowledge: Earned) {
+    fn accept_reply(&mut self, now: Now, reply: &Reply<'_>, acknowledge: Option<Earned>) {
         let accounts = Rc::clone(&self.accounts);
         let parcel = accounts.owner_of(reply.destination.digits).and_then(|account| {
             let id = self.partitions[0].next_id(now.wall, 1);
             reply_for(id, account.settings.system_id.as_bytes(), reply, now.wall).ok()
         });
         let Some(parcel) = parcel else {
-            self.partitions[0].earn(acknowledge);
+            acknowledge.into_iter().for_each(|acknowledge| self.partitions[0].earn(acknowledge));
             self.counters.replies_unroutable += 1;
             let destination_addr = String::from_utf8_lossy(reply.destination.digits).into();
             self.outputs.events.push(Event::ReplyUnroutable { destination_addr });
             return;
         };
         // After a disk error the carrier is not told that we have it.
-        _ = self.partitions[0].record(&Record::Mo(parcel.as_octets()), &accounts, [acknowledge]);
+        _ = self.partitions[0].record(&Record::Mo(parcel.as_octets()), &accounts, acknowledge);
     }
 
     /// The carrier did not take a message: try again later, unless one try was all it was given.

@@ -464,8 +464,8 @@ impl Partition {
 
     /// The segment that a record is about to go to.
     fn begin_record(&mut self, record: &Record<'_>) -> SegmentNumber {
-        let segment = self.journal.segment_for(record);
-        self.memory.journaled.note(segment, self.journal.position_for(record));
+        let (segment, position) = self.journal.place_for(record);
+        self.memory.journaled.note(segment, position);
         segment
     }
 

@@ -123,7 +123,7 @@ impl Carrier for Witness {
         let seen = &mut *self.seen.borrow_mut();
         let news = seen.news.pop_front().or_else(|| self.carrier.poll(now).map(|report| report.news))?;
         seen.said += 1;
-        Some(Report { token: seen.said, news })
+        Some(Report { token: Some(seen.said), news })
     }
 
     fn acknowledge(&mut self, token: u64) {

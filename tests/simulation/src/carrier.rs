@@ -221,7 +221,7 @@ impl Land {
         let news = said.news.clone();
         self.passed.push(format!("carrier {carrier} says {news:?}, token {token}"));
         self.said.insert(token, said);
-        Some(Report { token, news })
+        Some(Report { token: Some(token), news })
     }
 
     fn acknowledged(&mut self, token: u64) {
