@@ -29,8 +29,10 @@ const UPBEAT: u64 = 50_000_000;
 const GATHERING_MAX: u64 = 120_000_000_000;
 /// How long everybody may take to unbind; connections have less.
 const LEAVING_MAX: u64 = 15_000_000_000;
+/// A busy executor looks at sockets and timers at least this often; glommio loses wake-ups when it is much shorter.
+pub(crate) const PREEMPT: Duration = Duration::from_millis(10);
 /// Memory that an executor registers with the kernel for files, which are none here; glommio wants some.
-const IO_MEMORY: usize = 64 << 10;
+pub(crate) const IO_MEMORY: usize = 64 << 10;
 
 /// How a run is made.
 #[derive(Clone, Debug)]
@@ -287,6 +289,7 @@ impl Fleet {
                 .spawn(move || {
                     LocalExecutorBuilder::new(pinned.map_or(Placement::Unbound, Placement::Fixed))
                         .io_memory(IO_MEMORY)
+                        .preempt_timer(PREEMPT)
                         .make()
                         .map(|executor| executor.run(executor::play(parts)))
                         .map_err(|error| format!("no executor: {error}"))

@@ -33,7 +33,8 @@ impl Echo {
             .name("echo".to_owned())
             .spawn(move || {
                 let executor = LocalExecutorBuilder::new(pin.map_or(Placement::Unbound, Placement::Fixed))
-                    .io_memory(64 << 10)
+                    .io_memory(conductor::IO_MEMORY)
+                    .preempt_timer(conductor::PREEMPT)
                     .make();
                 match executor {
                     Ok(executor) => executor.run(echo::serve(address, seen, ready)),
