@@ -145,7 +145,7 @@ impl Entries {
         self.faults.note("receipts whose text and TLVs differ", what);
     }
 
-    /// A connection ended and took `answers` that were still to come with it.
+    /// A connection ended, and took answers that were still to come with it.
     pub(crate) const fn lost_answers(&mut self) {
         self.has_lost_answers = true;
     }

@@ -14,7 +14,8 @@ use crate::time::Timestamp;
 /// Takes messages and reports what became of them, all through [`poll`](Carrier::poll).
 pub trait Carrier {
     /// Offers a message; the answer comes as a report. `resumed` when this offer, or one before it, may have
-    /// been taken already: the process was restarted in between.
+    /// been taken already: the process was restarted in between. Only then, or when it was busy, is a carrier offered a
+    /// message that it was offered before: it need not look for it among those that it has.
     fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool);
 
     /// The next thing there is to say by `now`.
