@@ -121,7 +121,7 @@ impl<T: Tick, K: Copy> Timers<T, K> {
     }
 
     /// Whether a deadline has neither rung nor been removed.
-    pub fn is_armed(&self, timer: TimerId) -> bool {
+    fn is_armed(&self, timer: TimerId) -> bool {
         let entry = self.entry(timer.entry);
         entry.generation == timer.generation && entry.ring != FREE
     }
