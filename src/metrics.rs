@@ -89,6 +89,8 @@ counters! {
     binds_refused = "smppd_session_bind_refused_total";
     /// Sessions that ended.
     closed = "smppd_session_closed_total";
+    /// Sessions that came from another core, which had more to do.
+    moved = "smppd_session_moved_total";
     /// Messages accepted.
     accepted = "smppd_message_accepted_total";
     /// Submissions refused, throttled ones included.

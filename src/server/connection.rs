@@ -1,7 +1,9 @@
-//! One connection, one future: read, decrypt, hand to the shard, encrypt, send.
+//! One connection, one future: read, decrypt, hand to the shard, encrypt, send. When its session is about to bind it may
+//! be another core's future that goes on.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,10 +12,13 @@ use std::time::Duration;
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use glommio::net::TcpStream;
 
+use crate::server::balance::Seat;
 use crate::server::core::{Buffers, Core, SharedCore};
+use crate::server::handover::{self, Handover};
+use crate::server::mesh::Inbound;
 use crate::server::tls::Transport;
 use crate::session::CloseReason;
-use crate::shard::ConnectionId;
+use crate::shard::{ConnectionId, MovingSession};
 use crate::time::Instant;
 
 /// Reads in one turn of a connection; then the others have theirs.
@@ -59,6 +64,15 @@ struct Connection {
     is_closing: bool,
     /// Everything is sent; until then the peer may close first.
     linger_until: Option<Instant>,
+    /// Where the session lives, from its password on.
+    seat: Option<Seat>,
+}
+
+/// How a connection ends on this core.
+enum End {
+    Closed(CloseReason),
+    /// Another core goes on with it.
+    HandedOver(Box<Handover>),
 }
 
 /// How long the peer may take to read our last words: a socket closed with unread octets loses them.
@@ -75,28 +89,26 @@ pub(super) async fn run(
     let Ok(peer) = stream.peer_addr() else { return };
     _ = stream.set_nodelay(true);
     let accepted_at = core.clock.now().instant;
-    let mut connection = Connection {
-        stream,
-        transport,
-        id,
-        peer,
-        settings,
-        is_open: false,
-        raw: Vec::new(),
-        plain: Vec::new(),
-        pending: Vec::new(),
-        sent: 0,
-        blocked_since: None,
-        is_paused: false,
-        accepted_at,
-        peer_has_closed: false,
-        closed_since: None,
-        is_closing: false,
-        linger_until: None,
-    };
+    let connection = Connection::new(stream, transport, id, peer, settings, accepted_at);
     if connection.transport.is_handshaking() {
         core.handshakes.set(core.handshakes.get() + 1);
     }
+    serve(core, connection).await;
+}
+
+/// Goes on with a connection that another core has let go.
+pub(super) async fn go_on(core: SharedCore, handover: Handover) {
+    let Handover { socket, transport, session, id, peer, settings, accepted_at, raw, plain, seat } = handover;
+    let stream = handover::stream(socket);
+    let mut connection = Connection::new(stream, transport, id, peer, settings, accepted_at);
+    connection.is_open = true;
+    (connection.raw, connection.plain, connection.seat) = (raw, plain, Some(seat));
+    core.with(Some(id), |shard, now| shard.arrive(now, session));
+    serve(core, connection).await;
+}
+
+async fn serve(core: SharedCore, mut connection: Connection) {
+    let (id, peer) = (connection.id, connection.peer);
     let outcome =
         AssertUnwindSafe(futures_lite::future::poll_fn(|cx| connection.poll(&core, cx))).catch_unwind().await;
     if !connection.is_open && matches!(connection.transport, Transport::Tls(_)) {
@@ -104,8 +116,15 @@ pub(super) async fn run(
     }
     core.connections.borrow_mut().remove(&id);
     core.impatient.borrow_mut().remove(&id);
+    core.verified.borrow_mut().remove(&id);
     let reason = match outcome {
-        Ok(reason) => reason,
+        Ok(End::Closed(reason)) => reason,
+        Ok(End::HandedOver(handover)) => {
+            let target = handover.seat.core();
+            log::debug!("connection {} from {peer} goes on at core {target}", id.0);
+            core.mesh[target].send(Inbound::Handover(handover));
+            return;
+        }
         Err(_) => {
             log::error!("connection {} from {peer} met a fault of ours and was closed", id.0);
             CloseReason::Ours
@@ -115,9 +134,47 @@ pub(super) async fn run(
 }
 
 impl Connection {
-    fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<CloseReason> {
+    const fn new(
+        stream: TcpStream,
+        transport: Transport,
+        id: ConnectionId,
+        peer: SocketAddr,
+        settings: ConnectionSettings,
+        accepted_at: Instant,
+    ) -> Self {
+        Self {
+            stream,
+            transport,
+            id,
+            peer,
+            settings,
+            is_open: false,
+            raw: Vec::new(),
+            plain: Vec::new(),
+            pending: Vec::new(),
+            sent: 0,
+            blocked_since: None,
+            is_paused: false,
+            accepted_at,
+            peer_has_closed: false,
+            closed_since: None,
+            is_closing: false,
+            linger_until: None,
+            seat: None,
+        }
+    }
+
+    fn poll(&mut self, core: &Core, cx: &mut Context<'_>) -> Poll<End> {
         core.connections.borrow_mut().insert(self.id, cx.waker().clone());
-        let outcome = self.turn(core, cx);
+        let outcome = loop {
+            let outcome = self.turn(core, cx);
+            if outcome.is_ready() || !core.take_verified(self.id) {
+                break outcome.map(End::Closed);
+            }
+            if let Some(handover) = self.take_seat(core) {
+                break Poll::Ready(End::HandedOver(handover));
+            }
+        };
         let is_impatient = !self.is_open
             || self.blocked_since.is_some()
             || self.closed_since.is_some()
@@ -176,6 +233,41 @@ impl Connection {
         // More may be there: come back after the others.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// The password is right: the session binds on the core with the least to do. What that core needs if it is another.
+    fn take_seat(&mut self, core: &Core) -> Option<Box<Handover>> {
+        let mut seat = self.seat.take().unwrap_or_else(|| core.balance.seat(core.number));
+        if seat.core() != core.number {
+            if let Some((socket, session)) = self.let_go(core) {
+                return Some(Box::new(Handover {
+                    socket,
+                    transport: std::mem::replace(&mut self.transport, Transport::Plain),
+                    session,
+                    id: self.id,
+                    peer: self.peer,
+                    settings: self.settings,
+                    accepted_at: self.accepted_at,
+                    raw: std::mem::take(&mut self.raw),
+                    plain: std::mem::take(&mut self.plain),
+                    seat,
+                }));
+            }
+            seat.stay(core.number);
+        }
+        self.seat = Some(seat);
+        core.with(Some(self.id), |shard, now| shard.handle_verified(now, self.id, true));
+        None
+    }
+
+    /// The socket and the session, for another core; `None` when they are better left where they are.
+    fn let_go(&self, core: &Core) -> Option<(OwnedFd, MovingSession)> {
+        if core.is_draining.get() || self.is_closing || self.peer_has_closed || !self.pending.is_empty() {
+            return None;
+        }
+        // Without a descriptor to spare it stays.
+        let socket = handover::socket(&self.stream).ok()?;
+        Some((socket, core.shard.borrow_mut().depart(self.id)?))
     }
 
     /// The last octets are sent: close our side, and let the peer close its own.

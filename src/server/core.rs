@@ -13,13 +13,14 @@ use rustls::ServerConfig;
 
 use crate::message::PartitionNumber;
 use crate::metrics::Counters;
+use crate::server::balance::Balance;
 use crate::server::clock::Clock;
 use crate::server::mesh::{Inbound, MailSender};
 use crate::server::pacemaker::Pacemaker;
 use crate::server::password::{Verifier, VerifyRequest};
 use crate::server::state::{ORDERS_MAX, Order};
 use crate::shard::{ConnectionId, Lookup, Shard};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
 /// What a core shares with the threads that watch it.
 #[derive(Default)]
@@ -80,8 +81,6 @@ impl Bell {
 /// What the shard asked for and no thread needs to be asked.
 #[derive(Default)]
 struct Answers {
-    /// Passwords that are known to be right.
-    verified: Vec<ConnectionId>,
     /// Passwords that nobody has time to verify.
     unverified: Vec<ConnectionId>,
     /// Questions that the state at rest takes no more.
@@ -108,6 +107,13 @@ pub(super) struct Core {
     pub(super) is_draining: Cell<bool>,
     pub(super) connections: RefCell<HashMap<ConnectionId, Waker, RandomState>>,
     pub(super) next_connection: Cell<u64>,
+    /// Connections whose password is right: their tasks find them a core.
+    pub(super) verified: RefCell<HashSet<ConnectionId, RandomState>>,
+    /// Which core this is, and what the others have to do.
+    pub(super) number: usize,
+    pub(super) balance: Arc<Balance>,
+    /// When requests were last counted, and how many there were.
+    pub(super) traffic: Cell<(Instant, u64)>,
     pub(super) handshakes: Cell<usize>,
     /// Connections that wait for something that may never come: the heartbeat lets them look at the time.
     pub(super) impatient: RefCell<HashSet<ConnectionId, RandomState>>,
@@ -131,14 +137,11 @@ impl Core {
 
     fn carry_out(&self, now: Now, current: Option<ConnectionId>) {
         loop {
-            let Answers { verified, unverified, unanswerable } = self.carry_out_once(current);
-            if verified.is_empty() && unverified.is_empty() && unanswerable.is_empty() {
+            let Answers { unverified, unanswerable } = self.carry_out_once(current);
+            if unverified.is_empty() && unanswerable.is_empty() {
                 return;
             }
             let mut shard = self.shard.borrow_mut();
-            for connection in verified {
-                shard.handle_verified(now, connection, true);
-            }
             for connection in unverified {
                 shard.handle_unverified(now, connection);
             }
@@ -174,7 +177,10 @@ impl Core {
             let connection = request.connection;
             // Whoever reconnects does not wait behind those who never bound.
             if self.verifier.knows(request.password_hash.as_deref(), &request.system_id, &request.password) {
-                answers.verified.push(connection);
+                self.verified.borrow_mut().insert(connection);
+                if Some(connection) != current {
+                    to_wake.extend(self.connections.borrow().get(&connection).cloned());
+                }
                 continue;
             }
             let mail = self.own_mail.clone();
@@ -223,6 +229,23 @@ impl Core {
         answers
     }
 
+    /// Whether the connection's password was found to be right since the last look.
+    pub(super) fn take_verified(&self, connection: ConnectionId) -> bool {
+        let mut verified = self.verified.borrow_mut();
+        !verified.is_empty() && verified.remove(&connection)
+    }
+
+    /// A password was found to be right, or not.
+    pub(super) fn verified(&self, connection: ConnectionId, is_right: bool) {
+        if is_right {
+            self.verified.borrow_mut().insert(connection);
+            let waker = self.connections.borrow().get(&connection).cloned();
+            waker.into_iter().for_each(Waker::wake);
+        } else {
+            self.with(None, |shard, now| shard.handle_verified(now, connection, false));
+        }
+    }
+
     /// Lets connections that wait look at the time.
     pub(super) fn wake_impatient(&self) {
         let wakers: Vec<Waker> = {
@@ -247,6 +270,17 @@ impl Core {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
         ConnectionId(number)
+    }
+
+    /// Tells the other cores how much there is to do here.
+    pub(super) fn note_traffic(&self) {
+        let counters = self.shard.borrow().counters();
+        let requests = counters.accepted + counters.refused + counters.deliver_sent;
+        let now = self.clock.now().instant;
+        let (since, before) = self.traffic.replace((now, requests));
+        let nanos = now.as_nanos().saturating_sub(since.as_nanos()).max(1);
+        let per_second = u128::from(requests - before) * 1_000_000_000 / u128::from(nanos);
+        self.balance.note_traffic(self.number, per_second as u64);
     }
 
     /// Tells the watchers what was counted.

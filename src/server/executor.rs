@@ -16,6 +16,7 @@ use glommio::{Task, spawn_local};
 use rustls::ServerConfig;
 
 use crate::account::Accounts;
+use crate::server::balance::Balance;
 use crate::server::clock::Clock;
 use crate::server::connection::{self, ConnectionSettings};
 use crate::server::core::{Bell, Buffers, Core, Pulse, SharedCore};
@@ -26,6 +27,7 @@ use crate::server::password::Verifier;
 use crate::server::state::Order;
 use crate::server::tls::Transport;
 use crate::shard::{Commit, Shard};
+use crate::time::Instant;
 
 /// Heartbeats between publications of the counters.
 const COUNT: u64 = 64;
@@ -67,6 +69,7 @@ pub(super) struct Parts {
     pub(super) connections_max: usize,
     pub(super) handshakes_max: usize,
     pub(super) core_number: u8,
+    pub(super) balance: Arc<Balance>,
     /// Told once the core listens, or why it does not.
     pub(super) ready: Sender<Result<(), String>>,
 }
@@ -91,6 +94,10 @@ pub(super) async fn run(parts: Parts) {
         connections: RefCell::new(HashMap::default()),
         // Numbers tell cores apart in the log.
         next_connection: Cell::new((u64::from(parts.core_number) << 48) + 1),
+        verified: RefCell::new(HashSet::default()),
+        number: usize::from(parts.core_number),
+        balance: parts.balance,
+        traffic: Cell::new((Instant::ZERO, 0)),
         handshakes: Cell::new(0),
         impatient: RefCell::new(HashSet::default()),
         is_writing: (0..count).map(|_| Cell::new(false)).collect(),
@@ -165,6 +172,7 @@ async fn beat(core: SharedCore) {
         });
         if beat.is_multiple_of(COUNT) {
             core.publish_counters();
+            core.note_traffic();
         }
         if beat.is_multiple_of(IMPATIENCE) {
             core.wake_impatient();
@@ -284,22 +292,33 @@ fn take_mail(core: &SharedCore, mailbox: &Mailbox) -> bool {
     while count < MAIL_PER_TURN {
         let Some(inbound) = mailbox.try_next() else { break };
         count += 1;
-        core.with(None, |shard, now| match inbound {
-            Inbound::Mesh(messages) => shard.handle_mesh(now, messages),
-            Inbound::Verified(connection, is_right) => shard.handle_verified(now, connection, is_right),
-            Inbound::Found(lookup, found) => shard.handle_lookup(now, *lookup, found),
-            Inbound::NotFound(lookup) => shard.handle_lookup_failed(now, &lookup),
-            Inbound::Stored(partition, done) => shard.handle_store(now, partition, done),
-            Inbound::StoreFailed(partition, reason) => {
-                if let Some(place) = shard.place_of(partition) {
-                    shard.store_failed(now, place, &reason);
-                }
-            }
-            Inbound::Reload(accounts, routes) => {
-                shard.reload(now, Rc::new(Accounts::clone(&accounts)), routes);
-            }
-            Inbound::Drain => core.is_draining.set(true),
-        });
+        take(core, inbound);
     }
     count > 0
+}
+
+fn take(core: &SharedCore, inbound: Inbound) {
+    match inbound {
+        Inbound::Mesh(messages) => core.with(None, |shard, now| shard.handle_mesh(now, messages)),
+        Inbound::Verified(connection, is_right) => core.verified(connection, is_right),
+        Inbound::Handover(handover) => {
+            spawn_local(connection::go_on(Rc::clone(core), *handover)).detach();
+        }
+        Inbound::Found(lookup, found) => {
+            core.with(None, |shard, now| shard.handle_lookup(now, *lookup, found));
+        }
+        Inbound::NotFound(lookup) => core.with(None, |shard, now| shard.handle_lookup_failed(now, &lookup)),
+        Inbound::Stored(partition, done) => {
+            core.with(None, |shard, now| shard.handle_store(now, partition, done));
+        }
+        Inbound::StoreFailed(partition, reason) => core.with(None, |shard, now| {
+            if let Some(place) = shard.place_of(partition) {
+                shard.store_failed(now, place, &reason);
+            }
+        }),
+        Inbound::Reload(accounts, routes) => {
+            core.with(None, |shard, now| shard.reload(now, Rc::new(Accounts::clone(&accounts)), routes));
+        }
+        Inbound::Drain => core.is_draining.set(true),
+    }
 }

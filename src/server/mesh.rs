@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use crate::account::Accounts;
 use crate::message::PartitionNumber;
 use crate::route::Routes;
+use crate::server::handover::Handover;
 use crate::shard::{ConnectionId, Lookup, MeshMessage};
 use crate::store::{FinalMessage, StoreDone};
 
@@ -21,6 +22,8 @@ pub(super) enum Inbound {
     Mesh(Vec<MeshMessage>),
     /// A password was verified.
     Verified(ConnectionId, bool),
+    /// A connection comes from another core.
+    Handover(Box<Handover>),
     /// The state at rest answers.
     Found(Box<Lookup>, Vec<FinalMessage<'static>>),
     /// The state at rest cannot answer.

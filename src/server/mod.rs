@@ -2,6 +2,7 @@
 
 mod accounts_file;
 mod admin;
+mod balance;
 mod certificate;
 pub mod cli;
 mod clock;
@@ -12,6 +13,7 @@ mod disk;
 mod durable_file;
 mod executor;
 mod fault;
+mod handover;
 mod mesh;
 pub mod pacemaker;
 mod password;

@@ -25,6 +25,7 @@ use crate::config::{CarrierSettings, Config, Durability};
 use crate::message::PartitionNumber;
 use crate::route::Routes;
 use crate::server::accounts_file::AccountsFile;
+use crate::server::balance::Balance;
 use crate::server::clock::Clock;
 use crate::server::connection::ConnectionSettings;
 use crate::server::control::{Control, Stores};
@@ -229,6 +230,7 @@ impl Server {
         // From every core (its own slot is for the verifier), from the partitions' threads, and from us.
         let (senders, mailboxes): (Vec<Vec<MailSender>>, Vec<_>) =
             (0..cores).map(|_| mailbox(cores, 2)).unzip();
+        let balance = Arc::new(Balance::new(cores, config.connections_max));
         let pulses: Vec<Arc<Pulse>> = (0..cores).map(|_| Arc::new(Pulse::default())).collect();
         let low_water = LOW_WATER_SEGMENTS * config.journal_segment_octets * opened.len() as u64;
         watch::watch(pulses.clone(), config.data_dir.clone(), low_water)
@@ -282,6 +284,7 @@ impl Server {
                 senders[number][number].clone(),
                 verifier.clone(),
                 Arc::clone(&server.pulses[number]),
+                Arc::clone(&balance),
                 listen.to_vec(),
                 ready.clone(),
             );
@@ -295,7 +298,7 @@ impl Server {
             };
             let executor = std::thread::Builder::new().name(format!("core-{number}")).spawn(move || {
                 let _guard = guard;
-                let (tls, mesh, own_mail, verifier, pulse, listen, ready) = rest;
+                let (tls, mesh, own_mail, verifier, pulse, balance, listen, ready) = rest;
                 let (connection, connections_max, handshakes_max) = limits;
                 let executor = LocalExecutorBuilder::new(placement)
                     .name(&format!("core-{number}"))
@@ -332,6 +335,7 @@ impl Server {
                     connections_max,
                     handshakes_max,
                     core_number: number as u8,
+                    balance,
                     ready,
                 }));
             });

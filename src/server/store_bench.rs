@@ -264,6 +264,7 @@ impl Bench {
                 Inbound::StoreFailed(_, reason) => return Err(reason),
                 Inbound::Mesh(_)
                 | Inbound::Verified(..)
+                | Inbound::Handover(_)
                 | Inbound::Found(..)
                 | Inbound::NotFound(_)
                 | Inbound::Reload(..)

@@ -1,4 +1,4 @@
-//! Binding: verify off the core, count at the account's home, answer.
+//! Binding: verify off the core, count at the account's home, answer. Until then nothing else is taken from the session.
 
 use crate::account::AccountIndex;
 use crate::pdu::{Bind, BindResp, CommandId, CommandStatus, Header, InterfaceVersion, Pdu, Tag, TlvBuf};
@@ -20,11 +20,6 @@ impl Shard {
     /// A bind request: its password goes to be verified.
     pub(super) fn bind(&mut self, entry: &mut Entry, header: &Header, bind: &Bind<'_>) {
         let Some(mode) = BindMode::of(header.command_id) else { return };
-        if entry.binding.is_some() {
-            let status = CommandStatus::ESME_RALYBND;
-            entry.session.respond_header(header.command_id, status, header.sequence_number);
-            return;
-        }
         let account = self.accounts.find(bind.system_id);
         entry.account = account.map(|account| account.index);
         entry.binding = Some(Binding {

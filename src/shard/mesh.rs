@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ShardNumber(pub u8);
 
-/// A connection of a shard; never used again for another one.
+/// A connection; never used again for another one, by any shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnectionId(pub u64);
 
@@ -39,6 +39,13 @@ pub struct ReplyTo {
 /// A message from one shard to another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MeshMessage {
+    /// A session has moved here, with the right password.
+    Arrived {
+        /// Whose.
+        account: AccountIndex,
+        /// Which.
+        connection: ConnectionId,
+    },
     /// To the home: may this session bind?
     Admit {
         /// As whom.
@@ -140,7 +147,8 @@ impl MeshMessage {
     /// The account it is about, in the numbers of whoever sent it.
     pub const fn account(&self) -> Option<AccountIndex> {
         match self {
-            Self::Admit { account, .. }
+            Self::Arrived { account, .. }
+            | Self::Admit { account, .. }
             | Self::Ready { account, .. }
             | Self::Released { account, .. }
             | Self::Grant { account, .. }

@@ -11,6 +11,7 @@ mod event;
 mod gather;
 mod home;
 mod mesh;
+mod moving;
 mod operation;
 mod outputs;
 mod outward;
@@ -33,6 +34,7 @@ pub use mesh::{
     Answer, ConnectionId, Delivery, Matching, MeshMessage, Operation, Replacement, ReplyTo, SessionAddress,
     ShardNumber,
 };
+pub use moving::MovingSession;
 pub use outputs::{Commit, Lookup, Outputs, VerifyRequest};
 pub use partition::{
     Abandoned, ApplyError, Due, Earned, Failed, HeldParcel, Partition, PartitionSettings, Recovered,
@@ -248,7 +250,7 @@ impl Shard {
     }
 
     /// Takes PDUs off the front of `octets`; how many octets were used. What is left is part of a PDU, or
-    /// waits for room in the window: it comes again, with what was read since.
+    /// waits for room in the window, or for the answer to a bind: it comes again, with what was read since.
     pub fn handle_octets(&mut self, now: Now, connection: ConnectionId, octets: &[u8]) -> usize {
         let Some(mut entry) = self.sessions.remove(&connection) else { return octets.len() };
         let mut rest = octets;
@@ -264,7 +266,10 @@ impl Shard {
     }
 
     fn take_in(&mut self, now: Now, entry: &mut Entry, rest: &mut &[u8]) {
-        while let Some(received) = entry.session.receive(now.instant, rest) {
+        // Whoever asks to bind waits for the answer: until then the session may still move to another shard.
+        while entry.binding.is_none()
+            && let Some(received) = entry.session.receive(now.instant, rest)
+        {
             match received {
                 Received::Request(header, pdu) => self.request(now, entry, &header, &pdu),
                 Received::Refused(header, status) => self.refuse(entry, &header, status),
@@ -289,11 +294,13 @@ impl Shard {
         }
     }
 
-    /// Whether octets that were left over should be given again: the window has room and the session lives.
+    /// Whether octets that were left over should be given again: the window has room, no bind waits for its answer, and
+    /// the session lives.
     pub fn wants_octets(&self, connection: ConnectionId) -> bool {
-        self.sessions
-            .get(&connection)
-            .is_some_and(|entry| !entry.session.is_window_full() && entry.session.close_reason().is_none())
+        self.sessions.get(&connection).is_some_and(|entry| {
+            let is_busy = entry.session.is_window_full() || entry.binding.is_some();
+            !is_busy && entry.session.close_reason().is_none()
+        })
     }
 
     /// Whether the peer still waits for an answer of ours.
@@ -539,6 +546,7 @@ impl Shard {
             return;
         }
         match message {
+            MeshMessage::Arrived { connection, .. } => self.verified(connection, true),
             MeshMessage::Admit { account, session, window } => self.admit(account, session, window),
             MeshMessage::Admitted { session, outcome } => self.admitted(session, outcome),
             MeshMessage::Ready { account, session } => self.ready(account, session),

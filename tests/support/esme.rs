@@ -159,6 +159,14 @@ pub struct Esme {
 impl Esme {
     /// A connection over TLS, not bound.
     pub fn connect(server: &Server) -> Self {
+        Self::connect_through(server, |socket| socket)
+    }
+
+    /// The same, with something between TLS and the socket.
+    pub fn connect_through<S: Read + Write + Send + 'static>(
+        server: &Server,
+        between: impl FnOnce(TcpStream) -> S,
+    ) -> Self {
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_file(&server.certificate).expect("a certificate");
         roots.add(certificate).expect("a certificate");
@@ -171,7 +179,7 @@ impl Esme {
         let name = ServerName::try_from("localhost").expect("a name");
         let client = ClientConnection::new(Arc::new(config), name).expect("a client");
         let socket = TcpStream::connect(server.tls).expect("a connection");
-        let stream = StreamOwned::new(client, socket.try_clone().expect("a socket"));
+        let stream = StreamOwned::new(client, between(socket.try_clone().expect("a socket")));
         Self::over(socket, Box::new(stream))
     }
 

@@ -27,6 +27,8 @@ pub struct Line {
     pub paused_since: Option<u64>,
     /// Until then the ESME reads nothing.
     pub slow_until: u64,
+    /// The connection is on its way from one core to another: nobody looks at it.
+    pub is_moving: bool,
     /// When the server learnt that the ESME closed.
     pub closed_since: Option<u64>,
     /// An event will look after the octets to the server.
@@ -57,6 +59,7 @@ impl Network {
             esme_open: true,
             paused_since: None,
             slow_until: 0,
+            is_moving: false,
             closed_since: None,
             is_server_due: false,
             is_esme_due: false,

@@ -204,6 +204,8 @@ pub struct Seen {
     pub replies: u64,
     /// Successful binds.
     pub binds: u64,
+    /// Sessions that moved to another core.
+    pub moves: u64,
     /// Messages cancelled.
     pub cancelled: u64,
     /// Messages replaced.
@@ -237,6 +239,7 @@ impl Seen {
         self.ended += other.ended;
         self.replies += other.replies;
         self.binds += other.binds;
+        self.moves += other.moves;
         self.cancelled += other.cancelled;
         self.replaced += other.replaced;
         self.checkpoints += other.checkpoints;
@@ -251,7 +254,7 @@ impl Seen {
     }
 
     /// Every count with its name.
-    pub const fn counts(&self) -> [(&'static str, u64); 17] {
+    pub const fn counts(&self) -> [(&'static str, u64); 18] {
         [
             ("accepted", self.accepted),
             ("refused", self.refused),
@@ -259,6 +262,7 @@ impl Seen {
             ("ended", self.ended),
             ("replies", self.replies),
             ("binds", self.binds),
+            ("moves", self.moves),
             ("cancelled", self.cancelled),
             ("replaced", self.replaced),
             ("checkpoints", self.checkpoints),

@@ -16,8 +16,8 @@ use smppd::message::{Backoff, PartitionNumber};
 use smppd::route::{CarrierIndex, Routes};
 use smppd::session::{BindMode, CloseReason, SessionSettings};
 use smppd::shard::{
-    ConnectionId, Event as ShardEvent, MeshMessage, Partition, PartitionMap, PartitionSettings, Shard,
-    ShardNumber, ShardSettings,
+    ConnectionId, Event as ShardEvent, MeshMessage, MovingSession, Partition, PartitionMap,
+    PartitionSettings, Shard, ShardNumber, ShardSettings,
 };
 use smppd::time::{Now, Timestamp};
 
@@ -67,6 +67,7 @@ enum Event {
     Flush(usize),
     Mesh(usize, usize),
     Verified(usize, Connection, Option<bool>),
+    Moved(Connection),
     WriterWakes(PartitionNumber),
     Written(PartitionNumber),
     OrderDone(PartitionNumber),
@@ -106,6 +107,8 @@ struct World {
     /// How many turns are being carried out within one another.
     depth: usize,
     network: Network,
+    /// Sessions on their way from one core to another.
+    moving: BTreeMap<Connection, MovingSession>,
     esmes: Vec<Esme>,
     land: Rc<RefCell<Land>>,
     oracle: Rc<RefCell<Oracle>>,
@@ -201,6 +204,7 @@ impl World {
             mesh_micros,
             depth: 0,
             network: Network::default(),
+            moving: BTreeMap::new(),
             esmes,
             land: Rc::new(RefCell::new(land)),
             oracle,
@@ -336,15 +340,8 @@ impl World {
                 self.cores[to].shard.handle_mesh(now, batch.unwrap_or_default());
                 self.carry_out(to);
             }
-            Event::Verified(core, connection, is_right) => {
-                let (now, id) = (self.now(), ConnectionId(connection));
-                let shard = &mut self.cores[core].shard;
-                match is_right {
-                    Some(is_right) => shard.handle_verified(now, id, is_right),
-                    None => shard.handle_unverified(now, id),
-                }
-                self.carry_out(core);
-            }
+            Event::Verified(core, connection, is_right) => self.verified(core, connection, is_right),
+            Event::Moved(connection) => self.moved(connection),
             Event::WriterWakes(partition) => self.begin_write(partition),
             Event::Written(partition) => self.finish_write(partition),
             Event::OrderDone(partition) => self.finish_order(partition),

@@ -19,6 +19,40 @@ impl World {
         self.look_after_server(connection, 0);
     }
 
+    /// A password was looked at. One that is right may send the session to another core.
+    pub(super) fn verified(&mut self, core: usize, connection: Connection, is_right: Option<bool>) {
+        let (now, id) = (self.now(), ConnectionId(connection));
+        let moves = is_right == Some(true) && self.cores.len() > 1 && self.random.chance(40);
+        let shard = &mut self.cores[core].shard;
+        if moves && let Some(session) = shard.depart(id) {
+            self.moving.insert(connection, session);
+            let target = (core + 1 + self.random.place(self.cores.len() - 1)) % self.cores.len();
+            let delay = self.random.delay(5, self.mesh_micros) * MICRO;
+            if let Some(line) = self.network.get_mut(connection) {
+                (line.core, line.is_moving) = (target, true);
+            }
+            return self.at(delay, Event::Moved(connection));
+        }
+        match is_right {
+            Some(is_right) => shard.handle_verified(now, id, is_right),
+            None => shard.handle_unverified(now, id),
+        }
+        self.carry_out(core);
+    }
+
+    /// A session arrives at the core that it was sent to.
+    pub(super) fn moved(&mut self, connection: Connection) {
+        let now = self.now();
+        let Some(session) = self.moving.remove(&connection) else { return };
+        let Some(line) = self.network.get_mut(connection) else { return };
+        line.is_moving = false;
+        let core = line.core;
+        self.oracle.borrow_mut().seen.moves += 1;
+        self.cores[core].shard.arrive(now, session);
+        self.carry_out(core);
+        self.look_after_server(connection, 0);
+    }
+
     /// Octets will arrive at the server.
     pub(super) fn look_after_server(&mut self, connection: Connection, delay: u64) {
         let Some(line) = self.network.get_mut(connection) else { return };
@@ -32,7 +66,7 @@ impl World {
     pub(super) fn carry_to_server(&mut self, connection: Connection) {
         let Some(line) = self.network.get_mut(connection) else { return };
         line.is_server_due = false;
-        if !line.server_open {
+        if !line.server_open || line.is_moving {
             return;
         }
         let core = line.core;
@@ -84,7 +118,7 @@ impl World {
     pub(super) fn serve(&mut self, connection: Connection) {
         let (now, id) = (self.now(), ConnectionId(connection));
         let Some(line) = self.network.get_mut(connection) else { return };
-        if !line.server_open || !line.is_accepted {
+        if !line.server_open || !line.is_accepted || line.is_moving {
             return;
         }
         let core = line.core;
@@ -149,6 +183,9 @@ impl World {
         if !line.server_open || !line.is_accepted {
             line.server_open = false;
             return self.network.forget_closed(connection);
+        }
+        if line.is_moving {
+            return self.at(MILLI, Event::ServerSeesClose(connection));
         }
         let core = line.core;
         let since = *line.closed_since.get_or_insert(nanos);

@@ -140,6 +140,7 @@ impl World {
         self.is_stopping = false;
         self.cores.clear();
         self.mesh.clear();
+        self.moving.clear();
         self.mesh_busy_until.clear();
         self.epoch += 1;
         self.oracle.borrow_mut().process_ended();
