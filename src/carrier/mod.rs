@@ -11,12 +11,12 @@ use crate::pdu::DataCoding;
 use crate::pdu::receipt::MessageState;
 use crate::time::Timestamp;
 
-/// Takes messages and reports what became of them, all through [`poll`](Carrier::poll).
+/// Takes messages and reports what became of them.
 pub trait Carrier {
-    /// Offers a message; the answer comes as a report. `resumed` when this offer, or one before it, may have
+    /// Offers a message. Gives what there is to say at once; everything else comes by [`poll`](Carrier::poll). `resumed` when this offer, or one before it, may have
     /// been taken already: the process was restarted in between. Only then, or when it was busy, is a carrier offered a
     /// message that it was offered before: it need not look for it among those that it has.
-    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool);
+    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) -> Option<Report>;
 
     /// The next thing there is to say by `now`.
     fn poll(&mut self, now: Timestamp) -> Option<Report>;

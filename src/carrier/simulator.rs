@@ -70,6 +70,12 @@ impl SimulatorRule {
         Self { prefix: Some(prefix.to_owned()), suffix: None, behaviour, error: None }
     }
 
+    /// Whether it may fit a destination with this first octet.
+    fn may_fit(&self, first: u8) -> bool {
+        let prefix = self.prefix.as_ref().and_then(|prefix| prefix.bytes().next());
+        prefix.is_none_or(|begin| begin == first)
+    }
+
     fn fits(&self, destination: &[u8]) -> bool {
         self.prefix.as_ref().is_none_or(|prefix| destination.starts_with(prefix.as_bytes()))
             && self.suffix.as_ref().is_none_or(|suffix| destination.ends_with(suffix.as_bytes()))
@@ -106,8 +112,8 @@ pub struct Simulator {
     later: BTreeMap<Timestamp, VecDeque<Pending>>,
     /// What was due at a time that has come.
     due: VecDeque<Pending>,
-    /// Offered, and not taken yet.
-    offered: VecDeque<Pending>,
+    /// The first octets of destinations for which there may be a rule: most destinations have none.
+    firsts: [bool; 256],
     /// A queue that is empty, so that the next need not grow.
     spare: VecDeque<Pending>,
 }
@@ -135,21 +141,16 @@ enum Step {
 impl Simulator {
     /// A simulator that has been offered nothing.
     pub fn new(settings: SimulatorSettings) -> Self {
-        Self {
-            settings,
-            later: BTreeMap::new(),
-            due: VecDeque::new(),
-            offered: VecDeque::new(),
-            spare: VecDeque::new(),
-        }
+        let firsts = std::array::from_fn(|first| settings.rules.iter().any(|rule| rule.may_fit(first as u8)));
+        Self { settings, later: BTreeMap::new(), due: VecDeque::new(), firsts, spare: VecDeque::new() }
     }
 
     /// Messages about which something is still to be said.
     pub fn pending(&self) -> usize {
-        self.later.values().map(VecDeque::len).sum::<usize>() + self.due.len() + self.offered.len()
+        self.later.values().map(VecDeque::len).sum::<usize>() + self.due.len()
     }
 
-    /// What is to be said next by `now`: what is due before what was only just offered.
+    /// What is to be said next by `now`.
     fn next(&mut self, now: Timestamp) -> Option<Pending> {
         if self.due.is_empty()
             && let Some(first) = self.later.first_entry()
@@ -157,7 +158,7 @@ impl Simulator {
         {
             self.spare = std::mem::replace(&mut self.due, first.remove());
         }
-        self.due.pop_front().or_else(|| self.offered.pop_front())
+        self.due.pop_front()
     }
 
     fn say_later(&mut self, at: Timestamp, pending: Pending) {
@@ -166,7 +167,9 @@ impl Simulator {
 
     /// What happens to a destination, and the error of its final state.
     fn outcome(&self, destination: &[u8], draw: u64) -> (Behaviour, u16) {
-        if let Some(rule) = self.settings.rules.iter().find(|rule| rule.fits(destination)) {
+        let may_fit = destination.first().is_none_or(|first| self.firsts[usize::from(*first)]);
+        let mut rules = self.settings.rules.iter().filter(|_| may_fit);
+        if let Some(rule) = rules.find(|rule| rule.fits(destination)) {
             let error = match rule.behaviour {
                 Behaviour::State(state) | Behaviour::AcceptedThen(state) => rule.error(state, destination),
                 Behaviour::NeverAnswers => 0,
@@ -194,7 +197,7 @@ impl Simulator {
 
 impl Carrier for Simulator {
     /// `resumed` makes no difference: nothing is known from before a restart, and everything is told from the start.
-    fn offer(&mut self, now: Timestamp, message: &Content<'_>, _resumed: bool) {
+    fn offer(&mut self, now: Timestamp, message: &Content<'_>, _resumed: bool) -> Option<Report> {
         let destination = message.destination.digits;
         let mut draws = Draws::new(self.settings.seed, message.id, destination);
         let (behaviour, error) = self.outcome(destination, draws.next());
@@ -203,20 +206,21 @@ impl Carrier for Simulator {
         let reply_at = final_at + self.delay(draws.next());
         let reply = reply(message, &self.settings.reply_keyword).map(|reply| (reply_at, Box::new(reply)));
         let accepted_at = now + delay / 2;
-        let next = Step::Take;
-        self.offered.push_back(Pending {
-            id: message.id,
-            next,
-            behaviour,
-            error,
-            accepted_at,
-            final_at,
-            reply,
-        });
+        self.say(Pending { id: message.id, next: Step::Take, behaviour, error, accepted_at, final_at, reply })
     }
 
     fn poll(&mut self, now: Timestamp) -> Option<Report> {
-        let mut pending = self.next(now)?;
+        let pending = self.next(now)?;
+        self.say(pending)
+    }
+
+    /// Nothing that was said is kept, so nothing is to be acknowledged.
+    fn acknowledge(&mut self, _token: u64) {}
+}
+
+impl Simulator {
+    /// What is to be said now, and what is left for later.
+    fn say(&mut self, mut pending: Pending) -> Option<Report> {
         let id = pending.id;
         let taken = || News::Taken { id, carrier_id: carrier_id(self.settings.seed, id) };
         let (news, next) = match (pending.next, pending.behaviour) {
@@ -242,9 +246,6 @@ impl Carrier for Simulator {
         }
         Some(Report { token: None, news })
     }
-
-    /// Nothing that was said is kept, so nothing is to be acknowledged.
-    fn acknowledge(&mut self, _token: u64) {}
 }
 
 /// Numbers that look random and follow from the seed, the message and its destination.
@@ -252,7 +253,14 @@ struct Draws(u64);
 
 impl Draws {
     fn new(seed: u64, id: MessageId, destination: &[u8]) -> Self {
-        Self(destination.iter().fold(mix(seed ^ id.as_u64()), |state, &octet| mix(state ^ u64::from(octet))))
+        let mut octets = [0; 8];
+        let mut state = mix(seed ^ id.as_u64());
+        for digits in destination.chunks(8) {
+            octets[..digits.len()].copy_from_slice(digits);
+            octets[digits.len()..].fill(0);
+            state = mix(state ^ u64::from_le_bytes(octets));
+        }
+        Self(state)
     }
 
     fn next(&mut self) -> u64 {
@@ -263,17 +271,9 @@ impl Draws {
 
 /// The name that the simulator has for a message. No two have the same one: [`mix`] maps no two numbers to the same.
 fn carrier_id(seed: u64, id: MessageId) -> CarrierId {
-    let mut digits = [0; 16];
-    let mut rest = mix(seed ^ id.as_u64());
-    let mut begin = digits.len();
-    loop {
-        begin -= 1;
-        digits[begin] = b"0123456789abcdef"[(rest & 0xF) as usize];
-        rest >>= 4;
-        if rest == 0 {
-            return CarrierId::from_slice(&digits[begin..]);
-        }
-    }
+    let number = mix(seed ^ id.as_u64());
+    let digit = |place: usize| b"0123456789abcdef"[(number >> (60 - 4 * place)) as usize & 0xF];
+    CarrierId::from_slice(&std::array::from_fn::<u8, 16, _>(digit))
 }
 
 /// One step of splitmix64.
@@ -346,12 +346,12 @@ mod tests {
     /// When it says something next; what was offered, at once.
     fn next_due(simulator: &Simulator) -> Option<Timestamp> {
         let later = simulator.later.keys().next().copied();
-        if simulator.due.is_empty() && simulator.offered.is_empty() { later } else { Some(NOW) }
+        if simulator.due.is_empty() { later } else { Some(NOW) }
     }
 
     /// Everything it has to say, with how many milliseconds after [`NOW`]; nothing must be left.
-    fn story(simulator: &mut Simulator) -> Vec<(u64, News)> {
-        let mut story = Vec::new();
+    fn story(simulator: &mut Simulator, at_once: Option<Report>) -> Vec<(u64, News)> {
+        let mut story: Vec<(u64, News)> = at_once.into_iter().map(|report| (0, report.news)).collect();
         while let Some(due) = next_due(simulator) {
             if due > NOW {
                 assert_eq!(
@@ -369,8 +369,8 @@ mod tests {
 
     fn story_of(settings: SimulatorSettings, message: &Content<'_>) -> Vec<(u64, News)> {
         let mut simulator = Simulator::new(settings);
-        simulator.offer(NOW, message, false);
-        story(&mut simulator)
+        let at_once = simulator.offer(NOW, message, false);
+        story(&mut simulator, at_once)
     }
 
     fn states(story: &[(u64, News)]) -> Vec<(MessageState, u16)> {
@@ -554,20 +554,19 @@ mod tests {
         let message = message(1 << 40, "99960010101", b"reply Hi");
         let whole = story_of(SimulatorSettings::default(), &message);
         let mut simulator = Simulator::new(SimulatorSettings::default());
-        simulator.offer(NOW, &message, true);
-        assert_eq!(story(&mut simulator), whole, "after a restart");
+        let at_once = simulator.offer(NOW, &message, true);
+        assert_eq!(story(&mut simulator, at_once), whole, "after a restart");
     }
 
     #[test]
     fn messages_do_not_mix() {
         let mut simulator = Simulator::new(SimulatorSettings::default());
-        for id in 0..50 {
-            simulator.offer(NOW, &message((1 << 40) + id, "12125550101", b""), false);
-        }
-        let mut reports = 0;
+        let offer = |id: u64| simulator.offer(NOW, &message((1 << 40) + id, "12125550101", b""), false);
+        let mut said: Vec<Report> = (0..50).filter_map(offer).collect();
+        said.extend(std::iter::from_fn(|| simulator.poll(Timestamp::MAX)));
         let mut carrier_ids = Vec::new();
-        while let Some(report) = simulator.poll(Timestamp::MAX) {
-            reports += 1;
+        let reports = said.len();
+        for report in said {
             if let News::Taken { carrier_id, .. } = report.news {
                 carrier_ids.push(carrier_id);
             }

@@ -1,5 +1,7 @@
 //! What was submitted, in the form in which it is journaled, kept in memory and stored.
 
+use bytes::BufMut;
+
 use crate::message::MessageId;
 use crate::pdu::{Address, DataCoding, EsmClass, Npi, RegisteredDelivery, Ton};
 use crate::time::Timestamp;
@@ -120,13 +122,15 @@ impl<'a> Content<'a> {
 
     /// Appends the fields to `out`. Strings longer than their field cannot come from a decoded PDU.
     pub fn put(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.id.as_u64().to_le_bytes());
-        out.extend_from_slice(&[self.batch_offset, self.batch_count]);
+        let mut fixed = [0; FIXED_OCTETS];
+        let mut rest = &mut fixed[..];
+        rest.put_u64_le(self.id.as_u64());
+        rest.put_slice(&[self.batch_offset, self.batch_count]);
         for at in [self.accepted_at, self.deliver_at, self.expires_at] {
-            out.extend_from_slice(&at.as_millis().to_le_bytes());
+            rest.put_u64_le(at.as_millis());
         }
-        out.extend_from_slice(&self.segments.to_le_bytes());
-        out.extend_from_slice(&[
+        rest.put_u16_le(self.segments);
+        rest.put_slice(&[
             self.registered_delivery.0,
             self.esm_class.0,
             self.protocol_id,
@@ -141,12 +145,13 @@ impl<'a> Content<'a> {
         let texts = [self.system_id, self.service_type, self.source.digits, self.destination.digits];
         for text in texts {
             assert!(text.len() <= 255, "a C-Octet String of a decoded PDU is short");
-            out.push(text.len() as u8);
+            rest.put_u8(text.len() as u8);
         }
         for octets in [self.user_data, self.tlvs] {
             assert!(octets.len() <= 65_535, "the octets of a decoded PDU fit two octets of length");
-            out.extend_from_slice(&(octets.len() as u16).to_le_bytes());
+            rest.put_u16_le(octets.len() as u16);
         }
+        out.extend_from_slice(&fixed);
         for octets in texts.into_iter().chain([self.user_data, self.tlvs]) {
             out.extend_from_slice(octets);
         }

@@ -35,10 +35,13 @@ impl Shard {
     pub(super) fn hand_over(&mut self, now: Now, id: MessageId, resumed: bool) {
         let Some(place) = self.place_of(id.partition()) else { return };
         let Some(message) = self.partitions[place].message(id) else { return };
-        match self.carriers.get_mut(usize::from(message.standing.carrier)) {
-            Some(carrier) => carrier.offer(now.wall, &message.content(), resumed),
+        let number = message.standing.carrier;
+        let Some(carrier) = self.carriers.get_mut(usize::from(number)) else {
             // The configuration has fewer than before the restart. What it had taken stays with it.
-            None => self.defer(now, id, 0),
+            return self.defer(now, id, 0);
+        };
+        if let Some(report) = carrier.offer(now.wall, &message.content(), resumed) {
+            self.reported(now, number, report);
         }
     }
 

@@ -114,9 +114,12 @@ pub struct Witnessed {
 }
 
 impl Carrier for Witness {
-    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) {
-        self.seen.borrow_mut().offers += 1;
-        self.carrier.offer(now, message, resumed);
+    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) -> Option<Report> {
+        let seen = &mut *self.seen.borrow_mut();
+        seen.offers += 1;
+        let Report { news, .. } = self.carrier.offer(now, message, resumed)?;
+        seen.said += 1;
+        Some(Report { token: Some(seen.said), news })
     }
 
     fn poll(&mut self, now: Timestamp) -> Option<Report> {

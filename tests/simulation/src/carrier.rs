@@ -254,10 +254,12 @@ impl Nasty {
 }
 
 impl Carrier for Nasty {
-    fn offer(&mut self, _now: Timestamp, message: &Content<'_>, resumed: bool) {
+    fn offer(&mut self, _now: Timestamp, message: &Content<'_>, resumed: bool) -> Option<Report> {
         let mut land = self.land.borrow_mut();
         let known = land.offered(self.index, message, resumed);
         land.plan(self.index, message, known);
+        // About this message, or another.
+        if land.random.chance(30) { land.next_due(self.index, &self.partitions) } else { None }
     }
 
     fn poll(&mut self, _now: Timestamp) -> Option<Report> {
@@ -284,9 +286,11 @@ impl Watched {
 }
 
 impl Carrier for Watched {
-    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) {
+    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) -> Option<Report> {
         self.land.borrow_mut().offered(self.index, message, resumed);
-        self.simulator.offer(now, message, resumed);
+        let report = self.simulator.offer(now, message, resumed)?;
+        self.land.borrow_mut().says(&report.news);
+        Some(report)
     }
 
     fn poll(&mut self, now: Timestamp) -> Option<Report> {
