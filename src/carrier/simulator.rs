@@ -108,6 +108,9 @@ pub enum Behaviour {
 #[derive(Debug)]
 pub struct Simulator {
     settings: SimulatorSettings,
+    /// The shortest delay, and by how many milliseconds the longest is longer, in numbers that are quick to work with.
+    delay_min_millis: u64,
+    delay_span_millis: u64,
     /// What is due later, by when.
     later: BTreeMap<Timestamp, VecDeque<Pending>>,
     /// What was due at a time that has come.
@@ -142,7 +145,16 @@ impl Simulator {
     /// A simulator that has been offered nothing.
     pub fn new(settings: SimulatorSettings) -> Self {
         let firsts = std::array::from_fn(|first| settings.rules.iter().any(|rule| rule.may_fit(first as u8)));
-        Self { settings, later: BTreeMap::new(), due: VecDeque::new(), firsts, spare: VecDeque::new() }
+        let SimulatorSettings { delay_min, delay_max, .. } = settings;
+        Self {
+            delay_min_millis: delay_min.as_millis() as u64,
+            delay_span_millis: delay_max.saturating_sub(delay_min).as_millis() as u64,
+            settings,
+            later: BTreeMap::new(),
+            due: VecDeque::new(),
+            firsts,
+            spare: VecDeque::new(),
+        }
     }
 
     /// Messages about which something is still to be said.
@@ -188,10 +200,9 @@ impl Simulator {
         (Behaviour::State(MessageState::DELIVERED), 0)
     }
 
-    fn delay(&self, draw: u64) -> Duration {
-        let SimulatorSettings { delay_min, delay_max, .. } = self.settings;
-        let span_millis = delay_max.saturating_sub(delay_min).as_millis() as u64;
-        delay_min + Duration::from_millis(draw % span_millis.saturating_add(1))
+    /// In milliseconds.
+    const fn delay(&self, draw: u64) -> u64 {
+        self.delay_min_millis.saturating_add(draw % self.delay_span_millis.saturating_add(1))
     }
 }
 
@@ -202,10 +213,12 @@ impl Carrier for Simulator {
         let mut draws = Draws::new(self.settings.seed, message.id, destination);
         let (behaviour, error) = self.outcome(destination, draws.next());
         let delay = self.delay(draws.next());
-        let final_at = now + delay;
-        let reply_at = final_at + self.delay(draws.next());
+        let behind =
+            |from: Timestamp, millis| Timestamp::from_millis(from.as_millis().saturating_add(millis));
+        let final_at = behind(now, delay);
+        let reply_at = behind(final_at, self.delay(draws.next()));
         let reply = reply(message, &self.settings.reply_keyword).map(|reply| (reply_at, Box::new(reply)));
-        let accepted_at = now + delay / 2;
+        let accepted_at = behind(now, delay / 2);
         self.say(Pending { id: message.id, next: Step::Take, behaviour, error, accepted_at, final_at, reply })
     }
 

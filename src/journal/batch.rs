@@ -51,6 +51,8 @@ pub struct Batch {
     placement: Placement,
     position: Position,
     buffer: Box<dyn BatchBuffer>,
+    /// Octets of the buffer.
+    room: usize,
     /// Octets used: header and records; once sealed, zeros up to the next multiple of [`BATCH_ALIGN`] too.
     length: usize,
     payload_octets: usize,
@@ -86,7 +88,8 @@ const fn aligned(payload_octets: usize) -> usize {
 impl Batch {
     /// An empty batch; what the buffer holds does not matter.
     pub(super) fn new(placement: Placement, position: Position, buffer: Box<dyn BatchBuffer>) -> Self {
-        Self { placement, position, buffer, length: HEADER_OCTETS, payload_octets: 0 }
+        let room = buffer.octets().len();
+        Self { placement, position, buffer, room, length: HEADER_OCTETS, payload_octets: 0 }
     }
 
     /// Octets of records that a batch of so many octets holds.
@@ -96,7 +99,7 @@ impl Batch {
 
     /// Whether a record of so many octets can be added.
     pub(super) fn fits(&self, octets: usize) -> bool {
-        self.length + octets <= self.buffer.octets().len()
+        self.length + octets <= self.room
     }
 
     /// Adds a record, which takes so many octets and fits.

@@ -103,9 +103,12 @@ impl<E> Journal<E> {
             self.close_open();
             self.want();
         }
-        let mut open = self.open.take().unwrap_or_else(|| self.begin());
-        open.append(record, octets);
-        self.open = Some(open);
+        if self.open.is_none() {
+            self.open = Some(self.begin());
+        }
+        if let Some(open) = &mut self.open {
+            open.append(record, octets);
+        }
         self.waiting_octets += octets;
     }
 

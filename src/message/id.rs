@@ -65,20 +65,18 @@ impl MessageId {
 
     /// The text in every PDU, receipt and log line.
     pub fn text(self) -> MessageIdText {
-        if self.is_short() { self.in_radix::<16>() } else { self.in_radix::<10>() }
-    }
-
-    fn in_radix<const RADIX: u64>(self) -> MessageIdText {
-        let mut text = MessageIdText { octets: [0; 20], start: 20 };
-        let mut rest = self.0;
-        loop {
-            text.start -= 1;
-            text.octets[usize::from(text.start)] = b"0123456789ABCDEF"[(rest % RADIX) as usize];
-            rest /= RADIX;
-            if rest == 0 {
-                return text;
+        let mut octets = [0; 20];
+        if self.is_short() {
+            let digit = |place: u32| b"0123456789ABCDEF"[(self.0 >> (28 - 4 * place)) as usize & 0xF];
+            for place in 0..8 {
+                octets[place as usize] = digit(place);
             }
+            return MessageIdText { octets, length: 8 };
         }
+        let mut buffer = itoa::Buffer::new();
+        let digits = buffer.format(self.0).as_bytes();
+        octets[..digits.len()].copy_from_slice(digits);
+        MessageIdText { octets, length: digits.len() as u8 }
     }
 
     /// Whether this id fits a peer below v3.4.
@@ -138,13 +136,13 @@ impl fmt::Debug for MessageId {
 #[derive(Clone, Copy)]
 pub struct MessageIdText {
     octets: [u8; 20],
-    start: u8,
+    length: u8,
 }
 
 impl MessageIdText {
     /// The digits, without a NUL.
     pub fn as_octets(&self) -> &[u8] {
-        &self.octets[usize::from(self.start)..]
+        &self.octets[..usize::from(self.length)]
     }
 }
 

@@ -35,12 +35,16 @@ impl MessageState {
     /// The specifications count ACCEPTED as final; in practice a carrier says it and means "not yet". UNKNOWN
     /// is a carrier's last word. A reserved state is not final: we would lose a message to a number.
     pub fn is_final(self) -> bool {
-        STATES.iter().any(|row| row.state == self && row.is_final)
+        self.row().is_some_and(|row| row.is_final)
     }
 
     /// What `stat:` says; UNKNOWN for a reserved state.
     pub fn receipt_text(self) -> &'static str {
-        STATES.iter().find(|row| row.state == self).map_or("UNKNOWN", |row| row.stat)
+        self.row().map_or("UNKNOWN", |row| row.stat)
+    }
+
+    fn row(self) -> Option<&'static StateRow> {
+        STATES.get(usize::from(self.0))
     }
 
     /// Reads a `stat:`, in any case, abbreviated or in full.
@@ -58,7 +62,7 @@ impl fmt::Debug for MessageState {
 
 impl fmt::Display for MessageState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match STATES.iter().find(|row| row.state == *self) {
+        match self.row() {
             Some(row) => f.write_str(row.name),
             None => write!(f, "0x{:02X}", self.0),
         }
@@ -72,8 +76,9 @@ struct StateRow {
     is_final: bool,
 }
 
+/// By their numbers.
 #[rustfmt::skip]
-const STATES: [StateRow; 10] = [
+static STATES: [StateRow; 10] = [
     StateRow { state: MessageState::SCHEDULED,     name: "SCHEDULED",     stat: "SCHEDULED", is_final: false },
     StateRow { state: MessageState::ENROUTE,       name: "ENROUTE",       stat: "ENROUTE",   is_final: false },
     StateRow { state: MessageState::DELIVERED,     name: "DELIVERED",     stat: "DELIVRD",   is_final: true },
@@ -299,6 +304,14 @@ mod tests {
         let mut out = Vec::new();
         receipt.put(&mut out);
         String::from_utf8(out).expect("ASCII")
+    }
+
+    #[test]
+    fn states_are_found_by_their_numbers() {
+        for row in &STATES {
+            assert_eq!(row.state.row().map(|found| found.name), Some(row.name));
+        }
+        assert!(!MessageState(10).is_final() && MessageState(255).receipt_text() == "UNKNOWN");
     }
 
     #[test]
