@@ -37,7 +37,7 @@ pub use mesh::{
 pub use moving::MovingSession;
 pub use outputs::{Commit, Lookup, Outputs, VerifyRequest};
 pub use partition::{
-    Abandoned, ApplyError, Due, Earned, Failed, HeldParcel, Partition, PartitionSettings, Recovered,
+    Abandoned, ApplyError, Due, Earned, Failed, Follows, HeldParcel, Partition, PartitionSettings, Recovered,
     Recovery, Returned, Unrecoverable, subject,
 };
 pub use settings::{PartitionMap, ShardSettings};
@@ -190,11 +190,10 @@ impl Shard {
 
     /// After recovery: messages that were with a carrier are offered again, parcels wait for their accounts.
     pub fn resume(&mut self, now: Now) {
-        for place in 0..self.partitions.len() {
-            let (messages, parcels) = self.partitions[place].resume();
-            messages.into_iter().for_each(|id| self.hand_over(now, id, true));
-            parcels.into_iter().for_each(|key| _ = self.enqueue(key));
-        }
+        // All of what was durable before the first carrier says something: what that leads to is not, yet.
+        let (messages, parcels): (Vec<_>, Vec<_>) = self.partitions.iter().map(Partition::resume).unzip();
+        parcels.into_iter().flatten().for_each(|key| _ = self.enqueue(key));
+        messages.into_iter().flatten().for_each(|id| self.hand_over(now, id, true));
         self.turn(now);
     }
 
@@ -388,12 +387,7 @@ impl Shard {
                 if let Some(number) = returned_from {
                     self.unpark(now, partition, number);
                 }
-                for id in with_carrier {
-                    let message = self.partitions[place].message(id);
-                    if message.is_some_and(|message| !message.standing.state.is_waiting()) {
-                        self.hand_over(now, id, true);
-                    }
-                }
+                with_carrier.into_iter().for_each(|id| self.hand_over(now, id, true));
                 self.turn(now);
             }
             Err(Unrecoverable) => {

@@ -35,6 +35,10 @@ impl Shard {
     pub(super) fn hand_over(&mut self, now: Now, id: MessageId, resumed: bool) {
         let Some(place) = self.place_of(id.partition()) else { return };
         let Some(message) = self.partitions[place].message(id) else { return };
+        if message.standing.state.is_waiting() {
+            // A carrier that was offered another message has turned this one down: it goes with its next attempt.
+            return;
+        }
         let number = message.standing.carrier;
         let Some(carrier) = self.carriers.get_mut(usize::from(number)) else {
             // The configuration has fewer than before the restart. What it had taken stays with it.
@@ -199,7 +203,7 @@ impl Shard {
                 MessageState::DELIVERED => Answer::Submitted(id),
                 _ => Answer::Status(CommandStatus::ESME_RDELIVERYFAILURE),
             };
-            Earned::Outcome(*reply_to, answer)
+            Earned::Outcome(Box::new((*reply_to, answer)))
         });
         let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, outcome);
         if done {
