@@ -10,7 +10,7 @@ use smppd::journal::{
 use smppd::message::{Content, MessageId, ParcelKey, PartitionNumber, State};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{Address, DataCoding, EsmClass, Npi, RegisteredDelivery, Ton};
-use smppd::shard::{Due, Earned, Matching, Partition, PartitionSettings, Recovery};
+use smppd::shard::{Due, Earned, Follows, Matching, Partition, PartitionSettings, Recovery};
 use smppd::store::{Checkpoint, RestNumber, StoreDone, StoreOp, rest_entries};
 use smppd::time::Timestamp;
 
@@ -771,11 +771,11 @@ fn a_refused_receipt_keeps_its_growing_pause_while_it_is_cold() {
 fn what_was_earned_before_a_stop_is_paid_out_once() {
     let mut store = Store::new(PartitionSettings::default());
     let id = store.accept();
-    store.partition.earn(Earned::HandOver { id, deferrals: 0 });
+    store.partition.earn(Earned::Follows(Follows::HandOver { id, deferrals: 0 }));
     assert!(store.partition.take_earned().is_none());
     let batch = store.partition.take_batch().expect("a batch");
     store.partition.commit(batch.position(), batch.payload_octets(), None);
     let earned = store.partition.take_earned().map(smppd::journal::Stored::into_inner);
-    assert_eq!(earned, Some(Earned::HandOver { id, deferrals: 0 }));
+    assert_eq!(earned, Some(Earned::Follows(Follows::HandOver { id, deferrals: 0 })));
     assert!(store.partition.take_earned().is_none());
 }

@@ -113,11 +113,12 @@ impl<K: AboutMessage, V, N: Default> Neighbours<K, V, N> {
         if K::HAS_PARTS { self.things.iter().position(is_it) } else { None }
     }
 
-    fn push(&mut self, key: K, value: V) -> usize {
+    /// A place for something that is not there yet.
+    fn make_place(&mut self, key: K) -> usize {
         if self.things.len() == self.things.capacity() && self.count < self.things.len() / 2 {
             self.tidy();
         }
-        self.things.push(Some((key, value)));
+        self.things.push(None);
         self.count += 1;
         let place = self.things.len() - 1;
         self.note_place(key, place);
@@ -218,6 +219,7 @@ impl<K: AboutMessage, V, N: Default> MessageTable<K, V, N> {
     }
 
     /// Puts something in, in the place of what had its name before; gives it with the note of its neighbourhood.
+    #[inline(always)]
     pub fn insert(&mut self, key: K, value: V) -> (&mut V, &mut N) {
         self.age();
         let neighbourhood = Neighbourhood::of(key.message_id());
@@ -233,18 +235,16 @@ impl<K: AboutMessage, V, N: Default> MessageTable<K, V, N> {
             }
         };
         let place = match neighbours.place(key) {
-            Some(place) => {
-                neighbours.things[place] = Some((key, value));
-                place
-            }
+            Some(place) => place,
             None => {
                 self.len += 1;
                 self.latest.1 += usize::from(self.latest.0 == neighbourhood);
-                neighbours.push(key, value)
+                neighbours.make_place(key)
             }
         };
         let Neighbours { things, note, .. } = &mut **neighbours;
-        let Some((_, value)) = &mut things[place] else { unreachable!("it was just put there") };
+        // Written once, where it stays: copied from place to place, it would wait for all that was written before it.
+        let (_, value) = things[place].insert((key, value));
         (value, note)
     }
 

@@ -26,7 +26,7 @@ use crate::server::mesh::{Inbound, mailbox};
 use crate::server::recovery::{self, Found, Opened};
 use crate::server::run::{IO_MEMORY, PREEMPT};
 use crate::server::state::{self, Order};
-use crate::shard::{Earned, Partition};
+use crate::shard::{Earned, Follows, Partition};
 use crate::time::Timestamp;
 
 const SYSTEM_ID: &str = "bench";
@@ -226,7 +226,7 @@ impl Bench {
         let now = self.clock.now().wall;
         while let Some(earned) = partition.take_earned() {
             match earned.into_inner() {
-                Earned::HandOver { id, .. } => {
+                Earned::Follows(Follows::HandOver { id, .. }) => {
                     _ = partition.record(
                         &Record::Forwarded { id, carrier_id: FORWARDED },
                         &self.accounts,
@@ -235,10 +235,10 @@ impl Bench {
                     let ended = Record::Final { id, state: MessageState::DELIVERED, error: 0, at: now };
                     _ = partition.record(&ended, &self.accounts, None);
                 }
-                Earned::Deliver { key, .. } => {
+                Earned::Follows(Follows::Deliver { key, .. }) => {
                     let settled = Record::Settled { id: key.id, part: key.part };
                     let done = Earned::Acknowledge { carrier: 0, token: 0 };
-                    _ = partition.record(&settled, &self.accounts, [done]);
+                    _ = partition.record(&settled, &self.accounts, Some(done));
                 }
                 Earned::Acknowledge { .. } => self.done.set(self.done.get() + 1),
                 Earned::Submitted { .. }

@@ -432,7 +432,7 @@ impl Shard {
             let in_doubt = Answer::Status(CommandStatus::ESME_RQUERYFAIL);
             self.answer(reply_to, if tells_an_end { in_doubt } else { answer });
         } else {
-            self.partitions[place].earn(Earned::Answer(reply_to, answer));
+            self.partitions[place].earn(Earned::Answer(Box::new((reply_to, answer))));
         }
     }
 }

@@ -97,24 +97,12 @@ pub enum Earned {
         /// So many.
         segments: u16,
     },
-    /// An answer to whoever asked.
-    Answer(ReplyTo, Answer),
+    /// An answer to whoever asked. Rare and large, so elsewhere: what is earned moves through a queue.
+    Answer(Box<(ReplyTo, Answer)>),
     /// What became of a message, to the sender who waits for that (transaction mode).
-    Outcome(ReplyTo, Answer),
-    /// A message may go to its carrier.
-    HandOver {
-        /// The message.
-        id: MessageId,
-        /// How often it had been deferred when the attempt began. When it has been again, another attempt follows.
-        deferrals: u16,
-    },
-    /// A receipt or reply may be delivered.
-    Deliver {
-        /// Which one.
-        key: ParcelKey,
-        /// To whom.
-        account: AccountIndex,
-    },
+    Outcome(Box<(ReplyTo, Answer)>),
+    /// What the event leads to may happen.
+    Follows(Follows),
     /// The credits that a submission has taken are used; should it never be durable, they are to be given back.
     Charge {
         /// Of this account.
@@ -131,12 +119,38 @@ pub enum Earned {
     },
 }
 
+/// What an event leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Follows {
+    /// A message goes to its carrier.
+    HandOver {
+        /// The message.
+        id: MessageId,
+        /// How often it had been deferred when the attempt began. When it has been again, another attempt follows.
+        deferrals: u16,
+    },
+    /// A receipt or reply is delivered.
+    Deliver {
+        /// Which one.
+        key: ParcelKey,
+        /// To whom.
+        account: AccountIndex,
+    },
+}
+
+impl Follows {
+    /// What follows from a message that is accepted with its first attempt.
+    const fn first_attempt(id: MessageId) -> Self {
+        Self::HandOver { id, deferrals: 0 }
+    }
+}
+
 impl Earned {
     /// Whether somebody waits for it: then its batch is written as soon as the one before it is.
     const fn is_awaited(&self) -> bool {
         match self {
             Self::Submitted { .. } | Self::Answer(..) | Self::Outcome(..) => true,
-            Self::HandOver { .. } | Self::Deliver { .. } => true,
+            Self::Follows(_) => true,
             Self::Charge { .. } | Self::Acknowledge { .. } => false,
         }
     }
@@ -223,6 +237,9 @@ pub struct Partition {
     failed: bool,
 }
 
+/// What comes from memory at once.
+const LINE_OCTETS: usize = 64;
+
 impl Partition {
     /// A partition that goes on where recovery left it, gathering its batches in such buffers.
     pub fn open(recovered: Recovered, buffers: Buffers) -> Self {
@@ -267,8 +284,15 @@ impl Partition {
 
     /// Looks at whatever an event of a message needs; what that was means nothing.
     pub fn look_at(&self, id: MessageId) -> u8 {
-        let octets = self.memory.messages.get(id).map(|held| held.message.content_octets());
-        octets.map_or(0, |octets| octets[0] ^ octets[octets.len() - 1])
+        let Some(HeldMessage { message, kept }) = self.memory.messages.get(id) else { return 0 };
+        // Both ends of the message, and the begin of its content, where all that is asked for at its end lies.
+        let octets = message.content_octets();
+        let octet = |place: usize| octets.get(place).copied().unwrap_or_default();
+        octet(0)
+            ^ octet(LINE_OCTETS)
+            ^ octet(2 * LINE_OCTETS)
+            ^ message.standing.notifications
+            ^ u8::from(kept.place().is_some())
     }
 
     /// A message that is over and not yet at rest.
@@ -380,10 +404,10 @@ impl Partition {
                 waiting.push((reply_to, CommandStatus::ESME_RSYSERR));
                 charges.push((account, segments.into()));
             }
-            Earned::Answer(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RSYSERR)),
-            Earned::Outcome(reply_to, _) => waiting.push((reply_to, CommandStatus::ESME_RDELIVERYFAILURE)),
+            Earned::Answer(answer) => waiting.push((answer.0, CommandStatus::ESME_RSYSERR)),
+            Earned::Outcome(answer) => waiting.push((answer.0, CommandStatus::ESME_RDELIVERYFAILURE)),
             Earned::Charge { account, segments } => charges.push((account, segments)),
-            Earned::HandOver { .. } | Earned::Deliver { .. } | Earned::Acknowledge { .. } => {}
+            Earned::Follows(_) | Earned::Acknowledge { .. } => {}
         };
         match failed {
             Failed::Journal => self.journal.abandon(give_up),
@@ -420,7 +444,7 @@ impl Partition {
         attempt: Option<u8>,
         content: &Content<'_>,
         accounts: &Accounts,
-        earned: impl IntoIterator<Item = Earned>,
+        earned: Option<Earned>,
     ) -> Result<(), ApplyError> {
         if self.failed {
             return Err(ApplyError::Unknown);
@@ -429,9 +453,10 @@ impl Partition {
         content.put(&mut octets);
         let segment = self.begin_record(&Record::Accepted { attempt, content: &octets });
         let live = Source::live(segment);
-        let (hand_over, octets) = self.memory.accept(attempt, content, octets, live, accounts)?;
+        let octets = self.memory.accept(attempt, content, octets, &live, accounts)?;
         self.journal.append(&Record::Accepted { attempt, content: octets });
-        earned.into_iter().chain(hand_over).for_each(|earned| self.earn(earned));
+        let follows = attempt.map(|_| Follows::first_attempt(content.id));
+        self.earn_in_order(earned, follows.as_ref());
         Ok(())
     }
 
@@ -449,17 +474,33 @@ impl Partition {
         &mut self,
         record: &Record<'_>,
         accounts: &Accounts,
-        earned: impl IntoIterator<Item = Earned>,
+        earned: Option<Earned>,
     ) -> Result<(), ApplyError> {
         if self.failed {
             return Err(ApplyError::Unknown);
         }
         let segment = self.begin_record(record);
-        let follows = self.memory.apply(record, Source::live(segment), accounts)?;
-        self.journal.append(record);
-        // Whoever waits for an answer has it before what follows from it.
-        earned.into_iter().chain(follows).for_each(|earned| self.earn(earned));
-        Ok(())
+        let applied = self.memory.apply(record, &Source::live(segment), accounts);
+        // Looked at where it is. Taken out, it would be copied, and a copy of what was only just written in pieces waits
+        // for all writes before them, those of a message that has to come from far away in memory as well.
+        match &applied {
+            Err(error) => Err(*error),
+            Ok(follows) => {
+                self.journal.append(record);
+                self.earn_in_order(earned, follows.as_ref());
+                Ok(())
+            }
+        }
+    }
+
+    /// Whoever waits for an answer has it before what follows from it.
+    fn earn_in_order(&mut self, answer: Option<Earned>, follows: Option<&Follows>) {
+        if let Some(answer) = answer {
+            self.earn(answer);
+        }
+        if let Some(follows) = follows {
+            self.earn(Earned::Follows(*follows));
+        }
     }
 
     /// The segment that a record is about to go to.

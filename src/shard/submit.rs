@@ -172,7 +172,7 @@ impl Shard {
         let unsuccess_sme = unsuccess_sme.into();
         self.partitions[0].earn(Earned::Charge { account: index, segments });
         let answer = Answer::SubmittedMulti { id, no_unsuccess, unsuccess_sme };
-        self.partitions[0].earn(Earned::Answer(reply_to, answer));
+        self.partitions[0].earn(Earned::Answer(Box::new((reply_to, answer))));
         Ok(())
     }
 

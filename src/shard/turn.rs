@@ -4,7 +4,7 @@
 use crate::session::Elapsed;
 use crate::shard::Shard;
 use crate::shard::mesh::Delivery;
-use crate::shard::partition::{Earned, Partition};
+use crate::shard::partition::{Earned, Follows, Partition};
 use crate::time::Now;
 
 impl Shard {
@@ -91,11 +91,9 @@ impl Shard {
                 *to_pay -= 1;
                 match stored.into_inner() {
                     Earned::Submitted { reply_to, id, .. } => self.answer_submitted(reply_to, id),
-                    Earned::Answer(reply_to, answer) | Earned::Outcome(reply_to, answer) => {
-                        self.answer(reply_to, answer);
-                    }
-                    Earned::HandOver { id, deferrals } => self.attempt(now, id, deferrals),
-                    Earned::Deliver { key, account } => {
+                    Earned::Answer(answer) | Earned::Outcome(answer) => self.answer(answer.0, answer.1),
+                    Earned::Follows(Follows::HandOver { id, deferrals }) => self.attempt(now, id, deferrals),
+                    Earned::Follows(Follows::Deliver { key, account }) => {
                         // It may have grown cold since it was made: then its account asks for it.
                         if !self.enqueue(key) {
                             self.to_pump.insert(account);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::memory::{Kept, Memory, TimerKey, alarm};
-use super::{Earned, HeldMessage, HeldParcel};
+use super::{Follows, HeldMessage, HeldParcel};
 use crate::account::Accounts;
 use crate::journal::{Record, SegmentNumber};
 use crate::message::{
@@ -34,7 +34,7 @@ impl Source {
         Self::Journal { segment, counts_credits: true }
     }
 
-    const fn counts_credits(self) -> bool {
+    const fn counts_credits(&self) -> bool {
         matches!(self, Self::Journal { counts_credits: true, .. })
     }
 }
@@ -44,14 +44,15 @@ impl Memory {
     pub(super) fn apply(
         &mut self,
         record: &Record<'_>,
-        source: Source,
+        source: &Source,
         accounts: &Accounts,
-    ) -> Result<Option<Earned>, ApplyError> {
+    ) -> Result<Option<Follows>, ApplyError> {
         let from = From { source, accounts };
         match *record {
             Record::Accepted { attempt, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
-                self.accept(attempt, &view, content.into(), source, accounts).map(|(earned, _)| earned)
+                self.accept(attempt, &view, content.into(), source, accounts)?;
+                Ok(attempt.map(|_| Follows::first_attempt(view.id)))
             }
             Record::MessageAtRest { standing, content } => {
                 let view = Content::read(content).map_err(|_| ApplyError::Unreadable)?;
@@ -98,11 +99,11 @@ impl Memory {
             }
             Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
                 let parcel = Parcel::read(octets).map_err(|_| ApplyError::Unreadable)?;
-                Ok(self.hold(parcel, from, Kept::default()))
+                Ok(self.hold(parcel, from, None))
             }
             Record::Settled { id, part } => {
                 let held = self.remove_parcel(ParcelKey { id, part }).ok_or(ApplyError::Unknown)?;
-                if let Source::Journal { segment, .. } = source {
+                if let Source::Journal { segment, .. } = *source {
                     self.mark_gone(held.kept, segment);
                 }
                 Ok(None)
@@ -111,15 +112,15 @@ impl Memory {
     }
 
     /// A message is accepted, with the content `view` that is written in `octets`; `attempt` is the carrier that its first
-    /// attempt begins with at once. Gives the octets back.
+    /// attempt begins with at once. Gives the octets back, to be put on record.
     pub(super) fn accept(
         &mut self,
         attempt: Option<u8>,
         view: &Content<'_>,
         octets: Vec<u8>,
-        source: Source,
+        source: &Source,
         accounts: &Accounts,
-    ) -> Result<(Option<Earned>, &[u8]), ApplyError> {
+    ) -> Result<&[u8], ApplyError> {
         if self.messages.contains(view.id) {
             return Err(ApplyError::Refused(Refused::InTransit));
         }
@@ -130,17 +131,19 @@ impl Memory {
             standing.begin_attempt(carrier);
         }
         self.count_credits(view.system_id, view.segments.into(), source);
-        let message = Message::new(octets, view.expires_at, standing);
-        let earned = attempt.map(|_| hand_over(view.id, &message));
-        let held = self.insert(view, message, source, accounts);
-        Ok((earned, held.message.content_octets()))
+        let held = self.insert(view, Message::new(octets, view.expires_at, standing), source, accounts);
+        Ok(held.message.content_octets())
     }
 
-    /// Adds to what an account has used.
-    pub(super) fn count_credits(&mut self, system_id: &[u8], segments: u64, source: Source) {
-        if !source.counts_credits() {
-            return;
+    /// Adds to what an account has used, unless that was counted already.
+    #[inline(always)]
+    pub(super) fn count_credits(&mut self, system_id: &[u8], segments: u64, source: &Source) {
+        if source.counts_credits() {
+            self.add_credits(system_id, segments);
         }
+    }
+
+    fn add_credits(&mut self, system_id: &[u8], segments: u64) {
         match self.credits_used.get_mut(system_id) {
             Some(used) => *used += segments,
             None => _ = self.credits_used.insert(system_id.into(), segments),
@@ -148,11 +151,12 @@ impl Memory {
     }
 
     /// A message that is not here yet is.
+    #[inline(always)]
     fn insert(
         &mut self,
         view: &Content<'_>,
         message: Message,
-        source: Source,
+        source: &Source,
         accounts: &Accounts,
     ) -> &HeldMessage {
         // The ids of a submit_multi belong together, even where the power went before all of it was durable. What is
@@ -160,20 +164,21 @@ impl Memory {
         if matches!(source, Source::Journal { .. }) {
             self.ids.observe(view.last_id());
         }
-        let kept = self.kept_by(source, RestKey::Message(view.id), Kept::default());
+        let kept = self.kept_by(source, RestKey::Message(view.id), None);
         self.add_message(view.id, message, kept, accounts)
     }
 
-    /// How something is kept that comes from `source`, and from something kept like `origin`.
-    fn kept_by(&mut self, source: Source, key: RestKey, origin: Kept) -> Kept {
-        match source {
+    /// How something is kept that comes from `source`, and from something that needs the journal from `origin` on: replay
+    /// makes a receipt from the message it is about, and needs what the message needs.
+    #[inline(always)]
+    fn kept_by(&mut self, source: &Source, key: RestKey, origin: Option<SegmentNumber>) -> Kept {
+        match *source {
             Source::Journal { segment, .. } => {
-                // Replay makes a receipt from the message it is about: it needs what the message needs.
-                let mut kept = Kept::default();
-                Self::mark(&mut self.journaled, &mut kept, origin.since.unwrap_or(segment), key);
-                kept
+                let since = origin.unwrap_or(segment);
+                self.journaled.add(since, key);
+                Kept::in_journal(since)
             }
-            Source::Rest(place) => Kept { since: None, place: Some(place) },
+            Source::Rest(place) => Kept::at_rest(place),
         }
     }
 
@@ -184,7 +189,7 @@ impl Memory {
         event: Event,
         from: From<'_>,
         change: impl FnOnce(&mut Message),
-    ) -> Result<Option<Earned>, ApplyError> {
+    ) -> Result<Option<Follows>, ApplyError> {
         let (message, effect) = self.change(id, event, from, change)?;
         match effect {
             Effect::HandOver => Ok(Some(hand_over(id, message))),
@@ -201,11 +206,11 @@ impl Memory {
         told: Option<MessageState>,
         at: Timestamp,
         from: From<'_>,
-    ) -> Result<Option<Earned>, ApplyError> {
+    ) -> Result<Option<Follows>, ApplyError> {
         if said.is_final() {
             return Err(ApplyError::Unreadable);
         }
-        let origin = self.messages.get(id).ok_or(ApplyError::Unknown)?.kept;
+        let origin = self.messages.get(id).ok_or(ApplyError::Unknown)?.kept.since();
         let mut notification = None;
         self.change(id, Event::Reported(said), from, |message| {
             notification = told.map(|told| self::notification(message, told, at, from.accounts));
@@ -231,7 +236,7 @@ impl Memory {
         note.set(timers, alarm(message), TimerKey::Messages(Neighbourhood::of(id)));
         let waits = waiting.place_of(message, from.accounts);
         waiting.note(waited, waits);
-        if let Source::Journal { segment, .. } = from.source {
+        if let Source::Journal { segment, .. } = *from.source {
             Self::mark(journaled, kept, segment, RestKey::Message(id));
         }
         Ok((message, effect))
@@ -245,10 +250,10 @@ impl Memory {
         error: u16,
         at: Timestamp,
         from: From<'_>,
-    ) -> Result<Option<Earned>, ApplyError> {
+    ) -> Result<Option<Follows>, ApplyError> {
         let HeldMessage { message, kept } =
             self.remove_message(id, from.accounts).ok_or(ApplyError::Unknown)?;
-        if let Source::Journal { segment, .. } = from.source {
+        if let Source::Journal { segment, .. } = *from.source {
             self.mark_gone(kept, segment);
         }
         let content = message.content();
@@ -265,11 +270,11 @@ impl Memory {
         let parcel = wants_receipt(&content, state)
             .then(|| receipt(&content, ParcelKey::FINAL_RECEIPT, state, error, at, from.accounts));
         self.spares.give(message.into_content_octets());
-        Ok(parcel.and_then(|parcel| self.hold(parcel, from, kept)))
+        Ok(parcel.and_then(|parcel| self.hold(parcel, from, kept.since())))
     }
 
-    /// Keeps a parcel until it is settled; `origin` is how the message is kept that it is about.
-    fn hold(&mut self, parcel: Parcel, from: From<'_>, origin: Kept) -> Option<Earned> {
+    /// Keeps a parcel until it is settled; `origin` is where the journal is needed from for the message that it is about.
+    fn hold(&mut self, parcel: Parcel, from: From<'_>, origin: Option<SegmentNumber>) -> Option<Follows> {
         let From { source, accounts } = from;
         let view = parcel.view();
         let key = view.key;
@@ -280,12 +285,12 @@ impl Memory {
             self.count_credits(view.system_id, 0, source);
         }
         // Replay makes a receipt again that is at rest already: there it stays, once.
-        let is_at_rest = |held: &HeldParcel| held.kept.since.is_none() && held.kept.place.is_some();
+        let is_at_rest = |held: &HeldParcel| held.kept.since().is_none() && held.kept.place().is_some();
         if matches!(source, Source::Journal { .. }) && self.parcels.get(key).is_some_and(is_at_rest) {
-            return Some(Earned::Deliver { key, account });
+            return Some(Follows::Deliver { key, account });
         }
         if let Some(old) = self.remove_parcel(key)
-            && let Source::Journal { segment, .. } = source
+            && let Source::Journal { segment, .. } = *source
         {
             self.mark_gone(old.kept, segment);
         }
@@ -293,20 +298,20 @@ impl Memory {
         let kept = self.kept_by(source, RestKey::Parcel(key), origin);
         let held = HeldParcel { parcel, account, attempts: 0, alarm, in_flight: false, kept };
         self.add_parcel(key, held);
-        Some(Earned::Deliver { key, account })
+        Some(Follows::Deliver { key, account })
     }
 }
 
 /// A record's source, and the accounts there are.
 #[derive(Clone, Copy)]
 struct From<'a> {
-    source: Source,
+    source: &'a Source,
     accounts: &'a Accounts,
 }
 
 /// The attempt that a message has begun.
-const fn hand_over(id: MessageId, message: &Message) -> Earned {
-    Earned::HandOver { id, deferrals: message.standing.deferrals }
+const fn hand_over(id: MessageId, message: &Message) -> Follows {
+    Follows::HandOver { id, deferrals: message.standing.deferrals }
 }
 
 /// One more thing that a message's sender is told on the way.

@@ -195,7 +195,7 @@ impl Partition {
             let next = self.memory.journaled.pop_key(checkpointing.keep_from);
             let (segment, younger) = &mut checkpointing.younger;
             let Some((segment, key)) = next.or_else(|| Some((*segment, younger.pop()?))) else { break };
-            self.visit(checkpointing, key, |kept| kept.since == Some(segment));
+            self.visit(checkpointing, key, |kept| kept.since() == Some(segment));
         }
         self.visit_sparse(checkpointing, visits);
         if !checkpointing.survivors.is_empty() {
@@ -275,7 +275,7 @@ impl Partition {
             let members = self.memory.rest.members(number);
             seen += members.len();
             for (place, key) in members {
-                self.visit(checkpointing, key, |kept| kept.place == Some(place));
+                self.visit(checkpointing, key, |kept| kept.place() == Some(place));
             }
         }
     }
@@ -292,8 +292,8 @@ impl Partition {
     /// Packs the newest form of something, unless it has ended by now.
     fn put_to_rest(&mut self, checkpointing: &mut Checkpointing, as_of: Position, key: RestKey) {
         // A receipt may have gone there with its message.
-        let is_new = |kept: &Kept| kept.place.is_some_and(|place| place.block >= checkpointing.first_block);
-        if self.memory.kept_mut(key).is_none_or(|kept| kept.since.is_none() && is_new(kept)) {
+        let is_new = |kept: &Kept| kept.place().is_some_and(|place| place.block >= checkpointing.first_block);
+        if self.memory.kept_mut(key).is_none_or(|kept| kept.since().is_none() && is_new(kept)) {
             return;
         }
         let block = &mut checkpointing.block;
@@ -312,9 +312,9 @@ impl Partition {
                 &mut held.kept
             }
         };
-        let older = kept.place.replace(place);
-        let had_changed = kept.since.take().is_some();
-        if let Some(older) = older {
+        let older = std::mem::replace(kept, Kept::at_rest(place));
+        let had_changed = older.since().is_some();
+        if let Some(older) = older.place() {
             self.memory.rest.end(older);
             checkpointing.replaced.push(older);
         }
@@ -324,7 +324,7 @@ impl Partition {
         if had_changed && let RestKey::Message(id) = key {
             // Replay passes over the records that made its receipts, because they are older than this form of it.
             for key in ParcelKey::about(id) {
-                if self.memory.parcels.get(key).is_some_and(|held| held.kept.since.is_some()) {
+                if self.memory.parcels.get(key).is_some_and(|held| held.kept.since().is_some()) {
                     self.put_to_rest(checkpointing, as_of, RestKey::Parcel(key));
                 }
             }
@@ -336,9 +336,9 @@ impl Partition {
         let number = self.memory.rest.next();
         // Some may have ended since they were packed.
         let places = (0..).map(|slot| RestPlace { block: number, slot });
-        let ended = places
-            .zip(&members)
-            .filter(|(place, key)| self.memory.kept_mut(**key).is_none_or(|kept| kept.place != Some(*place)));
+        let ended = places.zip(&members).filter(|(place, key)| {
+            self.memory.kept_mut(**key).is_none_or(|kept| kept.place() != Some(*place))
+        });
         let ended: Vec<u16> = ended.map(|(place, _)| place.slot).collect();
         self.memory.rest.add(number, members, ended);
         self.store_ops.push_back((as_of, StoreOp::PutRest(number, octets)));

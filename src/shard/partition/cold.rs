@@ -153,7 +153,7 @@ impl Memory {
         let mut traces = Vec::with_capacity(members.len());
         for (place, key) in members {
             // What has gone from here is of no interest.
-            if self.kept_mut(*key).is_none_or(|kept| kept.place != Some(*place)) {
+            if self.kept_mut(*key).is_none_or(|kept| kept.place() != Some(*place)) {
                 continue;
             }
             let Some((at, trace)) = self.trace(*key, *place, accounts) else { return false };
@@ -207,7 +207,7 @@ impl Memory {
             if ended.contains(&slot) {
                 continue;
             }
-            self.apply(&record, Source::Rest(RestPlace { block: number, slot }), accounts)
+            self.apply(&record, &Source::Rest(RestPlace { block: number, slot }), accounts)
                 .map_err(|_| Unrecoverable)?;
             traces.push(trace);
             if let RestKey::Parcel(key) = key

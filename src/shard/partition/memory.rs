@@ -10,7 +10,7 @@ use super::{FastMap, HeldParcel};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Position, SegmentNumber};
 use crate::message::{IdSource, Message, MessageId, MessageTable, Neighbourhood, ParcelKey, Spares, State};
-use crate::store::{RestKey, RestPlace};
+use crate::store::{RestKey, RestNumber, RestPlace};
 use crate::time::Timestamp;
 use crate::time::timers::{TimerId, Timers};
 
@@ -51,13 +51,41 @@ pub(super) struct HeldMessage {
     pub(super) kept: Kept,
 }
 
-/// Where something would be found after a restart.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+/// Where something would be found after a restart, in two words: there is one for each of millions of messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Kept {
+    since: u64,
+    place: u64,
+}
+
+impl Kept {
+    const NONE: u64 = u64::MAX;
+
+    /// In the journal alone, from this segment on.
+    pub(super) const fn in_journal(since: SegmentNumber) -> Self {
+        Self { since: since.0, place: Self::NONE }
+    }
+
+    /// At rest, as it is.
+    pub(super) const fn at_rest(place: RestPlace) -> Self {
+        Self { since: Self::NONE, place: (place.block.0 as u64) << 16 | place.slot as u64 }
+    }
+
     /// The oldest segment of the journal that must be replayed to find it as it is; `None` when it is at rest so.
-    pub(super) since: Option<SegmentNumber>,
+    pub(super) fn since(self) -> Option<SegmentNumber> {
+        (self.since != Self::NONE).then_some(SegmentNumber(self.since))
+    }
+
     /// Where it is at rest, perhaps in an older form.
-    pub(super) place: Option<RestPlace>,
+    pub(super) fn place(self) -> Option<RestPlace> {
+        let place = RestPlace { block: RestNumber((self.place >> 16) as u32), slot: self.place as u16 };
+        (self.place != Self::NONE).then_some(place)
+    }
+
+    /// It changes: from this segment on it is found in the journal alone.
+    const fn change(&mut self, since: SegmentNumber) {
+        self.since = since.0;
+    }
 }
 
 /// What a timer of a partition is for.
@@ -65,7 +93,7 @@ pub(super) struct Kept {
 pub(super) enum TimerKey {
     Messages(Neighbourhood),
     Parcels(Neighbourhood),
-    Block(crate::store::RestNumber),
+    Block(RestNumber),
 }
 
 /// The timer of a neighbourhood: it rings no later than the first thing in it is due. Things come and go by the hundred
@@ -131,7 +159,7 @@ impl Journaled {
     }
 
     /// Something needs this segment from now on.
-    fn add(&mut self, number: SegmentNumber, key: RestKey) {
+    pub(super) fn add(&mut self, number: SegmentNumber, key: RestKey) {
         if let Some(segment) = self.of(number) {
             segment.keys.push(key);
         }
@@ -196,8 +224,8 @@ impl Memory {
     /// Something changed by a record of this segment. It needs the segment for a restart, unless it needs an older one
     /// anyway.
     pub(super) fn mark(journaled: &mut Journaled, kept: &mut Kept, at: SegmentNumber, key: RestKey) {
-        if kept.since.is_none() {
-            kept.since = Some(at);
+        if kept.since().is_none() {
+            kept.change(at);
             journaled.add(at, key);
         }
     }
@@ -205,13 +233,14 @@ impl Memory {
     /// Something has ended by a record of this segment. Where it is at rest it must stay until no segment is replayed
     /// that knew it.
     pub(super) fn mark_gone(&mut self, kept: Kept, at: SegmentNumber) {
-        if let Some(place) = kept.place {
-            self.journaled.add_gone(kept.since.unwrap_or(at), place);
+        if let Some(place) = kept.place() {
+            self.journaled.add_gone(kept.since().unwrap_or(at), place);
             self.rest.end(place);
         }
     }
 
     /// Takes a message in: its timer, its place among those that wait.
+    #[inline(always)]
     pub(super) fn add_message(
         &mut self,
         id: MessageId,
@@ -219,12 +248,12 @@ impl Memory {
         kept: Kept,
         accounts: &Accounts,
     ) -> &HeldMessage {
-        let place = self.waiting.place_of(&message, accounts);
-        self.waiting.note(None, place);
-        self.octets += BESIDE_OCTETS + message.content_octets().len();
-        let at = alarm(&message);
         let (held, alarm) = self.messages.insert(id, HeldMessage { message, kept });
+        let at = self::alarm(&held.message);
         alarm.set(&mut self.timers, at, TimerKey::Messages(Neighbourhood::of(id)));
+        let place = self.waiting.place_of(&held.message, accounts);
+        self.waiting.note(None, place);
+        self.octets += BESIDE_OCTETS + held.message.content_octets().len();
         held
     }
 
@@ -307,7 +336,7 @@ impl Memory {
         place: RestPlace,
         accounts: &Accounts,
     ) -> Option<(Timestamp, Trace)> {
-        let at_rest = Kept { since: None, place: Some(place) };
+        let at_rest = Kept::at_rest(place);
         match key {
             RestKey::Message(id) => {
                 let held = self.messages.get(id).filter(|held| held.kept == at_rest)?;
@@ -336,7 +365,7 @@ pub(super) enum DueThing {
     /// A message or a parcel; it may have changed since its alarm rang.
     Of(RestKey),
     /// A cold block in which something is due.
-    Block(crate::store::RestNumber),
+    Block(RestNumber),
 }
 
 /// Puts what is due by `now` behind `due`; when the first of the others is.

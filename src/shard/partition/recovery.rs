@@ -129,7 +129,7 @@ impl Recovery {
                 continue;
             }
             let place = RestPlace { block: number, slot: *slot };
-            self.memory.apply(record, Source::Rest(place), accounts).map_err(|_| Unrecoverable)?;
+            self.memory.apply(record, &Source::Rest(place), accounts).map_err(|_| Unrecoverable)?;
             if self.is_foreseen(*key) {
                 self.at_rest_as_of.insert(*key, *as_of);
             }
@@ -171,7 +171,7 @@ impl Recovery {
                 continue;
             }
             // A record about something that is gone by now changes nothing.
-            match self.memory.apply(&record, source, accounts) {
+            match self.memory.apply(&record, &source, accounts) {
                 Ok(_) | Err(ApplyError::Refused(_) | ApplyError::Unknown) => {}
                 Err(ApplyError::Unreadable) => return Err(Unrecoverable),
             }
