@@ -88,9 +88,15 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "GOAL", conflicts_with = "pair")]
     pub(crate) until_saturated: Option<String>,
     /// Run two servers by turns, started with these commands and stopped with SIGTERM, and report the ratio round by round.
-    #[arg(long, num_args = 2, value_names = ["COMMAND_A", "COMMAND_B"])]
+    /// Both listen at --address. With --json, the document is one of all rounds.
+    #[arg(
+        long,
+        num_args = 2,
+        value_names = ["COMMAND_A", "COMMAND_B"],
+        conflicts_with_all = ["with_echo", "server_pid", "metrics", "html", "histograms"],
+    )]
     pub(crate) pair: Option<Vec<String>>,
-    /// How often each of the two.
+    /// Rounds of --pair: how often each of the two is run.
     #[arg(long, default_value_t = 3, value_name = "N", requires = "pair")]
     pub(crate) rounds: usize,
 }

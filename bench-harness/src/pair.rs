@@ -2,13 +2,16 @@
 
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::report::Report;
+use crate::report::pair::{self, PairReport};
 use crate::run::Run;
 use crate::server::Source;
 
@@ -17,60 +20,53 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at it.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs `a` and `b` by turns and prints each round; whether every promise held.
+/// Runs `a` and `b` by turns, prints each round and writes a document of all of them; whether every promise held.
 ///
 /// # Errors
-/// A server does not start or ends, or what playing says.
-pub(crate) fn run(run: &mut Run, a: &str, b: &str, rounds: usize) -> Result<bool, String> {
-    println!("A: {a}\nB: {b}\n");
-    println!(
-        "round        A/s        B/s    B/A    A p50    B p50    A p99    B p99 ms   A ns   B ns of CPU a request"
-    );
-    let mut ratios = Vec::new();
+/// A server does not start or ends, what playing says, or the document cannot be written.
+pub(crate) fn run(
+    run: &mut Run,
+    (a, b): (&str, &str),
+    rounds: usize,
+    json: Option<&Path>,
+) -> Result<bool, String> {
+    if rounds == 0 {
+        return Err("--rounds must be at least 1".to_owned());
+    }
+    println!("A: {a}\nB: {b}\n\n{}", pair::HEADING);
+    let mut whole = Vec::new();
     let mut holds = true;
     for round in 1..=rounds {
         // Whoever comes first in one round comes last in the next: what warms up warms up for both.
-        let order = if round % 2 == 1 { [a, b] } else { [b, a] };
-        let mut reports = Vec::new();
-        for command in order {
-            reports.push(once(run, command)?);
-        }
-        if round % 2 == 0 {
-            reports.reverse();
-        }
-        for report in &reports {
-            for fault in &report.faults {
-                eprintln!("BROKEN: {} {}", fault.count, fault.kind);
-                holds = false;
+        let is_a_first = round % 2 == 1;
+        let mut once = |name, command| -> Result<Option<Report>, String> {
+            let report = match once(run, command) {
+                // Half a round says nothing: there are no neighbours in it.
+                outcome if run.stops.load(Ordering::Relaxed) => {
+                    outcome.ok().filter(|report| !report.is_cut_short)
+                }
+                outcome => Some(outcome?),
+            };
+            if let Some(report) = &report {
+                eprint!("{}", pair::broken(round, name, report));
+                holds &= report.faults.is_empty();
             }
-        }
-        let [first, second] = &reports[..] else { continue };
-        let rate = |report: &Report| report.total.accepted_rate;
-        ratios.push(rate(second) / rate(first));
-        let millis = |report: &Report, pick: fn(&crate::report::Latency) -> u64| {
-            report.total.latencies.get("submit_sm").map_or(0.0, |latency| pick(latency) as f64 / 1_000.0)
+            Ok(report)
         };
-        let nanos =
-            |report: &Report| report.server.as_ref().map_or(0.0, |server| server.cpu_nanos_per_request);
-        println!(
-            "{round:>5} {:>10.0} {:>10.0} {:>6.3} {:>8.3} {:>8.3} {:>8.3} {:>8.3} {:>9.0} {:>6.0}",
-            rate(first),
-            rate(second),
-            rate(second) / rate(first),
-            millis(first, |latency| latency.p50),
-            millis(second, |latency| latency.p50),
-            millis(first, |latency| latency.p99),
-            millis(second, |latency| latency.p99),
-            nanos(first),
-            nanos(second),
-        );
-        if run.stops.load(std::sync::atomic::Ordering::Relaxed) {
-            break;
-        }
+        let both = if is_a_first {
+            once("A", a)?.zip(once("B", b)?)
+        } else {
+            once("B", b)?.zip(once("A", a)?).map(|(b, a)| (a, b))
+        };
+        let Some((of_a, of_b)) = both else { break };
+        println!("{}", pair::line(round, &of_a, &of_b));
+        whole.push((is_a_first, [of_a, of_b]));
     }
-    ratios.sort_by(f64::total_cmp);
-    if let (Some(least), Some(most)) = (ratios.first(), ratios.last()) {
-        println!("\nB/A: {:.3} (median), {least:.3} to {most:.3}", ratios[ratios.len() / 2]);
+    let report = PairReport::new((a, b), &whole, whole.len() < rounds)
+        .ok_or("stopped before the first round was over")?;
+    print!("\n{}", report.table());
+    if let Some(path) = json {
+        report.write(path)?;
     }
     Ok(holds)
 }

@@ -5,6 +5,7 @@ pub(crate) mod grid;
 pub(crate) mod histogram_files;
 pub(crate) mod html;
 mod latency;
+pub(crate) mod pair;
 mod plot;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -66,10 +67,7 @@ pub(crate) struct Report {
 impl Report {
     /// Writes the document.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        let failed = |error: String| format!("{} cannot be written: {error}", path.display());
-        let mut document = serde_json::to_string_pretty(self).map_err(|error| failed(error.to_string()))?;
-        document.push('\n');
-        fs::write(path, document).map_err(|error| failed(error.to_string()))
+        write_document(self, path)
     }
 
     /// Reads a document of this version, or of one that has added fields to it.
@@ -92,6 +90,13 @@ impl Report {
         }
         serde_json::from_str(document).map_err(|error| error.to_string())
     }
+}
+
+fn write_document(document: &impl Serialize, path: &Path) -> Result<(), String> {
+    let failed = |error: String| format!("{} cannot be written: {error}", path.display());
+    let mut text = serde_json::to_string_pretty(document).map_err(|error| failed(error.to_string()))?;
+    text.push('\n');
+    fs::write(path, text).map_err(|error| failed(error.to_string()))
 }
 
 /// What documents that can be read alike have in common: the name and the first number.

@@ -52,7 +52,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<bool, String> {
     let mut run = Run { name, scenario, setting: setting(options)?, is_quiet: options.output.quiet, stops };
     if let Some(commands) = &options.pair {
         let [a, b] = &commands[..] else { return Err("--pair needs two commands".to_owned()) };
-        return pair::run(&mut run, a, b, options.rounds);
+        return pair::run(&mut run, (a, b), options.rounds, options.output.json.as_deref());
     }
     let echo = if options.with_echo { Some(echo_rate()?) } else { None };
     let (mut report, played) = match &options.until_saturated {

@@ -319,11 +319,79 @@ fn two_servers_are_compared_round_by_round() {
     let address = listener.local_addr().expect("an address").to_string();
     drop(listener);
     let command = format!("{} echo --address {address}", env!("CARGO_BIN_EXE_smpp-bench"));
+    let place = Place::new("pair");
+    let json = place.file("pair.json");
     let output = bench(&["run", "submit", "--address", &address, "--seconds", "0.5", "--warm-up", "0.2"])
-        .args(["--pair", &command, &command, "--rounds", "2"])
+        .args(["--pair", &command, &command, "--rounds", "2", "--json", path(&json)])
         .output()
         .expect("it runs");
     let said = stdout(&output);
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("B/A:") && said.lines().count() >= 7, "{said}");
+    assert!(said.contains("B/A") && said.lines().count() >= 7, "{said}");
+    let document = document(&json);
+    assert_eq!(document["schema"], "smpp-bench-pair/1.0");
+    assert_eq!((&document["a"], &document["is_cut_short"]), (&command.as_str().into(), &false.into()));
+    let rounds = document["rounds"].as_array().expect("rounds");
+    assert_eq!(rounds.iter().map(|round| &round["is_a_first"]).collect::<Vec<_>>(), [true, false]);
+    let mut ratios = Vec::new();
+    for round in rounds {
+        let [a, b] = ["a", "b"].map(|side| round[side]["figures"]["accepted_rate"].as_f64().expect("a rate"));
+        let ratio = round["ratios"]["accepted_rate"].as_f64().expect("a ratio");
+        assert!(a > 0.0 && (ratio - b / a).abs() < 1e-9, "{round}");
+        assert!(round["ratios"]["server_cpu_nanos_per_request"].as_f64() > Some(0.0), "{round}");
+        ratios.push(ratio);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let spread = &document["spread"]["accepted_rate"];
+    let ends = ["least", "most"].map(|end| spread[end].as_f64().expect("a ratio"));
+    assert_eq!(ends, [ratios[0], ratios[1]]);
+}
+
+#[test]
+fn a_pair_refuses_what_it_would_not_do() {
+    for refused in [["--html", "page"], ["--histograms", "folder"], ["--server-pid", "1"], ["--rounds", "0"]]
+    {
+        let output = bench(&["run", "--pair", "true", "true"]).args(refused).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{refused:?}: {said}");
+        assert!(said.contains(refused[0]), "{refused:?}: {said}");
+    }
+}
+
+#[test]
+fn a_pair_that_is_stopped_keeps_its_whole_rounds() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    drop(listener);
+    let command = format!("{} echo --address {address}", env!("CARGO_BIN_EXE_smpp-bench"));
+    let place = Place::new("pair-stopped");
+    let json = place.file("pair.json");
+    let mut running = Running(
+        bench(&[
+            "run",
+            "submit",
+            "--address",
+            &address,
+            "--seconds",
+            "0.4",
+            "--warm-up",
+            "0",
+            "--rounds",
+            "99",
+        ])
+        .args(["--pair", &command, &command, "--json", path(&json)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs"),
+    );
+    let mut lines = BufReader::new(running.0.stdout.take().expect("piped")).lines();
+    let first = lines.find(|line| line.as_ref().is_ok_and(|line| line.trim_start().starts_with("1 ")));
+    assert!(first.is_some(), "a round");
+    let pid = Pid::from_raw(running.0.id().cast_signed()).expect("a process");
+    kill_process(pid, Signal::INT).expect("it runs");
+    lines.for_each(drop);
+    assert!(running.0.wait().expect("a child").success());
+    let document = document(&json);
+    assert_eq!(document["is_cut_short"], true);
+    assert!(document["rounds"].as_array().is_some_and(|rounds| !rounds.is_empty() && rounds.len() < 99));
 }
