@@ -18,7 +18,7 @@ use crate::measure::{Course, Measures, Pulse, Tally};
 use crate::message::Composer;
 use crate::referee::{Ledger, verdict};
 use crate::report::Fault;
-use crate::scenario::{Bind, Load, Scenario};
+use crate::scenario::{Bind, Load, Reading, Scenario};
 use crate::server::{self, Source, Usage};
 
 /// How often the conductor looks up.
@@ -126,7 +126,15 @@ pub(crate) fn play(
         // Whoever reads slowly or comes and goes may be left behind.
         let must_stay = group.reading.octets_per_second.is_none() && group.life.seconds.is_none();
         let lost = if must_stay { tally.connections_lost } else { 0 };
-        let kinds = [(tally.owed, "requests were never answered"), (lost, "connections were lost")];
+        // Before whoever is slow the answer may wait in a socket.
+        let is_prompt = group.reading == Reading::default();
+        let left_alone = if is_prompt { tally.unbinds_unanswered } else { 0 };
+        let owed = if is_prompt || tally.unbinds_unanswered == 0 { tally.owed } else { 0 };
+        let kinds = [
+            (owed, "requests were never answered"),
+            (left_alone, "unbinds were never answered"),
+            (lost, "connections were lost"),
+        ];
         for (count, kind) in kinds.into_iter().filter(|(count, _)| *count > 0) {
             let examples = vec![format!("of the group {}", group.name)];
             played.faults.push(Fault { kind: kind.to_owned(), count, examples });

@@ -54,6 +54,8 @@ enum Ending {
     Unbound,
     /// By us without a word, as the scenario wants it.
     BrokenOff,
+    /// By us, for the server has not answered our unbind, or has closed instead.
+    UnbindUnanswered,
     /// As it should not.
     Lost(String),
 }
@@ -70,6 +72,7 @@ pub(crate) async fn play(core: &Core, place: usize, mut seat: Seat) {
         let group = seat.role.group;
         match ending {
             Ending::Unbound | Ending::BrokenOff => {}
+            Ending::UnbindUnanswered => core.measures.borrow_mut().tallies[group].unbinds_unanswered += 1,
             Ending::Lost(reason) => {
                 if core.course.get().is_none() {
                     return core.stage.fail(reason);
@@ -118,7 +121,9 @@ async fn session(core: &Core, place: usize, seat: &mut Seat, is_first: bool) -> 
         }
         let tally = &mut core.measures.borrow_mut().tallies[seat.role.group];
         tally.unanswered += unanswered;
-        tally.owed += if matches!(ending, Ending::Unbound) { unanswered } else { 0 };
+        // Without an unbind of ours they may have been on their way.
+        let is_unbound = matches!(ending, Ending::Unbound | Ending::UnbindUnanswered);
+        tally.owed += if is_unbound { unanswered } else { 0 };
     }
     ending
 }
@@ -182,6 +187,7 @@ impl Connection {
         core.attend(self.place, cx.waker());
         let outcome = match self.turn(core, seat, cx) {
             Ok(outcome) => outcome,
+            Err(_) if self.leaves_since.is_some() => Poll::Ready(Ending::UnbindUnanswered),
             Err(error) => Poll::Ready(Ending::Lost(error.to_string())),
         };
         if let Some(esme) = &self.esme {
@@ -221,8 +227,8 @@ impl Connection {
                     esme.handle_time(now, course.as_ref(), &seat.role, &mut seat.work, &mut measures)
                         .map_err(io::Error::other)?;
                 }
-                if self.is_over(core, seat, now) {
-                    return Ok(Poll::Ready(Ending::BrokenOff));
+                if let Some(ending) = self.leave(core, seat, now) {
+                    return Ok(Poll::Ready(ending));
                 }
             }
             let is_sent = self.send(cx)?;
@@ -251,9 +257,9 @@ impl Connection {
         !self.is_gathering || now < self.began + PATIENCE
     }
 
-    /// Whether the connection is to be dropped now; begins to unbind when the time for that has come.
-    fn is_over(&mut self, core: &Core, seat: &Seat, now: u64) -> bool {
-        let Some(esme) = &mut self.esme else { return false };
+    /// Begins to unbind when the time for that has come; how it ends when the connection is to be dropped now.
+    fn leave(&mut self, core: &Core, seat: &Seat, now: u64) -> Option<Ending> {
+        let esme = self.esme.as_mut()?;
         let life = seat.role.behaviour.life;
         if let Some(seconds) = life.seconds
             && self.ends_at.is_none()
@@ -263,15 +269,17 @@ impl Connection {
         }
         let is_past = self.ends_at.is_some_and(|at| now >= at);
         if is_past && life.abrupt {
-            return true;
+            return Some(Ending::BrokenOff);
         }
         if (is_past || core.leaves.get()) && self.leaves_since.is_none() && esme.is_bound() {
             self.leaves_since = Some(now);
             esme.unbind(now);
         }
-        // A server that does not answer unbind is left all the same.
-        self.leaves_since.is_some_and(|since| now >= since + PATIENCE)
-            || (core.leaves.get() && self.leaves_since.is_none())
+        match self.leaves_since {
+            // A server that does not answer unbind is left all the same.
+            Some(since) => (now >= since + PATIENCE).then_some(Ending::UnbindUnanswered),
+            None => core.leaves.get().then_some(Ending::BrokenOff),
+        }
     }
 
     fn set_alarm(&self, core: &Core, seat: &Seat) {

@@ -118,8 +118,10 @@ pub(crate) struct Tally {
     pub(crate) connections_lost: u64,
     /// Sent and never answered, whoever's fault it was.
     pub(crate) unanswered: u64,
-    /// Those of them that the server owed an answer: their sessions ended in good order.
+    /// Those of them that the server owed an answer: we have waited for them, and then unbound.
     pub(crate) owed: u64,
+    /// Sessions whose unbind was not answered.
+    pub(crate) unbinds_unanswered: u64,
     /// Due and never sent, because the window was full until the end.
     pub(crate) unsent: u64,
     /// How late what was due was sent, although the window had room.
@@ -149,6 +151,7 @@ impl Tally {
         self.connections_lost += other.connections_lost;
         self.unanswered += other.unanswered;
         self.owed += other.owed;
+        self.unbinds_unanswered += other.unbinds_unanswered;
         self.unsent += other.unsent;
         self.lateness.add(&other.lateness);
     }

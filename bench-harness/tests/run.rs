@@ -111,7 +111,7 @@ fn serve(mut stream: TcpStream, answer: &impl Fn(u32, u32, u32) -> Vec<u8>) {
         }
         let octets = answer(command_id, sequence_number, submitted);
         submitted += u32::from(command_id == SUBMIT_SM);
-        if stream.write_all(&octets).is_err() || command_id == UNBIND {
+        if stream.write_all(&octets).is_err() || (command_id == UNBIND && !octets.is_empty()) {
             return;
         }
     }
@@ -242,6 +242,19 @@ fn a_server_that_lies_is_caught() {
         if command_id == SUBMIT_SM { [receipt(submitted + 1, &id, &id), answer].concat() } else { answer }
     });
     assert!(early.contains("before their responses"), "{early}");
+}
+
+#[test]
+fn a_server_that_falls_silent_is_caught() {
+    let silent = server(|command_id, sequence_number, submitted| match submitted {
+        0..50 => honest(command_id, sequence_number, submitted),
+        _ => Vec::new(),
+    });
+    let output = run(silent, &["submit", "--connections", "1", "--window", "5", "--seconds", "0.5"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    let said = stdout(&output);
+    assert!(said.contains("5 requests were never answered (of the group submit"), "{said}");
+    assert!(said.contains("1 unbinds were never answered (of the group submit"), "{said}");
 }
 
 #[test]
