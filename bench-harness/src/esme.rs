@@ -14,7 +14,7 @@ use crate::arrivals::Arrivals;
 use crate::measure::{Course, Measures, Timed};
 use crate::message::{Composer, Kind};
 use crate::referee::{Awaited, Entries, Ledger};
-use crate::scenario::{Group, Load};
+use crate::scenario::{Group, Load, Receipts};
 
 /// Ids of its own messages that it remembers, to ask about, to cancel and to replace.
 const REMEMBERED: usize = 64;
@@ -42,7 +42,7 @@ pub(crate) struct Seat {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     due: u64,
-    /// Receipts that an accepted message must bring.
+    /// Receipts that were asked for with it.
     receipts: u16,
 }
 
@@ -206,8 +206,12 @@ impl Esme {
                     if let Some(id) = message_id(&pdu)
                         && status == CommandStatus::ESME_ROK
                     {
-                        let awaited =
-                            Awaited { due: asked.due, connection: role.number, receipts: asked.receipts };
+                        let awaited = Awaited {
+                            due: asked.due,
+                            connection: role.number,
+                            receipts: asked.receipts,
+                            is_conditional: role.behaviour.message.receipts() == Receipts::BySomeOutcomes,
+                        };
                         entries.get_or_insert_with(|| role.ledger.entries()).accepted(id, awaited);
                         if role.behaviour.mix.needs_earlier() {
                             work.remember(id);
@@ -307,8 +311,7 @@ impl Esme {
                 return Ok(());
             }
             let kind = work.composer.kind(&group.mix, !work.remembered.is_empty());
-            let asks = group.message.registered_delivery & 3 == 1;
-            let mut asked = Asked { due, receipts: u16::from(asks) };
+            let mut asked = Asked { due, receipts: u16::from(group.message.receipts() != Receipts::None) };
             let earlier = work.remembered.front();
             let session = &mut self.session;
             let timed = match (kind, earlier) {

@@ -31,8 +31,10 @@ pub(crate) struct Awaited {
     pub(crate) due: u64,
     /// The connection that submitted it.
     pub(crate) connection: u32,
-    /// Final receipts that must come; 0 when none was asked for, or when it depends on the outcome.
+    /// Final receipts that were asked for.
     pub(crate) receipts: u16,
+    /// Whether they come for some outcomes only, which a client does not know.
+    pub(crate) is_conditional: bool,
 }
 
 /// A receipt whose message is not known (yet).
@@ -53,6 +55,8 @@ pub(crate) struct Ledger {
 pub(crate) struct Entries {
     /// Messages that wait for receipts.
     open: HashMap<IdHash, Awaited, FixedState>,
+    /// Messages whose receipts may come.
+    conditional: HashMap<IdHash, Awaited, FixedState>,
     /// Every id that was given out, in order.
     ids: Vec<IdHash>,
     strays: HashMap<IdHash, Vec<Stray>, FixedState>,
@@ -112,7 +116,8 @@ impl Entries {
                 awaited.receipts = awaited.receipts.saturating_sub(1);
             }
         }
-        if awaited.receipts > 0 && self.open.insert(hash, awaited).is_some() {
+        let open = if awaited.is_conditional { &mut self.conditional } else { &mut self.open };
+        if awaited.receipts > 0 && open.insert(hash, awaited).is_some() {
             self.faults.note("message_ids were given out again", &text(id));
         }
     }
@@ -121,12 +126,13 @@ impl Entries {
     /// `is_final` as opposed to a notification on the way.
     pub(crate) fn receipt(&mut self, id: &[u8], is_final: bool, connection: u32) -> Option<u64> {
         let hash = IdHash::of(id);
-        match self.open.get_mut(&hash) {
+        let open = if self.conditional.contains_key(&hash) { &mut self.conditional } else { &mut self.open };
+        match open.get_mut(&hash) {
             Some(awaited) if is_final => {
                 let due = awaited.due;
                 awaited.receipts -= 1;
                 if awaited.receipts == 0 {
-                    self.open.remove(&hash);
+                    open.remove(&hash);
                 }
                 Some(due)
             }
@@ -219,7 +225,7 @@ fn text(id: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const ASKED: Awaited = Awaited { due: 7, connection: 0, receipts: 1 };
+    const ASKED: Awaited = Awaited { due: 7, connection: 0, receipts: 1, is_conditional: false };
 
     fn kinds(ledgers: &[Ledger]) -> Vec<(String, u64)> {
         verdict(ledgers.iter()).into_iter().map(|fault| (fault.kind, fault.count)).collect()
@@ -284,6 +290,18 @@ mod tests {
             one(&|mine, _| mine.contradiction("1: DELIVRD, 5")),
             single("receipts whose text and TLVs differ")
         );
+    }
+
+    #[test]
+    fn a_receipt_that_depends_on_the_outcome_may_come_once() {
+        let conditional = Awaited { is_conditional: true, ..ASKED };
+        let ledger = Ledger::default();
+        ledger.entries().accepted(b"1", conditional);
+        ledger.entries().accepted(b"2", conditional);
+        assert_eq!(ledger.entries().awaited(), 0);
+        assert_eq!(ledger.entries().receipt(b"1", true, 0), Some(7));
+        assert_eq!(ledger.entries().receipt(b"1", true, 0), None);
+        assert_eq!(kinds(&[ledger]), [("receipts came again, or unasked".to_owned(), 1)]);
     }
 
     #[test]

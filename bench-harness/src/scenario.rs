@@ -172,6 +172,15 @@ pub(crate) struct Message {
     pub(crate) long: Long,
 }
 
+/// Which receipts a registered_delivery asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Receipts {
+    None,
+    Always,
+    /// On success or on failure only.
+    BySomeOutcomes,
+}
+
 /// How many octets a text has.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 #[serde(untagged, expecting = "octets: a number, or the least and the most as in [1, 160]")]
@@ -318,6 +327,17 @@ impl Mix {
     /// Whether it asks about messages that were submitted before.
     pub(crate) fn needs_earlier(&self) -> bool {
         self.query_sm + self.cancel_sm + self.replace_sm > 0.0
+    }
+}
+
+impl Message {
+    /// Which final receipts it asks for (spec v5.0 §4.7.21: the lowest two bits).
+    pub(crate) const fn receipts(&self) -> Receipts {
+        match self.registered_delivery & 3 {
+            0 => Receipts::None,
+            1 => Receipts::Always,
+            _ => Receipts::BySomeOutcomes,
+        }
     }
 }
 

@@ -245,6 +245,29 @@ fn a_server_that_lies_is_caught() {
 }
 
 #[test]
+fn receipts_that_depend_on_the_outcome_may_come() {
+    let place = Place::new("conditional");
+    let scenario = place.file("scenario.toml");
+    let text = "about = \"\"\n[[group]]\nname = \"g\"\nmessage.registered_delivery = 3\nload.open.steps = [{ rate = 200 }]";
+    std::fs::write(&scenario, text).expect("a writable folder");
+    let by_turns = server(|command_id, sequence_number, submitted| {
+        let mut octets = honest(command_id, sequence_number, submitted);
+        if command_id == SUBMIT_SM && submitted % 2 == 0 {
+            octets.extend(receipt(submitted + 1, &submitted.to_string(), &submitted.to_string()));
+        }
+        octets
+    });
+    let json = place.file("run.json");
+    let output = run(by_turns, &[path(&scenario), "--seconds", "0.5", "--json", path(&json)]);
+    assert!(output.status.success(), "{}", stdout(&output));
+    assert!(
+        document(&json)["total"]["latencies"]["receipt"]["count"].as_u64() > Some(30),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[test]
 fn a_server_that_falls_silent_is_caught() {
     let silent = server(|command_id, sequence_number, submitted| match submitted {
         0..50 => honest(command_id, sequence_number, submitted),
