@@ -234,6 +234,11 @@ impl Esme {
                 Received::Notice(_) | Received::Unbind => {}
             }
         }
+        // Requests are ignored as well, but only when the session is over.
+        let ignored = self.session.take_ignored();
+        if ignored > 0 && !self.is_over() {
+            entries.get_or_insert_with(|| role.ledger.entries()).unmatched(ignored);
+        }
         octets.len() - rest.len()
     }
 

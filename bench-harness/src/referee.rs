@@ -106,14 +106,18 @@ impl Entries {
         let hash = IdHash::of(id);
         self.ids.push(hash);
         if !self.strays.is_empty()
-            && let Some(strays) = self.strays.remove(&hash)
+            && let Some(strays) = self.strays.get_mut(&hash)
         {
-            for stray in strays {
+            // What comes behind those that were asked for stays a stray.
+            for stray in strays.drain(..strays.len().min(usize::from(awaited.receipts))) {
                 // On another connection it may have overtaken the response in the network, which proves nothing.
                 if stray.connection == awaited.connection {
                     self.faults.note("receipts came before their responses", &stray.id);
                 }
-                awaited.receipts = awaited.receipts.saturating_sub(1);
+                awaited.receipts -= 1;
+            }
+            if strays.is_empty() {
+                self.strays.remove(&hash);
             }
         }
         let open = if awaited.is_conditional { &mut self.conditional } else { &mut self.open };
@@ -144,6 +148,11 @@ impl Entries {
                 None
             }
         }
+    }
+
+    /// So many responses came that answer no request, or one that was answered before.
+    pub(crate) fn unmatched(&mut self, responses: u64) {
+        self.faults.note_many("responses came again, or to no request", responses, "");
     }
 
     /// A receipt contradicts itself.
@@ -272,6 +281,18 @@ mod tests {
             (0..2).for_each(|_| _ = mine.receipt(b"1", true, 0));
         };
         assert_eq!(one(&twice), single("receipts came again, or unasked"));
+        let twice_at_first = |mine: &mut Entries, _: &mut Entries| {
+            // On another connection than the response.
+            (0..2).for_each(|_| _ = mine.receipt(b"1", true, 1));
+            mine.accepted(b"1", ASKED);
+        };
+        assert_eq!(one(&twice_at_first), single("receipts came again, or unasked"));
+        let unasked_at_first = |mine: &mut Entries, _: &mut Entries| {
+            mine.receipt(b"1", true, 1);
+            mine.accepted(b"1", unasked);
+        };
+        assert_eq!(one(&unasked_at_first), single("receipts came again, or unasked"));
+        assert_eq!(one(&|mine, _| mine.unmatched(1)), single("responses came again, or to no request"));
         let misrouted = |mine: &mut Entries, other: &mut Entries| {
             mine.accepted(b"1", unasked);
             other.receipt(b"1", true, 0);

@@ -234,6 +234,8 @@ fn a_server_that_lies_is_caught() {
         [receipt(2 * id + 1, &text, &text), receipt(2 * id + 2, "x7", "x7")].concat()
     }));
     assert!(other.contains("messages that nobody was told of"), "{other}");
+    let again = caught(with(|id| if id == 7 { honest(SUBMIT_SM, 7, 7) } else { Vec::new() }));
+    assert!(again.contains("responses came again"), "{again}");
     let contradicting = caught(with(|id| receipt(id + 1, "7x", &id.to_string())));
     assert!(contradicting.contains("text and TLVs differ"), "{contradicting}");
     let early = caught(|command_id, sequence_number, submitted| {
