@@ -292,6 +292,7 @@ impl Fleet {
             };
             fleet.lifelines.push((lifeline, 0));
             let pinned = setting.pinned_to.get(number).copied();
+            let stage = Arc::clone(&fleet.stage);
             let thread = thread::Builder::new()
                 .name(format!("{}{number}", server::EXECUTOR_NAME))
                 .spawn(move || {
@@ -300,7 +301,13 @@ impl Fleet {
                         .preempt_timer(PREEMPT)
                         .make()
                         .map(|executor| executor.run(executor::play(parts)))
-                        .map_err(|error| format!("no executor: {error}"))
+                        .map_err(|error| {
+                            let on = pinned.map_or(String::new(), |cpu| format!(" on CPU {cpu}"));
+                            let failure = format!("no executor{on}: {error}");
+                            // Nobody waits for its connections to be bound.
+                            stage.fail(failure.clone());
+                            failure
+                        })
                 })
                 .map_err(|error| format!("no thread: {error}"))?;
             fleet.threads.push(thread);

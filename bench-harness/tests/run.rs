@@ -313,6 +313,7 @@ fn what_cannot_be_run_says_why() {
         (run(free, &["many"]), "{}"),
         (run(free, &["submit", "--tls-ca", "/nowhere"]), "/nowhere"),
         (run(free, &["submit", "--until-saturated", "fast"]), "p99<10ms"),
+        (run(free, &["submit", "--pin", "1023"]), "CPU 1023"),
     ];
     for (output, word) in cases {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
