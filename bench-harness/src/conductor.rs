@@ -170,12 +170,13 @@ fn conduct(
         fleet.listen(BEAT);
     }
     let server_bound = server.map(Source::usage).transpose()?;
-    let begin = stage.now() + UPBEAT;
     let nanos = |seconds: f64| (seconds * 1e9) as u64;
+    let (now, wall) = (stage.now(), SystemTime::now());
+    let begin = now + UPBEAT;
     let measure = begin + nanos(scenario.warm_up_seconds);
     let mut course = Course { begin, measure, end: measure + nanos(scenario.seconds) };
     stage.set_course(course);
-    let started = SystemTime::now() + Duration::from_nanos(measure - stage.now());
+    let started = wall + Duration::from_nanos(measure - now);
 
     let mut is_cut_short = false;
     let mut samples = Vec::new();
@@ -188,7 +189,7 @@ fn conduct(
         let now = stage.now();
         if stops.load(Ordering::Relaxed) && now < course.end {
             is_cut_short = true;
-            course = Course { measure: course.measure.min(now), end: now, ..course };
+            course = course.cut(now);
             stage.set_course(course);
         }
         let mut sample = || {

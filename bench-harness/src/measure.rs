@@ -200,6 +200,14 @@ pub(crate) struct Course {
     pub(crate) end: u64,
 }
 
+impl Course {
+    /// The same, ended at `now` if that is earlier; but not before it began.
+    pub(crate) fn cut(self, now: u64) -> Self {
+        let end = self.end.min(now.max(self.begin));
+        Self { measure: self.measure.min(end), end, ..self }
+    }
+}
+
 /// What one executor has counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Measures {
@@ -302,5 +310,21 @@ impl Measures {
     pub(crate) fn take_pulse(&mut self, bound: u64) -> Pulse {
         let next = Pulse { second: self.pulse.second + 1, ..Pulse::default() };
         Pulse { bound, ..std::mem::replace(&mut self.pulse, next) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_course_is_cut_wherever_it_is() {
+        let course = Course { begin: 10, measure: 20, end: 30 };
+        let cut = |now| {
+            let Course { begin, measure, end } = course.cut(now);
+            (begin, measure, end)
+        };
+        // Before it began, in the warm-up, in the measured time, and behind it.
+        assert_eq!([5, 15, 25, 35].map(cut), [(10, 10, 10), (10, 15, 15), (10, 20, 25), (10, 20, 30)]);
     }
 }
