@@ -213,9 +213,11 @@ fn conduct(
             told += 1;
         }
         if now >= course.end {
-            let waiting = fleet.in_flight() + ledgers.awaited();
+            let in_flight = fleet.in_flight_since(course.end);
+            let waiting = in_flight.unwrap_or(0) + ledgers.awaited();
             tell(News::Draining(waiting));
-            let is_over = (waiting == 0 && own_after.is_some()) || now >= drain_end(&course);
+            let is_settled = in_flight.is_some() && waiting == 0 && own_after.is_some();
+            let is_over = is_settled || now >= drain_end(&course);
             if is_over || (is_cut_short && now >= course.end + 2_000_000_000) {
                 break;
             }
@@ -269,9 +271,11 @@ impl Fleet {
     fn launch(scenario: &Scenario, setting: &Setting, seats: Vec<Seat>) -> Result<Self, String> {
         let stage = Arc::new(Stage::new());
         let (sender, receiver) = unbounded();
-        let mut of_executor: Vec<Vec<Seat>> = (0..setting.executors).map(|_| Vec::new()).collect();
+        // One without a seat would have nothing to do, and never tell of a second.
+        let executors = setting.executors.min(seats.len());
+        let mut of_executor: Vec<Vec<Seat>> = (0..executors).map(|_| Vec::new()).collect();
         for (place, seat) in seats.into_iter().enumerate() {
-            of_executor[place % setting.executors].push(seat);
+            of_executor[place % executors].push(seat);
         }
         let mut fleet = Self {
             stage,
@@ -354,8 +358,9 @@ impl Fleet {
         self.pulses.get(second).filter(|_| heard == self.threads.len())
     }
 
-    fn in_flight(&self) -> usize {
-        self.lifelines.iter().map(|(lifeline, _)| lifeline.in_flight.load(Ordering::Relaxed)).sum()
+    /// Requests without an answer; `None` until every executor has counted them at `time` or later.
+    fn in_flight_since(&self, time: u64) -> Option<usize> {
+        self.lifelines.iter().map(|(lifeline, _)| lifeline.in_flight_since(time)).sum()
     }
 
     /// Waits until everybody has left.

@@ -32,7 +32,7 @@ pub(crate) struct Stage {
     course: Mutex<Option<Course>>,
     /// Counts changes of the course.
     scene: AtomicU64,
-    /// Sessions that are bound now.
+    /// Connections that were bound for the first time.
     pub(crate) bound: AtomicUsize,
     /// Whether everybody shall unbind.
     pub(crate) leaves: AtomicBool,
@@ -87,10 +87,9 @@ pub(crate) struct Lifeline {
     /// Counts ticks.
     pub(crate) ticks: AtomicU64,
     leads: Mutex<Vec<Waker>>,
-    /// Requests of this executor without an answer.
-    pub(crate) in_flight: AtomicUsize,
-    /// Connections that are not over.
-    pub(crate) playing: AtomicUsize,
+    /// Requests of this executor without an answer, and when they were counted.
+    in_flight: AtomicUsize,
+    counted_at: AtomicU64,
 }
 
 impl Lifeline {
@@ -100,6 +99,16 @@ impl Lifeline {
         if let Some(waker) = lead {
             waker.wake();
         }
+    }
+
+    fn count(&self, in_flight: usize, now: u64) {
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+        self.counted_at.store(now, Ordering::Release);
+    }
+
+    /// Requests of this executor without an answer, if they were counted at `time` or later.
+    pub(crate) fn in_flight_since(&self, time: u64) -> Option<usize> {
+        (self.counted_at.load(Ordering::Acquire) >= time).then(|| self.in_flight.load(Ordering::Relaxed))
     }
 }
 
@@ -240,8 +249,7 @@ async fn keep_time(core: &Core, lifeline: &Lifeline, pulses: &Sender<Pulse>) {
     let mut scene = 0;
     while core.playing.get() > 0 {
         lifeline.ticks.fetch_add(1, Ordering::Relaxed);
-        lifeline.in_flight.store(core.in_flight.get(), Ordering::Relaxed);
-        lifeline.playing.store(core.playing.get(), Ordering::Relaxed);
+        lifeline.count(core.in_flight.get(), core.now());
         let current = core.stage.scene.load(Ordering::Acquire);
         let leaves = core.stage.leaves.load(Ordering::Relaxed);
         if current != scene || leaves != core.leaves.get() {
@@ -272,5 +280,21 @@ async fn keep_time(core: &Core, lifeline: &Lifeline, pulses: &Sender<Pulse>) {
             Poll::Pending
         });
         sleep(pause).or(is_hurried).await;
+    }
+    // Nothing is sent any more.
+    lifeline.count(0, u64::MAX);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_before_says_nothing() {
+        let lifeline = Lifeline::default();
+        lifeline.count(0, 999);
+        assert_eq!(lifeline.in_flight_since(1_000), None, "a request may have been sent behind the count");
+        lifeline.count(3, 1_000);
+        assert_eq!(lifeline.in_flight_since(1_000), Some(3));
     }
 }

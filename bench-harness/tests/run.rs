@@ -176,6 +176,17 @@ fn a_run_against_the_echo_reports_in_every_form() {
 }
 
 #[test]
+fn executors_without_a_connection_hold_nobody_up() {
+    let (_echo, address) = echo();
+    let began = Instant::now();
+    let load =
+        ["--executors", "3", "--connections", "1", "--warm-up", "0", "--seconds", "0.3", "--drain", "60"];
+    let to = address.to_string();
+    let output = bench(&[&["run", "--address", &to], &load[..]].concat()).output().expect("it runs");
+    assert!(output.status.success() && began.elapsed() < Duration::from_secs(20), "{}", stdout(&output));
+}
+
+#[test]
 fn a_stall_is_a_stall() {
     let stalled = server(|command_id, sequence_number, submitted| {
         // One connection, 500 a second: in the middle of the run nothing is answered for half a second.
