@@ -226,6 +226,8 @@ impl Connection {
                     let mut measures = core.measures.borrow_mut();
                     esme.handle_time(now, course.as_ref(), &seat.role, &mut seat.work, &mut measures)
                         .map_err(io::Error::other)?;
+                } else {
+                    esme.hold_up(now);
                 }
                 if let Some(ending) = self.leave(core, seat, now) {
                     return Ok(Poll::Ready(ending));

@@ -52,8 +52,8 @@ pub(crate) struct Esme {
     began: u64,
     /// Answers to deliver_sm that wait for their time.
     answers: VecDeque<(u64, Header)>,
-    /// When the window was last found full.
-    full_at: u64,
+    /// When nothing could last be sent: the window was full, the socket took no more, or nobody was bound yet.
+    held_up_at: u64,
     in_flight: usize,
     /// Why it was not bound.
     refusal: Option<CommandStatus>,
@@ -140,7 +140,7 @@ impl Esme {
         session
             .request(Instant::from_nanos(now), &bind, Asked { due: began, receipts: 0 })
             .map_err(|error| error.to_string())?;
-        Ok(Self { session, began, answers: VecDeque::new(), full_at: 0, in_flight: 0, refusal: None })
+        Ok(Self { session, began, answers: VecDeque::new(), held_up_at: now, in_flight: 0, refusal: None })
     }
 
     pub(crate) const fn is_bound(&self) -> bool {
@@ -246,6 +246,7 @@ impl Esme {
         measures.bound(role.group, self.began, now, status);
         if status == CommandStatus::ESME_ROK {
             self.session.bound(role.mode);
+            self.held_up_at = now;
         } else {
             self.refusal = Some(status);
             self.session.end(CloseReason::Ours);
@@ -312,7 +313,7 @@ impl Esme {
                 },
             };
             if self.session.window_room() == 0 {
-                self.full_at = now;
+                self.held_up_at = now;
                 return Ok(());
             }
             let kind = work.composer.kind(&group.mix, !work.remembered.is_empty());
@@ -356,11 +357,17 @@ impl Esme {
                 work.remembered.push_back(id);
             }
             self.in_flight += 1;
-            measures.sent(role.group, timed, due, now, due <= self.full_at);
+            let is_ours = work.arrivals.is_some() && due > self.held_up_at;
+            measures.sent(role.group, timed, due, now, is_ours);
             if work.arrivals.is_some() {
                 work.next_due = work.arrivals.as_mut().and_then(Arrivals::next);
             }
         }
+    }
+
+    /// The socket takes no more: nothing can be sent at `now`.
+    pub(crate) const fn hold_up(&mut self, now: u64) {
+        self.held_up_at = now;
     }
 
     /// When [`handle_time`](Self::handle_time) has something to do.

@@ -124,7 +124,7 @@ pub(crate) struct Tally {
     pub(crate) unbinds_unanswered: u64,
     /// Due and never sent, because the window was full until the end.
     pub(crate) unsent: u64,
-    /// How late what was due was sent, although the window had room.
+    /// How late what was due was sent, although nothing was in its way.
     pub(crate) lateness: Latencies,
 }
 
@@ -235,13 +235,13 @@ impl Measures {
         }
     }
 
-    /// A request that was due at `due` is sent at `now`; `waited` when the window had no room before.
-    pub(crate) fn sent(&mut self, group: usize, timed: Timed, due: u64, now: u64, waited: bool) {
+    /// A request that was due at `due` is sent at `now`; `is_ours` when nothing but ourselves kept it waiting.
+    pub(crate) fn sent(&mut self, group: usize, timed: Timed, due: u64, now: u64, is_ours: bool) {
         self.pulse.requests += 1;
         if self.is_measured(due) {
             let tally = &mut self.tallies[group];
             tally.requests[timed as usize] += 1;
-            if !waited {
+            if is_ours {
                 tally.lateness.record(now.saturating_sub(due));
             }
         }

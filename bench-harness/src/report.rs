@@ -240,7 +240,7 @@ pub(crate) struct Generator {
     pub(crate) cpu_seconds: f64,
     /// CPU time for each request that was answered, in nanoseconds.
     pub(crate) cpu_nanos_per_request: f64,
-    /// How late requests were sent although the window had room: its own share of the latencies. Open loops only.
+    /// How late requests were sent although nothing was in their way: its own share of the latencies. Open loops only.
     pub(crate) lateness: Option<Latency>,
 }
 

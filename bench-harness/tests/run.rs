@@ -165,6 +165,11 @@ fn a_run_against_the_echo_reports_in_every_form() {
     let accepted = document["total"]["accepted"].as_u64().expect("a count");
     assert!(accepted > 1_000, "{accepted}");
     assert_eq!(document["total"]["statuses"]["ESME_ROK"], accepted);
+    assert_eq!(
+        document["generator"]["lateness"],
+        Value::Null,
+        "in a closed loop nothing is due before it is sent"
+    );
     let page = std::fs::read_to_string(page).expect("a page");
     assert!(
         page.contains("<svg") && !page.contains("http://") | page.contains("www.w3.org"),
@@ -304,6 +309,33 @@ fn a_server_that_ends_sessions_is_caught() {
     );
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     assert!(stdout(&output).contains("connections were lost"), "{}", stdout(&output));
+}
+
+#[test]
+fn a_lost_connection_does_not_make_the_generator_late() {
+    let binds = Arc::new(AtomicU32::new(0));
+    let address = server(move |command_id, sequence_number, submitted| {
+        // The second bind takes its time.
+        if command_id == BIND_TRANSCEIVER && binds.fetch_add(1, Ordering::Relaxed) > 0 {
+            thread::sleep(Duration::from_millis(600));
+        }
+        match (command_id, submitted) {
+            (SUBMIT_SM, 100) => pdu(UNBIND, 1, b""),
+            _ => honest(command_id, sequence_number, submitted + binds.load(Ordering::Relaxed) * 1_000),
+        }
+    });
+    let place = Place::new("late");
+    let json = place.file("run.json");
+    let load = ["submit", "--connections", "1", "--window", "1000", "--rate", "200", "--seconds", "1.2"];
+    let output = run(address, &[&load[..], &["--json", path(&json)]].concat());
+    let document = document(&json);
+    let late = &document["generator"]["lateness"];
+    assert!(
+        document["total"]["latencies"]["submit_sm"]["p99"].as_u64() > Some(400_000),
+        "{}",
+        stdout(&output)
+    );
+    assert!(late["count"].as_u64() > Some(50) && late["max"].as_u64() < Some(400_000), "{late}");
 }
 
 #[test]
