@@ -61,10 +61,14 @@ class Bench:
             return json.loads(path.read_text()), done.stdout
 
     def assert_held(self, document, printed, receipts):
-        """Every promise held, all that was asked was answered, and each message had its receipt."""
-        total = document["total"]
+        """Every promise held, and nothing is missing."""
         self.assertEqual(document["faults"], [])
         self.assertIn("every promise held", printed)
+        self.assert_answered(document, receipts)
+
+    def assert_answered(self, document, receipts):
+        """All that was asked was answered, and each message had its receipt, if it should."""
+        total = document["total"]
         self.assertGreater(total["requests"]["submit_sm"], 100)
         self.assertEqual(list(total["statuses"]), ["ESME_ROK"], total["statuses"])
         self.assertEqual([total[name] for name in ("unanswered", "unsent", "connections_lost", "binds")], [0, 0, 0, 3])
@@ -82,6 +86,13 @@ class BenchOfOthers(Bench, unittest.TestCase):
     def test_matches_the_receipts_of_node(self):
         with node() as address:
             self.assert_held(*self.play(address, "receipts"), receipts=True)
+
+    def test_matches_the_receipts_of_smpp34(self):
+        with Foreign([sys.executable, "smpp34_server.py", "PORT"]) as address:
+            document, _ = self.play(address, "receipts", expected=1)
+        # It closes where it should answer unbind; all else is as it should be.
+        self.assertEqual([(fault["kind"], fault["count"]) for fault in document["faults"]], [("unbinds were never answered", 3)])
+        self.assert_answered(document, receipts=True)
 
     def test_names_the_promise_that_node_breaks(self):
         for lie, promise in LIES.items():
