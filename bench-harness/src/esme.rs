@@ -412,7 +412,9 @@ fn deliver_sm<'a>(
         return measures.delivery(role.group, now);
     }
     let entries = entries.get_or_insert_with(|| role.ledger.entries());
-    let text = ParsedReceipt::parse(deliver.short_message).unwrap_or_default();
+    // Its text may be in either place.
+    let payload = deliver.tlvs.get(Tag::MESSAGE_PAYLOAD).filter(|_| deliver.short_message.is_empty());
+    let text = ParsedReceipt::parse(payload.unwrap_or(deliver.short_message)).unwrap_or_default();
     let id_of_tlv = deliver.tlvs.c_octets(Tag::RECEIPTED_MESSAGE_ID);
     let state_of_tlv = deliver.tlvs.u8(Tag::MESSAGE_STATE).map(MessageState);
     if let (Some(text_id), Some(tlv_id)) = (text.message_id, id_of_tlv)
@@ -427,7 +429,7 @@ fn deliver_sm<'a>(
         entries.contradiction(&format!("{text_state} in its text, {tlv_state} in message_state"));
     }
     let Some(id) = id_of_tlv.or(text.message_id) else {
-        entries.contradiction("no message_id at all");
+        entries.nameless();
         return measures.receipt(role.group, None, now);
     };
     let is_final = state_of_tlv.or(text.state).is_none_or(MessageState::is_final);

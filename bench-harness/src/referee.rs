@@ -160,6 +160,11 @@ impl Entries {
         self.faults.note("receipts whose text and TLVs differ", what);
     }
 
+    /// A receipt does not say which message it is about.
+    pub(crate) fn nameless(&mut self) {
+        self.faults.note("receipts name no message", "");
+    }
+
     /// A connection ended, and took answers that were still to come with it.
     pub(crate) const fn lost_answers(&mut self) {
         self.has_lost_answers = true;

@@ -133,18 +133,26 @@ fn honest(command_id: u32, sequence_number: u32, submitted: u32) -> Vec<u8> {
     }
 }
 
+/// What the text of a receipt says of a message.
+fn receipt_text(id: &str) -> String {
+    format!(
+        "id:{id} sub:001 dlvrd:001 submit date:2611260000 done date:2611260000 stat:DELIVRD err:000 text:"
+    )
+}
+
 /// A delivery receipt, with an id in its text and another in its TLV.
 fn receipt(sequence_number: u32, in_text: &str, in_tlv: &str) -> Vec<u8> {
-    let text = format!(
-        "id:{in_text} sub:001 dlvrd:001 submit date:2611260000 done date:2611260000 stat:DELIVRD err:000 text:"
-    );
+    receipt_with(sequence_number, &receipt_text(in_text), 0x001E, format!("{in_tlv}\0").as_bytes())
+}
+
+/// A delivery receipt with a short_message and a TLV.
+fn receipt_with(sequence_number: u32, short_message: &str, tag: u16, value: &[u8]) -> Vec<u8> {
     let mut body = b"\0\x01\x0112125551234\0\x01\x0112125550100\0\x04\0\0\0\0\0\0\0\0".to_vec();
-    body.push(text.len() as u8);
-    body.extend_from_slice(text.as_bytes());
-    body.extend_from_slice(&[0x00, 0x1E]);
-    body.extend_from_slice(&(in_tlv.len() as u16 + 1).to_be_bytes());
-    body.extend_from_slice(in_tlv.as_bytes());
-    body.push(0);
+    body.push(short_message.len() as u8);
+    body.extend_from_slice(short_message.as_bytes());
+    body.extend_from_slice(&tag.to_be_bytes());
+    body.extend_from_slice(&(value.len() as u16).to_be_bytes());
+    body.extend_from_slice(value);
     pdu(DELIVER_SM, sequence_number, &body)
 }
 
@@ -254,6 +262,8 @@ fn a_server_that_lies_is_caught() {
     assert!(again.contains("responses came again"), "{again}");
     let contradicting = caught(with(|id| receipt(id + 1, "7x", &id.to_string())));
     assert!(contradicting.contains("text and TLVs differ"), "{contradicting}");
+    let nameless = caught(with(|id| receipt_with(id + 1, "it has arrived", 0x0427, &[2])));
+    assert!(nameless.contains("receipts name no message"), "{nameless}");
     let early = caught(|command_id, sequence_number, submitted| {
         let answer = honest(command_id, sequence_number, submitted);
         let id = submitted.to_string();
@@ -283,6 +293,21 @@ fn receipts_that_depend_on_the_outcome_may_come() {
         "{}",
         stdout(&output)
     );
+}
+
+#[test]
+fn the_text_of_a_receipt_may_be_a_payload() {
+    let address = server(|command_id, sequence_number, submitted| {
+        let mut octets = honest(command_id, sequence_number, submitted);
+        if command_id == SUBMIT_SM {
+            let text = receipt_text(&submitted.to_string());
+            octets.extend(receipt_with(submitted + 1, "", 0x0424, text.as_bytes()));
+        }
+        octets
+    });
+    let load = ["submit", "--connections", "1", "--rate", "200", "--seconds", "0.5", "--receipts"];
+    let output = run(address, &load);
+    assert!(output.status.success(), "{}", stdout(&output));
 }
 
 #[test]
