@@ -210,6 +210,7 @@ fn conduct(
         }
         while let Some(pulse) = fleet.complete(told) {
             tell(News::Second(pulse, now >= course.measure));
+            fleet.pulses[told].pack();
             told += 1;
         }
         if now >= course.end {

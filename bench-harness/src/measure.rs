@@ -1,8 +1,10 @@
 //! What is counted and timed while a run goes on: a [`Tally`] for each group, and a [`Pulse`] for each second.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2Serializer};
 use smppd::pdu::{CommandId, CommandStatus};
 
 /// The longest latency that is told apart, in microseconds; longer ones count as this.
@@ -70,30 +72,59 @@ impl Timed {
 
 /// Latencies in microseconds; takes memory once it has one.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Latencies(Option<Histogram<u64>>);
+pub(crate) enum Latencies {
+    #[default]
+    None,
+    /// Quick to record into, and large.
+    Open(Histogram<u64>),
+    /// HdrHistogram's V2 form: some kilobytes.
+    Packed(Box<[u8]>),
+}
 
 impl Latencies {
     pub(crate) fn record(&mut self, nanos: u64) {
-        let histogram = self.0.get_or_insert_with(|| {
-            // Bounds and digits that it does take.
-            Histogram::new_with_bounds(1, MICROS_MAX, DIGITS).unwrap_or_else(|_| unreachable!())
-        });
         // No latency is nothing: what is 0 was not measured.
-        histogram.saturating_record((nanos / 1_000).max(1));
+        self.open().saturating_record((nanos / 1_000).max(1));
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
-        match (&mut self.0, &other.0) {
-            (_, None) => {}
-            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+        if let Some(theirs) = other.histogram() {
             // All have the same bounds.
-            (Some(mine), Some(theirs)) => mine.add(theirs).unwrap_or_default(),
+            self.open().add(&*theirs).unwrap_or_default();
         }
     }
 
     /// All of them, if there is any.
-    pub(crate) const fn histogram(&self) -> Option<&Histogram<u64>> {
-        self.0.as_ref()
+    pub(crate) fn histogram(&self) -> Option<Cow<'_, Histogram<u64>>> {
+        match self {
+            Self::None => None,
+            Self::Open(histogram) => Some(Cow::Borrowed(histogram)),
+            Self::Packed(octets) => Deserializer::new().deserialize(&mut &octets[..]).ok().map(Cow::Owned),
+        }
+    }
+
+    /// Gives back the memory that only recording needs.
+    pub(crate) fn pack(&mut self) {
+        if let Self::Open(histogram) = self {
+            let mut octets = Vec::new();
+            // It fails for a count above 2^63 only, which no second lives to see.
+            if V2Serializer::new().serialize(histogram, &mut octets).is_ok() {
+                *self = Self::Packed(octets.into());
+            }
+        }
+    }
+
+    fn open(&mut self) -> &mut Histogram<u64> {
+        if !matches!(self, Self::Open(_)) {
+            // Bounds and digits that it does take.
+            let fresh =
+                || Histogram::new_with_bounds(1, MICROS_MAX, DIGITS).unwrap_or_else(|_| unreachable!());
+            *self = Self::Open(self.histogram().map_or_else(fresh, Cow::into_owned));
+        }
+        match self {
+            Self::Open(histogram) => histogram,
+            Self::None | Self::Packed(_) => unreachable!("it has just been opened"),
+        }
     }
 }
 
@@ -186,6 +217,12 @@ impl Pulse {
         self.bound += other.bound;
         self.submit_sm.add(&other.submit_sm);
         self.receipt.add(&other.receipt);
+    }
+
+    /// Gives back the memory that only counting needs: a run may have a million seconds.
+    pub(crate) fn pack(&mut self) {
+        self.submit_sm.pack();
+        self.receipt.pack();
     }
 }
 
@@ -316,6 +353,25 @@ impl Measures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_packed_is_small_and_the_same() {
+        let mut latencies = Latencies::default();
+        latencies.pack();
+        assert!(latencies.histogram().is_none());
+        // A second of 100,000 requests from 0.1 to 10 ms.
+        (0..100_000).for_each(|number| latencies.record(100_000 + number * 99));
+        let before = latencies.histogram().map(Cow::into_owned);
+        latencies.pack();
+        assert_eq!(latencies.histogram().map(Cow::into_owned), before);
+        let Latencies::Packed(octets) = &latencies else { panic!("it is not packed") };
+        assert!(octets.len() < 16 << 10, "{} octets", octets.len());
+        latencies.record(1_000_000);
+        let mut twice = latencies.clone();
+        twice.pack();
+        twice.add(&latencies);
+        assert_eq!(twice.histogram().map(|all| all.len()), Some(200_002));
+    }
 
     #[test]
     fn a_course_is_cut_wherever_it_is() {

@@ -48,7 +48,7 @@ pub(crate) fn report(name: &str, scenario: &Scenario, setting: &Setting, played:
         generator: Generator {
             cpu_seconds: played.own_cpu_seconds,
             cpu_nanos_per_request: played.own_cpu_seconds * 1e9 / answered,
-            lateness: all.lateness.histogram().map(Latency::of),
+            lateness: all.lateness.histogram().as_deref().map(Latency::of),
         },
         faults: played.faults.clone(),
         echo: None,
@@ -83,7 +83,7 @@ fn figures(tally: &Tally, seconds: f64) -> Figures {
         unsent: tally.unsent,
         latencies: Timed::ALL
             .iter()
-            .filter_map(|it| Some((it.name().to_owned(), Latency::of(timed(it)?))))
+            .filter_map(|it| Some((it.name().to_owned(), Latency::of(&*timed(it)?))))
             .collect(),
     }
 }

@@ -1,5 +1,6 @@
 //! Files for the tools of HdrHistogram: `.hgrm` for its plotter, `.hlog` for its log processors.
 
+use std::borrow::Borrow;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -25,7 +26,7 @@ pub(crate) fn write_percentiles(path: &Path, histogram: &Histogram<u64>) -> Resu
 pub(crate) fn write_log<'a>(
     path: &Path,
     start: SystemTime,
-    intervals: impl Iterator<Item = (Duration, Duration, &'a str, &'a Histogram<u64>)>,
+    intervals: impl Iterator<Item = (Duration, Duration, &'a str, impl Borrow<Histogram<u64>>)>,
 ) -> Result<(), String> {
     let failed = |error: String| format!("{} cannot be written: {error}", path.display());
     let mut file = BufWriter::new(File::create(path).map_err(|error| failed(error.to_string()))?);
@@ -41,7 +42,7 @@ pub(crate) fn write_log<'a>(
         .map_err(|error| failed(error.to_string()))?;
     for (offset, length, name, histogram) in intervals {
         let tag = Tag::new(name).ok_or_else(|| failed(format!("{name:?} is no tag")))?;
-        log.write_histogram(histogram, offset, length, Some(tag))
+        log.write_histogram(histogram.borrow(), offset, length, Some(tag))
             .map_err(|error| failed(error.to_string()))?;
     }
     file.flush().map_err(|error| failed(error.to_string()))
