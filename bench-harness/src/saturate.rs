@@ -11,7 +11,7 @@ use crate::scenario::{Load, Spread};
 const CLOSE: f64 = 0.03;
 /// Tries, at most.
 const TRIES_MAX: usize = 12;
-/// Of what is due, so much must have been accepted in time: the rest is the edge of the measured time.
+/// Of what is due, so much must have been answered ESME_ROK in time: the rest is the edge of the measured time.
 const SHARE: f64 = 0.99;
 
 /// A latency that is not to be exceeded.
@@ -57,9 +57,9 @@ impl Goal {
 /// # Errors
 /// What playing says, a broken promise, or that even the slowest rate misses the goal.
 pub(crate) fn search(run: &mut Run, goal: &Goal) -> Result<(Report, Played), String> {
-    set_load(run, Load::Closed)?;
+    let group = set_load(run, Load::Closed)?;
     let (peak, _) = run.play()?;
-    let mut missed = peak.total.accepted_rate * 1.1;
+    let mut missed = granted_rate(&peak, group) * 1.1;
     let mut met = 0.0;
     let mut best = None;
     let mut probes = Vec::new();
@@ -75,7 +75,7 @@ pub(crate) fn search(run: &mut Run, goal: &Goal) -> Result<(Report, Played), Str
         }
         let latency = goal.latency(&report)?;
         let is_met =
-            u128::from(latency) < goal.below.as_micros() && report.total.accepted_rate >= SHARE * rate;
+            u128::from(latency) < goal.below.as_micros() && granted_rate(&report, group) >= SHARE * rate;
         probes.push(Probe { rate, accepted_rate: report.total.accepted_rate, latency, is_met });
         if is_met {
             met = rate;
@@ -90,21 +90,39 @@ pub(crate) fn search(run: &mut Run, goal: &Goal) -> Result<(Report, Played), Str
     Ok((Report { search: probes, ..report }, played))
 }
 
-/// Changes the load of the first group that has one.
-fn set_load(run: &mut Run, load: Load) -> Result<(), String> {
-    let group = run
-        .scenario
-        .groups
-        .iter_mut()
-        .find(|group| group.load != Load::Idle)
+/// Changes the load of the first group that has one; gives its place.
+fn set_load(run: &mut Run, load: Load) -> Result<usize, String> {
+    let groups = &mut run.scenario.groups;
+    let place = groups
+        .iter()
+        .position(|group| group.load != Load::Idle && group.misbehaviour.is_none())
         .ok_or("a scenario in which nothing is submitted has no highest rate")?;
-    group.load = load;
-    Ok(())
+    groups[place].load = load;
+    Ok(place)
+}
+
+/// What a group was granted of all that it asked for, a second.
+fn granted_rate(report: &Report, group: usize) -> f64 {
+    let granted = report.groups.get(group).and_then(|group| group.figures.statuses.get("ESME_ROK"));
+    granted.map_or(0.0, |granted| *granted as f64 / report.seconds)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn a_rate_is_met_by_whatever_its_group_was_granted() {
+        let mut report = sample::report();
+        // Half of its requests are query_sm, and another group submits as well.
+        report.groups[1].figures.statuses =
+            [("ESME_ROK".to_owned(), 6_000), ("ESME_RTHROTTLED".to_owned(), 9)].into();
+        report.groups[1].figures.accepted_rate = 50.0;
+        assert!((granted_rate(&report, 1) - 100.0).abs() < 1e-9);
+        report.groups[1].figures.statuses.clear();
+        assert!(granted_rate(&report, 1) <= 0.0);
+    }
 
     #[test]
     fn goals_are_read() {
