@@ -151,7 +151,7 @@ pub(crate) struct Changes {
     #[arg(long, value_name = "N")]
     pub(crate) window: Option<usize>,
     /// An open loop: requests a second of the group, due at times of their own.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "until_saturated")]
     pub(crate) rate: Option<f64>,
     /// With --rate: independent of one another, not evenly spread.
     #[arg(long, requires = "rate")]

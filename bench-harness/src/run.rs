@@ -42,6 +42,9 @@ pub(crate) fn run(options: &RunOptions) -> Result<bool, String> {
     if options.executors == 0 {
         return Err("--executors must be at least 1".to_owned());
     }
+    if options.pin.len() > options.executors {
+        return Err(format!("--pin has {} CPUs for {} executors", options.pin.len(), options.executors));
+    }
     let stops = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // The first ends the run with a report, a second one ends it.

@@ -62,11 +62,12 @@ impl Drop for Echo {
 /// # Errors
 /// What [`conductor::play`] and [`Echo::start`] say.
 pub(crate) fn drive(seconds: f64) -> Result<Played, String> {
-    let pins = pins();
-    let echo = Echo::start(SocketAddr::from(([127, 0, 0, 1], 0)), pins.map(|(_, echo)| echo))?;
     let (_, mut scenario) = Scenario::load("submit")?;
     scenario.seconds = seconds;
     scenario.warm_up_seconds = 1.0;
+    scenario.validate()?;
+    let pins = pins();
+    let echo = Echo::start(SocketAddr::from(([127, 0, 0, 1], 0)), pins.map(|(_, echo)| echo))?;
     let setting = Setting {
         target: Target { address: echo.address, tls: None },
         system_id: "echo".to_owned(),

@@ -382,6 +382,9 @@ fn what_cannot_be_run_says_why() {
         (run(free, &["submit", "--tls-ca", "/nowhere"]), "/nowhere"),
         (run(free, &["submit", "--until-saturated", "fast"]), "p99<10ms"),
         (run(free, &["submit", "--pin", "1023"]), "CPU 1023"),
+        (run(free, &["submit", "--pin", "0,1"]), "2 CPUs for 1 executors"),
+        (run(free, &["submit", "--until-saturated", "p99<1s", "--rate", "9"]), "--rate"),
+        (bench(&["self-test", "--seconds", "nan"]).output().expect("it runs"), "seconds = NaN"),
     ];
     for (output, word) in cases {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
