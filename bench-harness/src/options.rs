@@ -21,9 +21,9 @@ pub(crate) enum Command {
     Run(Box<RunOptions>),
     /// Compare the documents of two runs.
     Compare {
-        /// The document to compare with.
+        /// What `run --json` has written: the run to compare with.
         a: PathBuf,
-        /// The other one.
+        /// The other run.
         b: PathBuf,
     },
     /// Make the report page of a document.
@@ -77,7 +77,7 @@ pub(crate) struct RunOptions {
     /// CPUs that they stay on, one each: `--pin 1,3`. By default the kernel decides, within what `taskset` allows.
     #[arg(long, value_delimiter = ',', value_name = "CPU")]
     pub(crate) pin: Vec<usize>,
-    /// Where everything random begins.
+    /// Seed of all that is random: with the same one, texts, numbers and due times are the same.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Drive the built-in echo first, and give the rate as a share of that.
@@ -105,28 +105,29 @@ pub(crate) struct RunOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "The server")]
 pub(crate) struct ServerOptions {
-    /// Where it listens.
-    #[arg(long, default_value = "127.0.0.1:2776")]
-    pub(crate) address: SocketAddr,
+    /// Where it listens, an address and a port [default: 127.0.0.1:2775, and with TLS 127.0.0.1:2776].
+    #[arg(long)]
+    pub(crate) address: Option<SocketAddr>,
     /// Speak TLS, and trust the certificates in this PEM file. Without it and without --tls-insecure: plain TCP.
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_ca: Option<PathBuf>,
     /// Speak TLS, and trust any certificate.
     #[arg(long, conflicts_with = "tls_ca")]
     pub(crate) tls_insecure: bool,
-    /// The name in the certificate.
+    /// The name that the server's certificate has to be for.
     #[arg(long, default_value = "localhost", value_name = "NAME")]
     pub(crate) tls_name: String,
-    /// Name in the bind. `{}` stands for the number of the account, from 0.
+    /// system_id to bind with. `{}` stands for the number of the account, from 0.
     #[arg(long, default_value = "demo")]
     pub(crate) system_id: String,
-    /// Password in the bind. `{}` as in --system-id.
+    /// Password to bind with. `{}` as in --system-id.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) password: String,
-    /// Watch CPU and memory of this process.
+    /// The server's process on this machine: report what it uses of CPU and memory.
     #[arg(long, value_name = "PID")]
     pub(crate) server_pid: Option<u32>,
-    /// The same, asked from the server's metrics port (Prometheus; process_cpu_seconds_total).
+    /// The same, of a server that has a metrics port (GET /metrics in the form of Prometheus, with process_cpu_seconds_total
+    /// and process_resident_memory_bytes).
     #[arg(long, value_name = "ADDRESS", conflicts_with = "server_pid")]
     pub(crate) metrics: Option<SocketAddr>,
 }
@@ -135,19 +136,19 @@ pub(crate) struct ServerOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Changes to the scenario (where a group is concerned: to its first)")]
 pub(crate) struct Changes {
-    /// The measured time.
+    /// How long to measure.
     #[arg(long)]
     pub(crate) seconds: Option<f64>,
-    /// Load before that.
+    /// How long there is load before that.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) warm_up: Option<f64>,
-    /// How long answers and receipts are waited for.
+    /// How long answers and receipts are waited for after it, at most.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) drain: Option<f64>,
-    /// Connections.
+    /// Connections, of all accounts of the group together.
     #[arg(long, value_name = "N")]
     pub(crate) connections: Option<usize>,
-    /// Requests in flight on each connection.
+    /// Requests that each connection has in flight, at most.
     #[arg(long, value_name = "N")]
     pub(crate) window: Option<usize>,
     /// An open loop: requests a second of the group, due at times of their own.
@@ -165,7 +166,7 @@ pub(crate) struct Changes {
     /// destination_addr; each `#` stands for a random digit.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) destination: Option<String>,
-    /// source_addr.
+    /// source_addr; without it the server takes the account's own number.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) source: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! `smpp-bench run`: from the command line to a report.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -95,8 +96,10 @@ fn setting(options: &RunOptions) -> Result<Setting, String> {
         (None, false) => None,
         (roots, insecure) => Some(Tls::new(roots.as_deref(), *insecure, tls_name)?),
     };
+    let port = if tls.is_some() { 2776 } else { 2775 };
+    let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
     Ok(Setting {
-        target: Target { address: *address, tls },
+        target: Target { address, tls },
         system_id: system_id.clone(),
         password: password.clone(),
         executors: options.executors,
@@ -169,4 +172,28 @@ fn write_histograms(folder: &Path, report: &Report, played: &Played) -> Result<(
         })
     });
     histogram_files::write_log(&folder.join("run.hlog"), begin, intervals)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::{Command, Options};
+
+    #[test]
+    fn the_port_is_the_usual_one_of_what_is_spoken() {
+        for (flags, address) in [
+            (&[][..], "127.0.0.1:2775"),
+            (&["--tls-insecure"], "127.0.0.1:2776"),
+            (&["--tls-insecure", "--address", "[::1]:9"], "[::1]:9"),
+        ] {
+            let line = [&["smpp-bench", "run"], flags].concat();
+            let Ok(Options { command: Command::Run(options) }) = Options::try_parse_from(line) else {
+                panic!("{flags:?} are no flags")
+            };
+            let made = setting(&options).expect("nothing is connected");
+            assert_eq!(made.target.address.to_string(), address);
+        }
+    }
 }
