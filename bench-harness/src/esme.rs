@@ -345,7 +345,7 @@ impl Esme {
                     Timed::DataSm
                 }
                 (Kind::SubmitSm | Kind::QuerySm | Kind::CancelSm | Kind::ReplaceSm, _) => {
-                    session.request(instant, &Pdu::SubmitSm(work.composer.next_submit().message), asked)?;
+                    session.request(instant, &Pdu::SubmitSm(work.composer.next_submit()), asked)?;
                     Timed::SubmitSm
                 }
             };
