@@ -30,7 +30,7 @@ pub(crate) fn report(name: &str, scenario: &Scenario, setting: &Setting, played:
         started_at: jiff::Timestamp::try_from(played.started)
             .map(|at| format!("{at:.3}"))
             .unwrap_or_default(),
-        command: std::env::args().collect(),
+        command: without_password(std::env::args()),
         machine: machine(),
         target: Target {
             address: setting.target.address.to_string(),
@@ -148,6 +148,26 @@ fn server(played: &Played, answered: f64) -> Option<Server> {
     })
 }
 
+/// The command line as a document may show it to anybody.
+fn without_password(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    const FLAG: &str = "--password";
+    const HIDDEN: &str = "***";
+    let mut is_password = false;
+    let mut shown = Vec::new();
+    for argument in arguments {
+        let has_password = argument.strip_prefix(FLAG).is_some_and(|rest| rest.starts_with('='));
+        shown.push(match (std::mem::take(&mut is_password), has_password) {
+            (true, _) => HIDDEN.to_owned(),
+            (false, true) => format!("{FLAG}={HIDDEN}"),
+            (false, false) => {
+                is_password = argument == FLAG;
+                argument
+            }
+        });
+    }
+    shown
+}
+
 fn machine() -> Machine {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -156,5 +176,19 @@ fn machine() -> Machine {
         model: model.map(|(_, name)| name.to_owned()).unwrap_or_default(),
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         kernel: format!("Linux {}", kernel.trim()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_has_no_password() {
+        let shown = |line: &str| without_password(line.split(' ').map(str::to_owned)).join(" ");
+        assert_eq!(shown("run --password secret --seconds 1"), "run --password *** --seconds 1");
+        assert_eq!(shown("run --password=secret --quiet"), "run --password=*** --quiet");
+        assert_eq!(shown("run --password --password --pin 1"), "run --password *** --pin 1");
+        assert_eq!(shown("run --password"), "run --password");
     }
 }
