@@ -14,6 +14,8 @@ const TRIES_MAX: usize = 12;
 /// Of what is due, so much must have been answered ESME_ROK in time: the rest is the edge of the measured time.
 const SHARE: f64 = 0.99;
 
+const STOPPED: &str = "stopped before the rate was known";
+
 /// A latency that is not to be exceeded.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Goal {
@@ -58,7 +60,13 @@ impl Goal {
 /// What playing says, a broken promise, or that even the slowest rate misses the goal.
 pub(crate) fn search(run: &mut Run, goal: &Goal) -> Result<(Report, Played), String> {
     let group = set_load(run, Load::Closed)?;
-    let (peak, _) = run.play()?;
+    let (peak, played) = run.play()?;
+    if !peak.faults.is_empty() {
+        return Ok((peak, played));
+    }
+    if peak.is_cut_short {
+        return Err(STOPPED.to_owned());
+    }
     let mut missed = granted_rate(&peak, group) * 1.1;
     let mut met = 0.0;
     let mut best = None;
@@ -68,7 +76,7 @@ pub(crate) fn search(run: &mut Run, goal: &Goal) -> Result<(Report, Played), Str
         set_load(run, steady(rate, Spread::Poisson))?;
         let (report, played) = run.play()?;
         if report.is_cut_short {
-            return Err("stopped before the rate was known".to_owned());
+            return Err(STOPPED.to_owned());
         }
         if !report.faults.is_empty() {
             return Ok((Report { search: probes, ..report }, played));

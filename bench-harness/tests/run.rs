@@ -311,6 +311,21 @@ fn the_text_of_a_receipt_may_be_a_payload() {
 }
 
 #[test]
+fn a_search_ends_where_a_promise_is_broken() {
+    // Only at the full rate of the closed loop, which comes first.
+    let binds = Arc::new(AtomicU32::new(0));
+    let address = server(move |command_id, sequence_number, submitted| {
+        let bind = if command_id == BIND_TRANSCEIVER { 1 } else { 0 };
+        let is_first = binds.fetch_add(bind, Ordering::Relaxed) <= 1;
+        honest(command_id, sequence_number, if is_first { 1 } else { submitted })
+    });
+    let load = ["submit", "--connections", "1", "--window", "5", "--seconds", "0.3"];
+    let output = run(address, &[&load[..], &["--until-saturated", "p99<1s"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stdout(&output).contains("message_ids were given out again"), "{}", stdout(&output));
+}
+
+#[test]
 fn a_server_that_falls_silent_is_caught() {
     let silent = server(|command_id, sequence_number, submitted| match submitted {
         0..50 => honest(command_id, sequence_number, submitted),
