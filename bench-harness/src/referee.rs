@@ -13,6 +13,8 @@ use crate::report::Fault;
 
 /// Cases that a fault is shown with.
 const EXAMPLES: usize = 3;
+/// Receipts of an account that are kept until their message is known. Those that overtake responses are never as many.
+const STRAYS_MAX: usize = 1_000_000;
 
 /// A message_id, as much of it as is needed to tell one from another. What it is like is the server's affair.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -51,7 +53,7 @@ pub(crate) struct Ledger {
 }
 
 /// The entries of a ledger.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Entries {
     /// Messages that wait for receipts.
     open: HashMap<IdHash, Awaited, FixedState>,
@@ -60,6 +62,8 @@ pub(crate) struct Entries {
     /// Every id that was given out, in order.
     ids: Vec<IdHash>,
     strays: HashMap<IdHash, Vec<Stray>, FixedState>,
+    /// How many of them there may still be.
+    strays_room: usize,
     faults: Faults,
     /// A connection ended without its answers: a response that is not here may have been lost with it, and a receipt may come
     /// once more.
@@ -100,6 +104,21 @@ impl Ledger {
     }
 }
 
+impl Default for Entries {
+    fn default() -> Self {
+        Self {
+            open: HashMap::default(),
+            conditional: HashMap::default(),
+            ids: Vec::new(),
+            strays: HashMap::default(),
+            strays_room: STRAYS_MAX,
+            faults: Faults::default(),
+            has_lost_answers: false,
+            is_void: false,
+        }
+    }
+}
+
 impl Entries {
     /// A message was accepted as `id`.
     pub(crate) fn accepted(&mut self, id: &[u8], mut awaited: Awaited) {
@@ -115,6 +134,7 @@ impl Entries {
                     self.faults.note("receipts came before their responses", &stray.id);
                 }
                 awaited.receipts -= 1;
+                self.strays_room += 1;
             }
             if strays.is_empty() {
                 self.strays.remove(&hash);
@@ -142,8 +162,11 @@ impl Entries {
             }
             Some(_) => None,
             None => {
-                if is_final {
+                if is_final && self.strays_room > 0 {
+                    self.strays_room -= 1;
                     self.strays.entry(hash).or_default().push(Stray { id: text(id).into(), connection });
+                } else if is_final {
+                    self.faults.note("receipts were too many to find their messages", &text(id));
                 }
                 None
             }
@@ -344,6 +367,25 @@ mod tests {
         (0..2).for_each(|_| _ = entries.receipt(b"3", true, 0));
         drop(entries);
         assert_eq!(kinds(&[ledger]), []);
+    }
+
+    #[test]
+    fn strays_have_a_limit() {
+        let ledger = Ledger::default();
+        ledger.entries().strays_room = 2;
+        for id in [b"1", b"2", b"3"] {
+            ledger.entries().receipt(id, true, 1);
+        }
+        // Whoever finds its message makes room.
+        ledger.entries().accepted(b"1", ASKED);
+        ledger.entries().receipt(b"4", true, 1);
+        assert_eq!(
+            kinds(&[ledger]),
+            [
+                ("receipts were too many to find their messages".to_owned(), 1),
+                ("receipts are about messages that nobody was told of".to_owned(), 2),
+            ]
+        );
     }
 
     #[test]
