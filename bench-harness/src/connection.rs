@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_lite::future::poll_fn;
-use futures_lite::{AsyncRead, AsyncWrite};
+use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use glommio::net::TcpStream;
 use glommio::timer::sleep;
 
@@ -23,7 +23,8 @@ const READ_OCTETS: usize = 256 << 10;
 const TURNS: usize = 4;
 /// Connections that an executor makes at the same time in the beginning: the server's backlog is finite.
 const GATHERING_MAX: usize = 64;
-/// How long a server may take for a handshake and a bind in the beginning, and for the end of a session.
+/// How long a server may take to accept a connection, for a handshake and a bind in the beginning, and for the end of a
+/// session.
 const PATIENCE: u64 = 10_000_000_000;
 /// Between two tries to connect.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -130,7 +131,13 @@ async fn session(core: &Core, place: usize, seat: &mut Seat, is_first: bool) -> 
 
 /// Connects to the target.
 pub(crate) async fn connect(target: &Target) -> io::Result<(TcpStream, Transport)> {
-    let stream = TcpStream::connect(target.address).await.map_err(io::Error::from)?;
+    let connecting = async { TcpStream::connect(target.address).await.map_err(io::Error::from) };
+    // The kernel would try for two minutes.
+    let giving_up = async {
+        sleep(Duration::from_nanos(PATIENCE)).await;
+        Err(io::Error::new(io::ErrorKind::TimedOut, "not connected in 10 s"))
+    };
+    let stream = connecting.or(giving_up).await?;
     stream.set_nodelay(true).map_err(io::Error::from)?;
     let transport = match &target.tls {
         None => Transport::Plain,

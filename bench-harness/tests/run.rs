@@ -409,6 +409,22 @@ fn what_cannot_be_run_says_why() {
 }
 
 #[test]
+fn a_server_that_does_not_accept_is_not_waited_for_long() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    // Its backlog is full when the kernel lets a connection wait.
+    let wait = Duration::from_millis(300);
+    let backlog: Vec<_> =
+        (0..10_000).map_while(|_| TcpStream::connect_timeout(&address, wait).ok()).collect();
+    assert!(backlog.len() < 10_000);
+    let began = Instant::now();
+    let output = run(address, &["submit", "--connections", "1"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("not connected in 10 s") && began.elapsed() < Duration::from_secs(40), "{said}");
+}
+
+#[test]
 fn an_interrupted_run_still_reports() {
     let place = Place::new("interrupted");
     let answered = Arc::new(AtomicU32::new(0));
