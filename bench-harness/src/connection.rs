@@ -118,7 +118,7 @@ async fn session(core: &Core, place: usize, seat: &mut Seat, is_first: bool) -> 
     if let Some(esme) = &connection.esme {
         let unanswered = esme.in_flight() as u64;
         if unanswered > 0 || !matches!(ending, Ending::Unbound) {
-            seat.role.ledger.entries().lost_answers();
+            seat.role.ledger.entries().cut_off(unanswered);
         }
         let tally = &mut core.measures.borrow_mut().tallies[seat.role.group];
         tally.unanswered += unanswered;
