@@ -328,3 +328,35 @@ fn a_customer_who_was_bound_before_does_not_wait_behind_strangers() {
     assert!(waiting.len() > answered, "{answered} strangers were served first");
     assert_ne!(waiting[0].next().status, OK);
 }
+
+/// An executor looks at what the kernel has for it only when no task is to be run, or after 20 ms.
+#[test]
+fn who_sends_without_end_does_not_keep_others_waiting() {
+    const ROUNDS: usize = 60;
+    let place = Place::with_demo("endless");
+    let server = place.server().cores(1).start();
+    let mut endless = Esme::connect_plain(&server);
+    assert_eq!(endless.bind("demo", CommandId::BIND_TRANSCEIVER), OK);
+    let mut octets = Vec::new();
+    (0..20_000).for_each(|_| _ = endless.put(&Pdu::EnquireLink, &mut octets));
+    let (mut reader, mut writer) =
+        (endless.socket.try_clone().expect("a socket"), endless.socket.try_clone().expect("a socket"));
+    std::thread::scope(|scope| {
+        scope.spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+        scope.spawn(move || while std::io::Write::write_all(&mut writer, &octets).is_ok() {});
+        let mut other = Esme::bound(&server, "demo");
+        let mut round = || {
+            let begin = Instant::now();
+            assert_eq!(other.ask(&Pdu::EnquireLink).status, OK);
+            begin.elapsed()
+        };
+        // The machine may be busy for a while, but not each time.
+        let is_quick = (0..5).any(|_| {
+            let mut rounds: Vec<Duration> = (0..ROUNDS).map(|_| round()).collect();
+            rounds.sort_unstable();
+            rounds[ROUNDS / 2] < Duration::from_millis(6)
+        });
+        endless.socket.shutdown(std::net::Shutdown::Both).expect("a connection");
+        assert!(is_quick, "half of the answers took more than 6 ms, five times");
+    });
+}

@@ -231,7 +231,7 @@ impl Connection {
             }
         }
         // More may be there: come back after the others.
-        cx.waker().wake_by_ref();
+        core.come_back(cx.waker());
         Poll::Pending
     }
 
@@ -295,7 +295,7 @@ impl Connection {
             }
         }
         // A peer that goes on sending shares the core with the others, and its time runs out.
-        cx.waker().wake_by_ref();
+        core.come_back(cx.waker());
         Poll::Pending
     }
 

@@ -97,6 +97,9 @@ pub(super) struct Core {
     pub(super) journal_bells: Vec<Bell>,
     /// Turns have left something over.
     pub(super) more_bell: Bell,
+    /// Connections that may have more to read, and what wakes the task that lets them go on.
+    pub(super) resting: RefCell<Vec<Waker>>,
+    pub(super) resting_bell: Bell,
     /// To each core, this one included, and to the threads of its partitions.
     pub(super) mesh: Vec<MailSender>,
     pub(super) states: Vec<Sender<Order>>,
@@ -227,6 +230,13 @@ impl Core {
         // A woken task may be polled at once: nothing is borrowed any more.
         to_wake.into_iter().for_each(Waker::wake);
         answers
+    }
+
+    /// Wakes this task again when the others had their turn, the kernel among them: a task that wakes itself keeps it from
+    /// that, and a peer that sends without end would keep everybody else waiting.
+    pub(super) fn come_back(&self, waker: &Waker) {
+        self.resting.borrow_mut().push(waker.clone());
+        self.resting_bell.ring();
     }
 
     /// Whether the connection's password was found to be right since the last look.

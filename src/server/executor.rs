@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant as StdInstant};
 
 use crossbeam_channel::Sender;
@@ -85,6 +85,8 @@ pub(super) async fn run(parts: Parts) {
         tls: parts.tls,
         journal_bells: (0..count).map(|_| Bell::default()).collect(),
         more_bell: Bell::default(),
+        resting: RefCell::new(Vec::new()),
+        resting_bell: Bell::default(),
         mesh: parts.mesh,
         states: parts.states,
         verifier: parts.verifier,
@@ -104,6 +106,7 @@ pub(super) async fn run(parts: Parts) {
     });
     let heartbeat = spawn_local(beat(Rc::clone(&core)));
     let rest = spawn_local(go_on(Rc::clone(&core)));
+    let breaks = spawn_local(end_breaks(Rc::clone(&core)));
     let writers: Vec<Task<()>> = journals
         .into_iter()
         .enumerate()
@@ -155,6 +158,7 @@ pub(super) async fn run(parts: Parts) {
     core.pulse.has_ended.store(true, Ordering::Relaxed);
     heartbeat.cancel().await;
     rest.cancel().await;
+    breaks.cancel().await;
     for writer in writers {
         writer.cancel().await;
     }
@@ -196,6 +200,23 @@ async fn go_on(core: SharedCore) {
         .await;
         core.with(None, Shard::go_on);
         give_way().await;
+    }
+}
+
+/// Wakes connections that have more to read, when the other tasks had their turn.
+async fn end_breaks(core: SharedCore) {
+    loop {
+        futures_lite::future::poll_fn(|cx| {
+            if core.resting.borrow().is_empty() {
+                core.resting_bell.arm(cx.waker());
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        give_way().await;
+        let resting = std::mem::take(&mut *core.resting.borrow_mut());
+        resting.into_iter().for_each(Waker::wake);
     }
 }
 
