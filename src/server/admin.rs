@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use rustix::time::{ClockId, clock_gettime};
 use tiny_http::{Header, Method, Response, Server};
 
 use crate::metrics::{Counters, Histogram};
@@ -62,10 +63,27 @@ fn metrics(pulses: &[Arc<Pulse>]) -> String {
     histogram(&mut text, "smppd_journal_commit_seconds", help, &totals.commit_micros, 1e-6);
     let help = "How long batches were, in octets.";
     histogram(&mut text, "smppd_journal_commit_octets", help, &totals.commit_octets, 1.0);
+    process(&mut text);
     for (core, pulse) in pulses.iter().enumerate() {
         _ = writeln!(text, "smppd_core_heartbeats_total{{core=\"{core}\"}} {}", pulse.pacemaker.beats());
     }
     text
+}
+
+/// What the process uses, by the names that every exporter has for it.
+fn process(text: &mut String) {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = used.tv_sec as f64 + used.tv_nsec as f64 * 1e-9;
+    let name = "process_cpu_seconds_total";
+    _ = write!(text, "# HELP {name} CPU time used, in seconds.\n# TYPE {name} counter\n{name} {seconds}\n");
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    // Without /proc there is nothing to say.
+    if let Some(kibibytes) = kibibytes {
+        let (name, octets) = ("process_resident_memory_bytes", kibibytes << 10);
+        _ = write!(text, "# HELP {name} Resident memory, in octets.\n# TYPE {name} gauge\n{name} {octets}\n");
+    }
 }
 
 /// A histogram, whose values are counted in `unit`.
@@ -130,6 +148,15 @@ mod tests {
             "smppd_journal_commit_octets_sum 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_the_process_uses_is_told() {
+        let text = metrics(&[]);
+        for name in ["process_cpu_seconds_total ", "process_resident_memory_bytes "] {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.parse::<f64>().ok());
+            assert!(value.is_some_and(|value| value > 0.0), "{name} in {text}");
         }
     }
 
