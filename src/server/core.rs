@@ -247,12 +247,14 @@ impl Core {
 
     /// A password was found to be right, or not.
     pub(super) fn verified(&self, connection: ConnectionId, is_right: bool) {
-        if is_right {
+        if !is_right {
+            return self.with(None, |shard, now| shard.handle_verified(now, connection, false));
+        }
+        // One that is gone by now is not remembered.
+        let waker = self.connections.borrow().get(&connection).cloned();
+        if let Some(waker) = waker {
             self.verified.borrow_mut().insert(connection);
-            let waker = self.connections.borrow().get(&connection).cloned();
-            waker.into_iter().for_each(Waker::wake);
-        } else {
-            self.with(None, |shard, now| shard.handle_verified(now, connection, false));
+            waker.wake();
         }
     }
 
