@@ -285,8 +285,7 @@ impl Core {
     }
 
     /// Tells the other cores how much there is to do here.
-    pub(super) fn note_traffic(&self) {
-        let counters = self.shard.borrow().counters();
+    fn note_traffic(&self, counters: &Counters) {
         let requests = counters.accepted + counters.refused + counters.deliver_sent;
         let now = self.clock.now().instant;
         let (since, before) = self.traffic.replace((now, requests));
@@ -295,10 +294,12 @@ impl Core {
         self.balance.note_traffic(self.number, per_second as u64);
     }
 
-    /// Tells the watchers what was counted.
+    /// Tells the watchers and the other cores what was counted.
     pub(super) fn publish_counters(&self) {
+        let now = self.shard.borrow().counters();
+        self.note_traffic(&now);
         if let Ok(mut counters) = self.pulse.counters.try_lock() {
-            *counters = self.shard.borrow().counters();
+            *counters = now;
             // One that has stopped stays so.
             if counters.failed > 0
                 && let Ok(mut failed) = self.pulse.failed.lock()

@@ -176,7 +176,6 @@ async fn beat(core: SharedCore) {
         });
         if beat.is_multiple_of(COUNT) {
             core.publish_counters();
-            core.note_traffic();
         }
         if beat.is_multiple_of(IMPATIENCE) {
             core.wake_impatient();
