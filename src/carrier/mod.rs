@@ -13,9 +13,10 @@ use crate::time::Timestamp;
 
 /// Takes messages and reports what became of them.
 pub trait Carrier {
-    /// Offers a message. Gives what there is to say at once; everything else comes by [`poll`](Carrier::poll). `resumed` when this offer, or one before it, may have
-    /// been taken already: the process was restarted in between. Only then, or when it was busy, is a carrier offered a
-    /// message that it was offered before: it need not look for it among those that it has.
+    /// Offers a message. Gives what there is to say at once, of this message or of another; everything else comes by
+    /// [`poll`](Carrier::poll). `resumed` when this offer, or one before it, may have been taken already: the process was
+    /// restarted in between. Only then, or when it was busy, is a carrier offered a message that it was offered before: it
+    /// need not look for it among those that it has.
     fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) -> Option<Report>;
 
     /// The next thing there is to say by `now`.

@@ -51,7 +51,7 @@ pub struct Batch {
     placement: Placement,
     position: Position,
     buffer: Box<dyn BatchBuffer>,
-    /// Octets of the buffer.
+    /// Octets of the buffer, which is asked once: each record wants to know.
     room: usize,
     /// Octets used: header and records; once sealed, zeros up to the next multiple of [`BATCH_ALIGN`] too.
     length: usize,

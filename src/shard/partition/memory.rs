@@ -240,6 +240,7 @@ impl Memory {
     }
 
     /// Takes a message in: its timer, its place among those that wait.
+    // Inlined, as is all that makes a message, so that its parts go from registers to where they stay: see `Partition::record`.
     #[inline(always)]
     pub(super) fn add_message(
         &mut self,
