@@ -166,7 +166,7 @@ impl Core {
     fn new(number: u8, cores: u8, accounts: &Accounts, config: &Config) -> Self {
         let partition = PartitionNumber(number);
         let settings = PartitionSettings { checkpoint_segments: CHECKPOINT_SEGMENTS, ..config.partition };
-        let recovery = Recovery::new(partition, config.node, settings, &Checkpoint::initial());
+        let recovery = Recovery::new(partition, config.node, settings, &Checkpoint::initial(), Now::ZERO);
         let start = JournalStart {
             identity: Identity { partition, salt: 1 },
             ring: Ring::resume(SEGMENT_OCTETS, BATCH_OCTETS_MAX, &[], SegmentNumber(0), 2),

@@ -437,6 +437,7 @@ fn a_reply_waits_with_its_carrier_while_there_is_no_room_for_it() {
     }));
     net.pass_millis(100);
     assert!(net.received(esme).is_empty() && net.witnessed[0].borrow().acknowledged.is_empty());
+    assert_eq!(net.witnessed[0].borrow().taken_back.len(), 1, "its carrier has it, and nobody else");
     net.input(0, |shard, _| shard.note_disk(false));
     net.pass_millis(100);
     assert_eq!(net.received(esme).len(), 1, "the reply");

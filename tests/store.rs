@@ -12,7 +12,7 @@ use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{Address, DataCoding, EsmClass, Npi, RegisteredDelivery, Ton};
 use smppd::shard::{Due, Earned, Follows, Matching, Partition, PartitionSettings, Recovery};
 use smppd::store::{Checkpoint, RestNumber, StoreDone, StoreOp, rest_entries};
-use smppd::time::Timestamp;
+use smppd::time::{Instant, Now, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
@@ -23,6 +23,12 @@ const BATCH_OCTETS: usize = 20 << 10;
 
 fn later(seconds: u64) -> Timestamp {
     NOW + Duration::from_secs(seconds)
+}
+
+/// Both clocks when the one on the wall says this, as long as nobody sets it.
+fn clocks(wall: Timestamp) -> Now {
+    let instant = Instant::ZERO + Duration::from_secs(1) + wall.saturating_duration_since(NOW);
+    Now { instant, wall }
 }
 
 /// A partition and everything of it that outlives a crash.
@@ -155,7 +161,9 @@ impl Store {
         };
         let returned = self.partition.store_done(done, &self.accounts).expect("readable");
         // They are offered to their home at once.
-        returned.parcels.iter().for_each(|key| self.partition.note_delivery(*key, true, None));
+        for key in &returned.parcels {
+            assert!(self.partition.await_offer(*key).is_some() && self.partition.offer(*key).is_some());
+        }
         self.returned.0.extend(returned.with_carrier);
         self.returned.1.extend(returned.parcels);
         true
@@ -197,7 +205,7 @@ impl Store {
         let mut delivered = Vec::new();
         for beat in 0..225 {
             let now = now + Duration::from_millis(4 * beat);
-            while let Some(due) = self.partition.pop_due(now) {
+            while let Some(due) = self.partition.pop_due(clocks(now)) {
                 let Due::Attempt(id) = due else { panic!("{due:?}") };
                 self.record(&Record::Attempt { id, carrier: 0 });
                 self.finish(id);
@@ -217,7 +225,7 @@ fn recover(
     checkpoint: &Checkpoint,
     accounts: &Accounts,
 ) -> Partition {
-    let mut recovery = Recovery::new(PartitionNumber(0), 0, settings, checkpoint);
+    let mut recovery = Recovery::new(PartitionNumber(0), 0, settings, checkpoint, clocks(NOW));
     for (_, _, records) in batches {
         recovery.foresee(records).expect("readable");
     }
@@ -294,7 +302,8 @@ fn a_crash_inside_a_checkpoint_forgets_no_credits() {
             store.carry_out();
         }
         store.crash();
-        let mut recovery = Recovery::new(PartitionNumber(0), 0, store.settings, &store.checkpoint);
+        let mut recovery =
+            Recovery::new(PartitionNumber(0), 0, store.settings, &store.checkpoint, clocks(NOW));
         for (segment, position, records) in &store.batches {
             recovery.replay(*segment, *position, records, &store.accounts).expect("readable");
         }
@@ -386,7 +395,7 @@ fn a_disk_with_little_room_takes_no_message() {
 fn a_journal_that_finds_no_room_takes_messages_again_when_there_is_some() {
     let mut store = Store::new(PartitionSettings { checkpoint_segments: 30, ..PartitionSettings::default() });
     store.is_full = true;
-    assert_eq!(store.partition.pop_due(later(0)), None);
+    assert_eq!(store.partition.pop_due(clocks(later(0))), None);
     let mut count = 0;
     while store.partition.has_room() {
         store.accept_for(later(5_000), "1");
@@ -397,7 +406,7 @@ fn a_journal_that_finds_no_room_takes_messages_again_when_there_is_some() {
     }
     assert!(!store.carry_out(), "it is not asked for at once");
     store.is_full = false;
-    assert_eq!(store.partition.pop_due(later(2)), None);
+    assert_eq!(store.partition.pop_due(clocks(later(2))), None);
     assert!(store.partition.has_room() && store.carry_out());
     store.accept_for(later(5_000), "1");
     store.work();
@@ -692,14 +701,14 @@ fn receipts_that_are_refused_do_not_fill_the_memory() {
         store.finish(*id);
         let key = ParcelKey { id: *id, part: ParcelKey::FINAL_RECEIPT };
         assert!(store.partition.await_offer(key).is_some() && store.partition.offer(key).is_some());
-        store.partition.note_delivery(key, false, Some(later(60)));
+        store.partition.returned(key, Some(clocks(later(60)).instant));
     }
     (0..100).for_each(|_| store.work());
     assert!(store.partition.memory_octets() < 200_000, "{}", store.partition.memory_octets());
     store.partition.fetch_for(account);
     store.work();
     assert_eq!((store.got, store.returned.1.len()), (0, 0), "they wait for their time");
-    while store.partition.pop_due(later(61)).is_some() {}
+    while store.partition.pop_due(clocks(later(61))).is_some() {}
     (0..100).for_each(|_| store.work());
     assert!(store.got > 0 && !store.returned.1.is_empty(), "it has come");
 }
@@ -718,7 +727,7 @@ fn a_receipt_that_is_with_its_home_is_not_offered_again() {
     // What it earned may be paid out behind what brought it back from rest.
     assert_eq!(store.partition.await_offer(key), Some(account));
     assert_eq!(store.partition.oldest_pending(account), None);
-    store.partition.note_delivery(key, false, None);
+    store.partition.returned(key, None);
     assert_eq!(store.partition.await_offer(key), Some(account));
     assert_eq!(store.partition.oldest_pending(account), Some(key));
     store.settle(id);
@@ -738,14 +747,14 @@ fn a_refused_receipt_keeps_its_growing_pause_while_it_is_cold() {
         alarms.insert(key, at);
         for _ in 0..5 {
             assert!(store.partition.await_offer(key).is_some() && store.partition.offer(key).is_some());
-            store.partition.note_delivery(key, false, Some(at));
+            store.partition.returned(key, Some(clocks(at).instant));
         }
     }
     (0..100).for_each(|_| store.work());
     assert!(store.partition.blocks_at_rest().1 > 0, "nothing is cold");
     let mut due: Vec<ParcelKey> = Vec::new();
     for seconds in [61, 62, 3_601, 3_602, 3_603] {
-        while let Some(ring) = store.partition.pop_due(later(seconds)) {
+        while let Some(ring) = store.partition.pop_due(clocks(later(seconds))) {
             let Due::Deliver(key) = ring else { panic!("{ring:?}") };
             assert!(store.partition.await_offer(key).is_some() && store.partition.offer(key).is_some());
             due.push(key);

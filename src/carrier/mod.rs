@@ -9,21 +9,26 @@ use smallvec::SmallVec;
 use crate::message::{Content, MessageId};
 use crate::pdu::DataCoding;
 use crate::pdu::receipt::MessageState;
-use crate::time::Timestamp;
+use crate::time::Instant;
 
-/// Takes messages and reports what became of them.
+/// Takes messages and reports what became of them. Its time is the monotonic clock's: what it waits for is a pause, which
+/// no clock that is set makes longer.
 pub trait Carrier {
     /// Offers a message. Gives what there is to say at once, of this message or of another; everything else comes by
     /// [`poll`](Carrier::poll). `resumed` when this offer, or one before it, may have been taken already: the process was
     /// restarted in between. Only then, or when it was busy, is a carrier offered a message that it was offered before: it
     /// need not look for it among those that it has.
-    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) -> Option<Report>;
+    fn offer(&mut self, now: Instant, message: &Content<'_>, resumed: bool) -> Option<Report>;
 
     /// The next thing there is to say by `now`.
-    fn poll(&mut self, now: Timestamp) -> Option<Report>;
+    fn poll(&mut self, now: Instant) -> Option<Report>;
 
     /// What a report led to is durable: the carrier need not say it again.
     fn acknowledge(&mut self, token: u64);
+
+    /// There is no room for the reply in a report: it is the carrier's again, which says it another time. Whoever has no
+    /// room for replies keeps none, so that no number of them fills his memory.
+    fn take_back(&mut self, now: Instant, report: Report);
 }
 
 /// A carrier's own name for a message. Most are short: one for each message is not worth an allocation.

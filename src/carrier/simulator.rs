@@ -7,7 +7,7 @@ use crate::carrier::{Carrier, CarrierId, News, ReplyNews, Report};
 use crate::message::{Content, MessageId};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{Alphabet, Udh, segment};
-use crate::time::Timestamp;
+use crate::time::Instant;
 
 /// How the simulator behaves.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,7 +112,7 @@ pub struct Simulator {
     delay_min_millis: u64,
     delay_span_millis: u64,
     /// What is due later, by when.
-    later: BTreeMap<Timestamp, VecDeque<Pending>>,
+    later: BTreeMap<Instant, VecDeque<Pending>>,
     /// What was due at a time that has come.
     due: VecDeque<Pending>,
     /// The first octets of destinations for which there may be a rule: most destinations have none.
@@ -128,9 +128,9 @@ struct Pending {
     next: Step,
     behaviour: Behaviour,
     error: u16,
-    accepted_at: Timestamp,
-    final_at: Timestamp,
-    reply: Option<(Timestamp, Box<ReplyNews>)>,
+    accepted_at: Instant,
+    final_at: Instant,
+    reply: Option<(Instant, Box<ReplyNews>)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +163,7 @@ impl Simulator {
     }
 
     /// What is to be said next by `now`.
-    fn next(&mut self, now: Timestamp) -> Option<Pending> {
+    fn next(&mut self, now: Instant) -> Option<Pending> {
         if self.due.is_empty()
             && let Some(first) = self.later.first_entry()
             && *first.key() <= now
@@ -173,7 +173,7 @@ impl Simulator {
         self.due.pop_front()
     }
 
-    fn say_later(&mut self, at: Timestamp, pending: Pending) {
+    fn say_later(&mut self, at: Instant, pending: Pending) {
         self.later.entry(at).or_insert_with(|| std::mem::take(&mut self.spare)).push_back(pending);
     }
 
@@ -208,27 +208,50 @@ impl Simulator {
 
 impl Carrier for Simulator {
     /// `resumed` makes no difference: nothing is known from before a restart, and everything is told from the start.
-    fn offer(&mut self, now: Timestamp, message: &Content<'_>, _resumed: bool) -> Option<Report> {
+    fn offer(&mut self, now: Instant, message: &Content<'_>, _resumed: bool) -> Option<Report> {
         let destination = message.destination.digits;
         let mut draws = Draws::new(self.settings.seed, message.id, destination);
         let (behaviour, error) = self.outcome(destination, draws.next());
         let delay = self.delay(draws.next());
-        let behind =
-            |from: Timestamp, millis| Timestamp::from_millis(from.as_millis().saturating_add(millis));
-        let final_at = behind(now, delay);
-        let reply_at = behind(final_at, self.delay(draws.next()));
+        let now = whole_millis(now);
+        let final_at = now + Duration::from_millis(delay);
+        let reply_at = final_at + Duration::from_millis(self.delay(draws.next()));
         let reply = reply(message, &self.settings.reply_keyword).map(|reply| (reply_at, Box::new(reply)));
-        let accepted_at = behind(now, delay / 2);
+        let accepted_at = now + Duration::from_millis(delay / 2);
         self.say(Pending { id: message.id, next: Step::Take, behaviour, error, accepted_at, final_at, reply })
     }
 
-    fn poll(&mut self, now: Timestamp) -> Option<Report> {
+    fn poll(&mut self, now: Instant) -> Option<Report> {
         let pending = self.next(now)?;
         self.say(pending)
     }
 
     /// Nothing that was said is kept, so nothing is to be acknowledged.
     fn acknowledge(&mut self, _token: u64) {}
+
+    fn take_back(&mut self, now: Instant, report: Report) {
+        let News::Reply(reply) = report.news else { return };
+        let at = whole_millis(now) + REPLY_AGAIN;
+        let pending = Pending {
+            // A reply is about no message.
+            id: MessageId::from_u64(0),
+            next: Step::Reply,
+            behaviour: Behaviour::State(MessageState::DELIVERED),
+            error: 0,
+            accepted_at: at,
+            final_at: at,
+            reply: Some((at, Box::new(reply))),
+        };
+        self.say_later(at, pending);
+    }
+}
+
+/// After this a reply is said again for which there was no room.
+const REPLY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The last whole millisecond: what is due in one lies together.
+const fn whole_millis(now: Instant) -> Instant {
+    Instant::from_nanos(now.as_nanos() / 1_000_000 * 1_000_000)
 }
 
 impl Simulator {
@@ -329,8 +352,9 @@ fn behind_keyword<'a>(alphabet: Alphabet, text: &'a [u8], keyword: &str) -> Opti
 mod tests {
     use super::*;
     use crate::pdu::{Address, DataCoding, EsmClass, Npi, RegisteredDelivery, Ton};
+    use crate::time::Timestamp;
 
-    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+    const NOW: Instant = Instant::from_nanos(1_800_000_000_000);
 
     fn message(id: u64, destination: &'static str, text: &'static [u8]) -> Content<'static> {
         let address = |digits| Address { ton: Ton::INTERNATIONAL, npi: Npi::ISDN, digits };
@@ -338,7 +362,7 @@ mod tests {
             id: MessageId::from_u64(id),
             batch_offset: 0,
             batch_count: 1,
-            accepted_at: NOW,
+            accepted_at: Timestamp::from_millis(1_800_000_000_000),
             deliver_at: Timestamp::ZERO,
             expires_at: Timestamp::MAX,
             segments: 1,
@@ -357,7 +381,7 @@ mod tests {
     }
 
     /// When it says something next; what was offered, at once.
-    fn next_due(simulator: &Simulator) -> Option<Timestamp> {
+    fn next_due(simulator: &Simulator) -> Option<Instant> {
         let later = simulator.later.keys().next().copied();
         if simulator.due.is_empty() { later } else { Some(NOW) }
     }
@@ -367,16 +391,13 @@ mod tests {
         let mut story: Vec<(u64, News)> = at_once.into_iter().map(|report| (0, report.news)).collect();
         while let Some(due) = next_due(simulator) {
             if due > NOW {
-                assert_eq!(
-                    simulator.poll(Timestamp::from_millis(due.as_millis() - 1)),
-                    None,
-                    "before it is due"
-                );
+                let before = Instant::from_nanos(due.as_nanos() - 1);
+                assert_eq!(simulator.poll(before), None, "before it is due");
             }
             let report = simulator.poll(due).expect("it is due");
             story.push((due.saturating_duration_since(NOW).as_millis() as u64, report.news));
         }
-        assert_eq!((simulator.pending(), simulator.poll(Timestamp::MAX)), (0, None));
+        assert_eq!((simulator.pending(), simulator.poll(Instant::MAX)), (0, None));
         story
     }
 
@@ -576,7 +597,7 @@ mod tests {
         let mut simulator = Simulator::new(SimulatorSettings::default());
         let offer = |id: u64| simulator.offer(NOW, &message((1 << 40) + id, "12125550101", b""), false);
         let mut said: Vec<Report> = (0..50).filter_map(offer).collect();
-        said.extend(std::iter::from_fn(|| simulator.poll(Timestamp::MAX)));
+        said.extend(std::iter::from_fn(|| simulator.poll(Instant::MAX)));
         let mut carrier_ids = Vec::new();
         let reports = said.len();
         for report in said {

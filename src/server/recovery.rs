@@ -16,6 +16,7 @@ use crate::server::segments::{Segments, segment_files};
 use crate::server::state::{self, EMPTY, REMEDY, State};
 use crate::shard::{PartitionSettings, Recovered, Recovery};
 use crate::store::Checkpoint;
+use crate::time::Now;
 
 /// Segments that are ready before the first message comes.
 const SEGMENTS_READY: u32 = 3;
@@ -58,11 +59,11 @@ pub(super) fn partitions(data_dir: &Path, cores: usize) -> io::Result<BTreeSet<P
 }
 
 impl Found {
-    /// Opens a partition, making its folder when there is none, and looks through its journal.
+    /// Opens a partition, making its folder when there is none, and looks through its journal. Pauses go on from `now`.
     ///
     /// # Errors
     /// See the message: it names the file.
-    pub(super) fn open(config: &Config, number: PartitionNumber) -> Result<Self, String> {
+    pub(super) fn open(config: &Config, number: PartitionNumber, now: Now) -> Result<Self, String> {
         let folder = config.data_dir.join(format!("partition-{number}"));
         let journal = folder.join("journal");
         durable_file::make_folder(&journal).map_err(|error| format!("{}: {error}", journal.display()))?;
@@ -93,8 +94,9 @@ impl Found {
         let segments = Segments::find(&journal, identity, &checkpoint, segment_octets)?;
 
         let is_durable = config.durability != Durability::Memory;
-        let settings = PartitionSettings { is_durable, ..config.partition };
-        let mut recovery = Recovery::new(number, config.node, settings, &checkpoint);
+        let retry_delay_max = config.retry.delay_max;
+        let settings = PartitionSettings { is_durable, retry_delay_max, ..config.partition };
+        let mut recovery = Recovery::new(number, config.node, settings, &checkpoint, now);
         let mut system_ids: BTreeSet<Box<[u8]>> =
             checkpoint.credits_used.iter().map(|(system_id, _)| system_id.clone()).collect();
         segments.each_batch(|_, position, mut records| {

@@ -116,7 +116,7 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     let settings = load_accounts(config)?;
     let partitions = recovery::partitions(&config.data_dir, cores)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
-    let found = open_all(config, &partitions)?;
+    let found = open_all(config, &partitions, clock)?;
     let names: BTreeSet<&[u8]> =
         found.iter().flat_map(|found| &found.system_ids).map(|name| &**name).collect();
     let accounts = Arc::new(Accounts::default().reload(settings).with_unknown(names));
@@ -640,9 +640,13 @@ fn greet(config: &Config, listen: &[Listen], password: &str) {
     );
 }
 
-fn open_all(config: &Config, partitions: &BTreeSet<PartitionNumber>) -> Result<Vec<Found>, Failure> {
+fn open_all(
+    config: &Config,
+    partitions: &BTreeSet<PartitionNumber>,
+    clock: Clock,
+) -> Result<Vec<Found>, Failure> {
     let partitions = partitions.iter().map(|number| (*number, *number));
-    side_by_side(config, partitions, |number| Found::open(config, number))
+    side_by_side(config, partitions, |number| Found::open(config, number, clock.now()))
 }
 
 fn recover_all(config: &Config, found: Vec<Found>, accounts: &Accounts) -> Result<Vec<Opened>, Failure> {

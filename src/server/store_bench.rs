@@ -75,9 +75,9 @@ pub(super) fn run(config: &Config, plan: &Plan) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
     recovery::has_format(&config.data_dir)?;
     let accounts = Accounts::default().reload(vec![AccountSettings::new(SYSTEM_ID, "")]);
-    let opened = Found::open(config, PartitionNumber(0))?.recover(config, &accounts)?;
-    let Opened { partition, journal, state } = opened;
     let clock = Clock::new();
+    let opened = Found::open(config, PartitionNumber(0), clock.now())?.recover(config, &accounts)?;
+    let Opened { partition, journal, state } = opened;
     let (senders, mailbox) = mailbox(0, 1);
     let started = state::start(PartitionNumber(0), state, senders[0].clone(), clock, config.final_retention);
     let (orders, thread) = started.map_err(|error| format!("no thread for the state at rest: {error}"))?;
@@ -157,7 +157,7 @@ impl Bench {
             self.look_after_rest(orders, mailbox)?;
             if beat.elapsed() >= BEAT {
                 beat = Instant::now();
-                let now = self.clock.now().wall;
+                let now = self.clock.now();
                 let mut partition = self.partition.borrow_mut();
                 while partition.pop_due(now).is_some() {}
                 partition.go_on(&self.accounts);

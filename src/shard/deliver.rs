@@ -169,12 +169,12 @@ impl Shard {
                     && let Some(held) = self.partitions[place].parcel(key)
                 {
                     let delay = self.settings.deliver_retry.delay(held.attempts.saturating_add(1));
-                    self.partitions[place].note_delivery(key, false, Some(now.wall + delay));
+                    self.partitions[place].returned(key, Some(now.instant + delay));
                 }
             }
             Delivery::Returned => {
                 if let Some(place) = self.place_of(key.id.partition()) {
-                    self.partitions[place].note_delivery(key, false, None);
+                    self.partitions[place].returned(key, None);
                     self.partitions[place].await_offer(key);
                 }
             }

@@ -126,8 +126,6 @@ pub struct Shard {
     parked: BTreeMap<(PartitionNumber, RestNumber), Vec<Parked>>,
     /// What carriers have said, each by its place, and nobody has dealt with yet.
     reports: VecDeque<(u8, Report)>,
-    /// Replies for which there is no room: their carriers know that nobody has them yet.
-    replies: VecDeque<(u8, Report)>,
     /// The partition that is paid out first in a turn; another each time.
     paid_first: usize,
     /// Searches that go on with the next turn.
@@ -175,7 +173,6 @@ impl Shard {
             transactions: FastMap::default(),
             parked: BTreeMap::new(),
             reports: VecDeque::new(),
-            replies: VecDeque::new(),
             paid_first: 0,
             searches: VecDeque::new(),
             has_due: false,
@@ -634,7 +631,7 @@ mod tests {
             is_durable: false,
         };
         let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
-        let recovery = Recovery::new(PARTITION, 0, PartitionSettings::default(), &Checkpoint::initial());
+        let recovery = Recovery::new(PARTITION, 0, PartitionSettings::default(), &Checkpoint::initial(), NOW);
         let start = JournalStart {
             identity: Identity { partition: PARTITION, salt: 1 },
             ring: Ring::resume(1 << 23, BATCH_OCTETS_MAX, &[], SegmentNumber(0), 1),

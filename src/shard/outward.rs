@@ -44,7 +44,7 @@ impl Shard {
             // The configuration has fewer than before the restart. What it had taken stays with it.
             return self.defer(now, id, 0);
         };
-        if let Some(report) = carrier.offer(now.wall, &message.content(), resumed) {
+        if let Some(report) = carrier.offer(now.instant, &message.content(), resumed) {
             self.reported(now, number, report);
         }
     }
@@ -55,7 +55,7 @@ impl Shard {
             let mut is_quiet = true;
             for carrier in 0..self.carriers.len() {
                 let room = REPORTS.min(*to_hear);
-                let news = std::iter::from_fn(|| self.carriers[carrier].poll(now.wall)).take(room);
+                let news = std::iter::from_fn(|| self.carriers[carrier].poll(now.instant)).take(room);
                 self.reports.extend(news.map(|report| (carrier as u8, report)));
                 if self.reports.is_empty() {
                     continue;
@@ -99,7 +99,9 @@ impl Shard {
         if let News::Reply(_) = report.news
             && !self.partitions[0].has_room()
         {
-            self.replies.push_back((carrier, report));
+            if let Some(carrier) = self.carriers.get_mut(usize::from(carrier)) {
+                carrier.take_back(now.instant, report);
+            }
             return;
         }
         let acknowledge = report.token.map(|token| Earned::Acknowledge { carrier, token });
@@ -146,17 +148,6 @@ impl Shard {
         let account = self.accounts.get(self.accounts.index_of(content.system_id)?);
         let has_accepted_receipts = account.settings.accepted_receipts;
         notification_of(&content, state, message.standing.notifications, has_accepted_receipts)
-    }
-
-    /// Replies that found no room go on, as far as there is some now.
-    pub(super) fn take_replies(&mut self, now: Now) {
-        for _ in 0..self.settings.portion.min(self.replies.len()) {
-            if !self.partitions[0].has_room() {
-                return;
-            }
-            let Some((carrier, report)) = self.replies.pop_front() else { return };
-            self.reported(now, carrier, report);
-        }
     }
 
     /// The report need not be said again once all that it led to is durable; after a disk error it must be.
@@ -224,7 +215,7 @@ impl Shard {
         match due {
             Due::Attempt(id) => {
                 if self.is_draining {
-                    self.partitions[place].rearm(id, now.wall + self.settings.retry.delay_min);
+                    self.partitions[place].pause(id, now.instant + self.settings.retry.delay_min);
                     return;
                 }
                 let Some(message) = self.partitions[place].message(id) else { return };
@@ -233,7 +224,7 @@ impl Shard {
                         self.record(id, &Record::Attempt { id, carrier }, None);
                     }
                     // The route went while the message waited; it may come back with the next reload.
-                    None => self.partitions[place].rearm(id, now.wall + self.settings.retry.delay_min),
+                    None => self.partitions[place].pause(id, now.instant + self.settings.retry.delay_min),
                 }
             }
             Due::Expired(id) => {

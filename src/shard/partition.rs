@@ -23,18 +23,18 @@ use foldhash::fast::RandomState;
 
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Batch, BatchBuffer, Buffers, Journal, Position, Record, SegmentNumber, Stored};
-use crate::message::{Content, Message, MessageId, Neighbourhood, Parcel, ParcelKey, PartitionNumber};
+use crate::message::{Content, Message, MessageId, Parcel, ParcelKey, PartitionNumber, Standing, State};
 use crate::pdu::CommandStatus;
 use crate::shard::mesh::{Answer, Matching, ReplyTo};
 use crate::store::{FinalMessage, RestKey, RestNumber, StoreDone, StoreOp};
-use crate::time::Timestamp;
+use crate::time::{Instant, Now, Timestamp};
 
 pub use apply::{ApplyError, subject};
 pub use recovery::{Recovered, Recovery, Unrecoverable};
 
 use apply::Source;
 use checkpoint::Checkpointing;
-use memory::{DueThing, HeldMessage, Kept, Memory, TimerKey, alarm};
+use memory::{DueThing, HeldMessage, Kept, Memory};
 
 type FastMap<K, V> = HashMap<K, V, RandomState>;
 
@@ -58,6 +58,8 @@ pub struct PartitionSettings {
     pub checkpoint_visits: usize,
     /// How long unsettled receipts and replies are kept.
     pub parcel_retention: Duration,
+    /// The longest pause before another attempt: a restart waits no longer, whatever the clock was when it was recorded.
+    pub retry_delay_max: Duration,
     /// Whether anything is to outlive the process.
     pub is_durable: bool,
 }
@@ -73,6 +75,7 @@ impl Default for PartitionSettings {
             checkpoint_segments: 4,
             checkpoint_visits: 1_024,
             parcel_retention: Duration::from_secs(72 * 3600),
+            retry_delay_max: Duration::from_secs(300),
             is_durable: true,
         }
     }
@@ -165,8 +168,10 @@ pub struct HeldParcel {
     pub account: AccountIndex,
     /// Deliveries tried.
     pub attempts: u16,
-    /// When it is tried again, or given up.
-    pub alarm: Timestamp,
+    /// When it is given up.
+    pub expires_at: Timestamp,
+    /// When it is tried again; [`Instant::MAX`] when it makes no pause.
+    pub paused_until: Instant,
     /// Whether it is with its home now.
     pub in_flight: bool,
     kept: Kept,
@@ -233,7 +238,7 @@ pub struct Partition {
     stops: bool,
     is_disk_low: bool,
     /// There was no room for a file of the journal; until then none is asked for.
-    no_room_until: Timestamp,
+    no_room_until: Instant,
     failed: bool,
 }
 
@@ -261,7 +266,7 @@ impl Partition {
             to_resume,
             stops: false,
             is_disk_low: false,
-            no_room_until: Timestamp::ZERO,
+            no_room_until: Instant::ZERO,
             failed: false,
         }
     }
@@ -284,7 +289,7 @@ impl Partition {
 
     /// Looks at whatever an event of a message needs; what that was means nothing.
     pub fn look_at(&self, id: MessageId) -> u8 {
-        let Some(HeldMessage { message, kept }) = self.memory.messages.get(id) else { return 0 };
+        let Some(HeldMessage { message, kept, .. }) = self.memory.messages.get(id) else { return 0 };
         // Both ends of the message, and the begin of its content, where all that is asked for at its end lies.
         let octets = message.content_octets();
         let octet = |place: usize| octets.get(place).copied().unwrap_or_default();
@@ -333,15 +338,13 @@ impl Partition {
         Some(held.parcel.clone())
     }
 
-    /// Notes where a parcel is; `retry_at` when it comes back to be tried again.
-    pub fn note_delivery(&mut self, key: ParcelKey, in_flight: bool, retry_at: Option<Timestamp>) {
+    /// A parcel is back from its home; `retry_at` when it is to be tried again.
+    pub fn returned(&mut self, key: ParcelKey, retry_at: Option<Instant>) {
         let Some(held) = self.memory.parcels.get_mut(key) else { return };
-        held.in_flight = in_flight;
-        if let Some(retry_at) = retry_at {
-            held.attempts = held.attempts.saturating_add(1);
-            let alarm = retry_at.min(held.parcel.expires_at(self.memory.parcel_retention));
-            self.memory.set_parcel_alarm(key, alarm);
-        }
+        held.in_flight = false;
+        held.attempts = held.attempts.saturating_add(u16::from(retry_at.is_some()));
+        // Its retention may have ended meanwhile.
+        self.memory.pause_parcel(key, retry_at.unwrap_or(Instant::MAX));
     }
 
     /// The last id that was given out, but for short ones: a younger message has a higher one.
@@ -377,7 +380,7 @@ impl Partition {
         messages + parcels + finals < self.settings.messages_max
             && self.memory_octets() < self.settings.messages_octets_max
             && !self.is_disk_low
-            && self.no_room_until <= self.memory.now
+            && self.no_room_until <= self.memory.now.instant
             && self.journal.segments_in_use() < self.settings.segments_max
             && self.journal.waiting_octets() < self.settings.journal_waiting_octets_max
             && self.store_ops.len() < self.settings.store_waiting_max
@@ -610,38 +613,53 @@ impl Partition {
             StoreDone::File(file) => self.journal.add_file(file),
             StoreDone::NoRoom(file) => {
                 self.journal.miss_file(file);
-                self.no_room_until = self.memory.now + NO_ROOM_PAUSE;
+                self.no_room_until = self.memory.now.instant + NO_ROOM_PAUSE;
             }
         }
         Ok(Returned::default())
     }
 
-    /// The next thing that is due by `now`; its timer is gone until it is dealt with.
-    pub fn pop_due(&mut self, now: Timestamp) -> Option<Due> {
+    /// It is so late. Told at the begin of every turn.
+    pub const fn note_time(&mut self, now: Now) {
+        self.memory.now = now;
+    }
+
+    /// The next thing that is due by `now`; its timer is gone until it is dealt with. What has left its timer and is not
+    /// due (any more) has its timer set again.
+    pub fn pop_due(&mut self, now: Now) -> Option<Due> {
         self.memory.now = now;
         loop {
             match self.memory.pop_due(now)? {
                 DueThing::Of(RestKey::Message(id)) => {
                     let Some(held) = self.memory.messages.get(id) else { continue };
-                    if now >= held.message.expires_at() {
+                    if now.wall >= held.message.expires_at() {
                         return Some(Due::Expired(id));
                     }
-                    if now >= alarm(&held.message) && held.message.standing.state.is_waiting() {
+                    let is_due = held.due_at().has_come(now);
+                    let Standing { state, deadline, .. } = held.message.standing;
+                    if is_due && state == State::Scheduled && now.wall < deadline {
+                        // Its date had come, nobody could make the attempt, and the clock was put back since.
+                        self.memory.pause_message(id, Instant::MAX);
+                    } else if is_due && state.is_waiting() {
                         return Some(Due::Attempt(id));
+                    } else {
+                        self.memory.set_alarm_again(RestKey::Message(id));
                     }
                 }
                 DueThing::Of(RestKey::Parcel(key)) => {
                     let Some(held) = self.memory.parcels.get(key) else { continue };
-                    let expires_at = held.parcel.expires_at(self.memory.parcel_retention);
-                    if now >= expires_at {
+                    // What its home has may be confirmed yet: it is dealt with when it is back.
+                    if held.in_flight {
+                        continue;
+                    }
+                    if now.wall >= held.expires_at {
                         return Some(Due::GiveUp(key));
                     }
-                    let waits = !held.in_flight;
-                    if now >= held.alarm {
-                        self.memory.set_parcel_alarm(key, expires_at);
-                        if waits {
-                            return Some(Due::Deliver(key));
-                        }
+                    let is_due = held.due_at().has_come(now);
+                    let pause = if is_due { Instant::MAX } else { held.paused_until };
+                    self.memory.pause_parcel(key, pause);
+                    if is_due {
+                        return Some(Due::Deliver(key));
                     }
                 }
                 DueThing::Block(number) => self.due_blocks.push_back(number),
@@ -649,13 +667,9 @@ impl Partition {
         }
     }
 
-    /// Puts a message back that was due for an attempt nobody could make.
-    pub fn rearm(&mut self, id: MessageId, at: Timestamp) {
-        let Memory { messages, timers, .. } = &mut self.memory;
-        if let Some((held, note)) = messages.get_with_note(id) {
-            held.message.standing.deadline = at;
-            note.set(timers, alarm(&held.message), TimerKey::Messages(Neighbourhood::of(id)));
-        }
+    /// Puts a message back that was due for an attempt nobody could make, until a pause ends.
+    pub fn pause(&mut self, id: MessageId, until: Instant) {
+        self.memory.pause_message(id, until);
     }
 
     /// Every message that a carrier had or may have had, and every parcel: what goes on after a restart. Those that are

@@ -23,7 +23,6 @@ impl Shard {
         }
         self.take_due(now);
         self.partitions.iter_mut().for_each(|partition| partition.go_on(&self.accounts));
-        self.take_replies(now);
         self.turn(now);
     }
 
@@ -32,7 +31,7 @@ impl Shard {
         for place in 0..self.partitions.len() {
             let mut taken = 0;
             while taken < self.settings.portion
-                && let Some(due) = self.partitions[place].pop_due(now.wall)
+                && let Some(due) = self.partitions[place].pop_due(now)
             {
                 self.due(now, place, due);
                 taken += 1;
@@ -60,6 +59,7 @@ impl Shard {
 
     /// The end of every input.
     pub(super) fn turn(&mut self, now: Now) {
+        self.partitions.iter_mut().for_each(|partition| partition.note_time(now));
         let portion = self.settings.portion;
         let (mut to_pay, mut to_hear, mut to_cancel) = (portion, portion, portion);
         loop {

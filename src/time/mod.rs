@@ -14,12 +14,28 @@ const MILLIS_PER_SECOND: u64 = 1_000;
 const SECONDS_PER_DAY: u64 = 86_400;
 
 /// Both clocks, as one turn of a shard sees them.
-#[derive(Clone, Copy, Debug)]
+///
+/// What is kept by which: a *date* is kept by the wall clock, since it means the same to whoever named it and after a
+/// restart (schedule_delivery_time, validity_period, the retention of receipts, replies and final messages). A *pause* is
+/// kept by the monotonic clock, whatever the other one is set to meanwhile (retries of attempts and deliveries, timers of
+/// sessions, rates, a disk without room, how long a block stays in memory, what the simulator says next).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Now {
-    /// For delays and rates; never goes back.
+    /// For pauses and rates; never goes back.
     pub instant: Instant,
-    /// For dates; an operator may set it.
+    /// For dates; an operator may set it, either way and while we run.
     pub wall: Timestamp,
+}
+
+impl Now {
+    /// The start of both clocks.
+    pub const ZERO: Self = Self { instant: Instant::ZERO, wall: Timestamp::ZERO };
+
+    /// When a pause ends that was to last until a date. The date may be of another process, whose clock was set
+    /// otherwise: no pause is longer than `longest`.
+    pub fn pause_until(self, date: Timestamp, longest: Duration) -> Instant {
+        self.instant + date.saturating_duration_since(self.wall).min(longest)
+    }
 }
 
 /// A point on the monotonic clock: nanoseconds since an arbitrary start, 584 years at most.
@@ -29,6 +45,8 @@ pub struct Instant(u64);
 impl Instant {
     /// The arbitrary start.
     pub const ZERO: Self = Self(0);
+    /// The last instant: it never comes.
+    pub const MAX: Self = Self(u64::MAX);
 
     /// The point `nanos` nanoseconds after the start.
     pub const fn from_nanos(nanos: u64) -> Self {

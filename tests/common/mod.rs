@@ -9,6 +9,7 @@ use smppd::account::{AccountSettings, Accounts, StatusName};
 use smppd::carrier::{Carrier, News, Report, Simulator, SimulatorSettings};
 use smppd::journal::{BatchBuffer, BatchHeader, Identity, JournalStart, Position, Ring, SegmentNumber};
 use smppd::message::{Backoff, Content, MessageId, PartitionNumber};
+use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
     Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi,
     Pdu, QuerySm, RegisteredDelivery, ShortMessage, Tlvs, Ton, next_frame,
@@ -88,6 +89,15 @@ impl ReceivedPdu {
         self.with(|pdu| matches!(pdu, Pdu::DeliverSm(body) if body.tlvs.iter().next().is_some()))
     }
 
+    /// What query_sm_resp tells: state, error_code and final_date.
+    pub fn queried(&self) -> (MessageState, u8, String) {
+        self.with(|pdu| {
+            let Pdu::QuerySmResp(body) = pdu else { panic!("not a query_sm_resp: {pdu:?}") };
+            let final_date = String::from_utf8(body.final_date.to_vec()).expect("ASCII");
+            (MessageState(body.message_state), body.error_code, final_date)
+        })
+    }
+
     pub fn receipt_id(&self) -> String {
         let text = self.text();
         text.strip_prefix("id:").and_then(|rest| rest.split(' ').next()).expect("a receipt").to_owned()
@@ -107,6 +117,8 @@ pub struct Witnessed {
     pub offers: usize,
     /// To be said, before what the carrier itself has to say.
     pub news: VecDeque<News>,
+    /// Replies for which there was no room, and when each is said again.
+    pub taken_back: VecDeque<(Instant, News)>,
     /// Reports made.
     pub said: u64,
     /// Reports acknowledged.
@@ -114,7 +126,7 @@ pub struct Witnessed {
 }
 
 impl Carrier for Witness {
-    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) -> Option<Report> {
+    fn offer(&mut self, now: Instant, message: &Content<'_>, resumed: bool) -> Option<Report> {
         let seen = &mut *self.seen.borrow_mut();
         seen.offers += 1;
         let Report { news, .. } = self.carrier.offer(now, message, resumed)?;
@@ -122,8 +134,11 @@ impl Carrier for Witness {
         Some(Report { token: Some(seen.said), news })
     }
 
-    fn poll(&mut self, now: Timestamp) -> Option<Report> {
+    fn poll(&mut self, now: Instant) -> Option<Report> {
         let seen = &mut *self.seen.borrow_mut();
+        if seen.taken_back.front().is_some_and(|(again, _)| *again <= now) {
+            seen.news.extend(seen.taken_back.pop_front().map(|(_, news)| news));
+        }
         let news = seen.news.pop_front().or_else(|| self.carrier.poll(now).map(|report| report.news))?;
         seen.said += 1;
         Some(Report { token: Some(seen.said), news })
@@ -131,6 +146,11 @@ impl Carrier for Witness {
 
     fn acknowledge(&mut self, token: u64) {
         assert!(self.seen.borrow_mut().acknowledged.insert(token), "acknowledged once");
+    }
+
+    fn take_back(&mut self, now: Instant, report: Report) {
+        let again = now + Duration::from_millis(50);
+        self.seen.borrow_mut().taken_back.push_back((again, report.news));
     }
 }
 
@@ -182,6 +202,11 @@ pub struct Net {
     pub witnessed: Vec<Rc<RefCell<Witnessed>>>,
     /// Whether the ESMEs confirm what they get by themselves.
     pub confirms: bool,
+    /// What they answer to a deliver_sm then.
+    pub deliver_sm_status: CommandStatus,
+    /// Whether there is room for another file of a journal, and how many were asked for.
+    pub has_file_room: bool,
+    pub files_asked_for: usize,
 }
 
 /// What the product page says, and a status that v3.4 does not know.
@@ -229,6 +254,9 @@ impl Net {
             route: CarrierIndex(0),
             witnessed: Vec::new(),
             confirms: true,
+            deliver_sm_status: CommandStatus::ESME_ROK,
+            has_file_room: true,
+            files_asked_for: 0,
         };
         net.start();
         net
@@ -245,8 +273,8 @@ impl Net {
                 let disk = &mut self.disks[number];
                 let checkpoint = &disk.checkpoint;
                 disk.rest.retain(|number, _| *number < checkpoint.next_rest);
-                let mut recovery =
-                    Recovery::new(PartitionNumber(number as u8), 0, self.partition_settings, checkpoint);
+                let partition = PartitionNumber(number as u8);
+                let mut recovery = Recovery::new(partition, 0, self.partition_settings, checkpoint, self.now);
                 let batches = disk.batches.iter().filter(|(segment, ..)| *segment >= checkpoint.segment);
                 for (_, _, records) in batches.clone() {
                     recovery.foresee(records).expect("readable");
@@ -550,6 +578,44 @@ impl Net {
         input(&mut self.shards[0], self.now);
     }
 
+    /// The clock on the wall is set, so many milliseconds ahead or back; the monotonic one goes on as it was.
+    pub fn set_wall(&mut self, millis: i64) {
+        let wall = self.now.wall.as_millis().saturating_add_signed(millis);
+        self.now.wall = Timestamp::from_millis(wall);
+    }
+
+    /// Time passes in steps of so many seconds.
+    pub fn pass_seconds(&mut self, seconds: u64, step: u64) {
+        for _ in 0..seconds.div_ceil(step) {
+            self.now.instant = self.now.instant + Duration::from_secs(step);
+            self.now.wall = self.now.wall + Duration::from_secs(step);
+            let now = self.now;
+            self.shards.iter_mut().for_each(|shard| shard.tick(now));
+            self.turn();
+        }
+    }
+
+    /// Messages that carriers were offered since the last start.
+    pub fn offers(&self) -> usize {
+        self.witnessed.iter().map(|seen| seen.borrow().offers).sum()
+    }
+
+    /// Carries about what the shards want now; what their turns have left over stays so.
+    pub fn carry_once(&mut self) {
+        (0..self.shards.len()).for_each(|number| _ = self.carry_out(number));
+    }
+
+    /// Other routes: prefixes and the places of their carriers.
+    pub fn reload_routes(&mut self, routes: &[(&str, u8)]) {
+        let routes = Routes::new(
+            routes.iter().map(|(prefix, carrier)| ((*prefix).to_owned(), CarrierIndex(*carrier))),
+        );
+        for shard in &mut self.shards {
+            shard.reload(self.now, Rc::new(self.accounts.clone()), routes.clone());
+        }
+        self.turn();
+    }
+
     /// Messages of `demo` that wait between two addresses in the first shard.
     pub fn waiting(&self, source: Address<'_>, destination: Address<'_>) -> usize {
         let account = self.accounts.index_of(b"demo").expect("an account");
@@ -645,7 +711,10 @@ impl Net {
                     disk.checkpoint = checkpoint;
                     StoreDone::Checkpoint(keep)
                 }
-                StoreOp::MakeFile(file) => StoreDone::File(file),
+                StoreOp::MakeFile(file) => {
+                    self.files_asked_for += 1;
+                    if self.has_file_room { StoreDone::File(file) } else { StoreDone::NoRoom(file) }
+                }
             };
             self.shards[number].handle_store(now, PartitionNumber(number as u8), done);
         }
@@ -665,9 +734,13 @@ impl Net {
             rest = &rest[length..];
             if self.confirms && !header.command_id.is_response() {
                 let mut answer = Vec::new();
+                let status = match header.command_id {
+                    CommandId::DELIVER_SM => self.deliver_sm_status,
+                    _ => CommandStatus::ESME_ROK,
+                };
                 smppd::pdu::put_header_only(
                     header.command_id.response(),
-                    CommandStatus::ESME_ROK,
+                    status,
                     header.sequence_number,
                     &mut answer,
                 );

@@ -16,7 +16,7 @@ use crate::message::{Content, MessageId, Parcel, ParcelKey, PartitionNumber};
 use crate::server::state::RestEntry;
 use crate::shard::{PartitionSettings, Recovery, subject};
 use crate::store::{Block, BlockKey, FinalMessage, RestKey, RestPlace, gone_from_octets, rest_entries};
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// A submit_multi has so many messages at most.
 const BATCH_MAX: u8 = 254;
@@ -136,7 +136,7 @@ impl Life {
             parcel_retention: partitions.parcel_retention(),
             ..PartitionSettings::default()
         };
-        let mut recovery = Recovery::new(opened.number, 0, settings, &checkpoint);
+        let mut recovery = Recovery::new(opened.number, 0, settings, &checkpoint, Now::ZERO);
         let records =
             events.iter().map(|event| &*event.octets).chain(at_rest.iter().map(|kept| &*kept.octets));
         let names: BTreeSet<Box<[u8]>> = records

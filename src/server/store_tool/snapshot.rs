@@ -15,6 +15,7 @@ use crate::shard::{PartitionSettings, Recovery, subject};
 use crate::store::{
     Block, BlockKey, Checkpoint, FinalMessage, RestKey, RestPlace, gone_from_octets, rest_entries,
 };
+use crate::time::Now;
 
 /// How often a store is read anew that a server has changed meanwhile.
 const ATTEMPTS: u32 = 10;
@@ -95,7 +96,7 @@ fn try_take(
         parcel_retention: partitions.parcel_retention(),
         ..PartitionSettings::default()
     };
-    let mut recovery = Recovery::new(number, 0, settings, &checkpoint);
+    let mut recovery = Recovery::new(number, 0, settings, &checkpoint, Now::ZERO);
     let mut faults = Vec::new();
     let mut names: BTreeSet<Box<[u8]>> =
         checkpoint.credits_used.iter().map(|(system_id, _)| system_id.clone()).collect();

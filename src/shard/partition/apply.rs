@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 
-use super::memory::{Kept, Memory, TimerKey, alarm};
+use super::memory::{Kept, Memory, TimerKey};
 use super::{Follows, HeldMessage, HeldParcel};
 use crate::account::Accounts;
 use crate::journal::{Record, SegmentNumber};
 use crate::message::{
-    Content, Effect, Event, Message, MessageId, Neighbourhood, Parcel, ParcelKey, Refused, Standing, next,
-    receipt_for, wants_receipt,
+    Content, Effect, Event, Message, MessageId, Neighbourhood, Parcel, ParcelKey, Refused, Standing, State,
+    next, receipt_for, wants_receipt,
 };
 use crate::pdu::receipt::MessageState;
 use crate::store::{FinalMessage, RestKey, RestPlace};
-use crate::time::Timestamp;
+use crate::time::{Instant, Timestamp};
 
 /// Where a record comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -165,7 +165,18 @@ impl Memory {
             self.ids.observe(view.last_id());
         }
         let kept = self.kept_by(source, RestKey::Message(view.id), None);
-        self.add_message(view.id, message, kept, accounts)
+        let paused_until = self.pause_of(&message.standing);
+        self.add_message(view.id, message, kept, paused_until, accounts)
+    }
+
+    /// When the pause ends that a message makes before its next attempt, as the record of its last one says.
+    #[inline(always)]
+    pub(super) fn pause_of(&self, standing: &Standing) -> Instant {
+        if standing.state == State::Queued && standing.deferrals > 0 {
+            self.now.pause_until(standing.deadline, self.retry_delay_max)
+        } else {
+            Instant::MAX
+        }
     }
 
     /// How something is kept that comes from `source`, and from something that needs the journal from `origin` on: replay
@@ -227,19 +238,29 @@ impl Memory {
         from: From<'_>,
         change: impl FnOnce(&mut Message),
     ) -> Result<(&Message, Effect), ApplyError> {
-        let Self { messages, waiting, timers, journaled, .. } = self;
-        let (HeldMessage { message, kept }, note) = messages.get_with_note(id).ok_or(ApplyError::Unknown)?;
+        let Self { messages, waiting, wheels, journaled, now, retry_delay_max, .. } = self;
+        let (held, note) = messages.get_with_note(id).ok_or(ApplyError::Unknown)?;
+        let message = &mut held.message;
         let (state, effect) = next(message.standing.state, event).map_err(ApplyError::Refused)?;
         let waited = waiting.place_of(message, from.accounts);
         message.standing.state = state;
         change(message);
-        note.set(timers, alarm(message), TimerKey::Messages(Neighbourhood::of(id)));
         let waits = waiting.place_of(message, from.accounts);
         waiting.note(waited, waits);
+        held.paused_until = match event {
+            Event::Deferred => now.pause_until(message.standing.deadline, *retry_delay_max),
+            Event::Attempt
+            | Event::Forwarded
+            | Event::Reported(_)
+            | Event::Expired
+            | Event::Cancelled
+            | Event::Replaced { .. } => Instant::MAX,
+        };
+        note.set(wheels, held.due_at(), TimerKey::Messages(Neighbourhood::of(id)));
         if let Source::Journal { segment, .. } = *from.source {
-            Self::mark(journaled, kept, segment, RestKey::Message(id));
+            Self::mark(journaled, &mut held.kept, segment, RestKey::Message(id));
         }
-        Ok((message, effect))
+        Ok((&held.message, effect))
     }
 
     /// A message leaves: what query_sm needs of it stays, and a receipt if its sender wants one.
@@ -251,7 +272,7 @@ impl Memory {
         at: Timestamp,
         from: From<'_>,
     ) -> Result<Option<Follows>, ApplyError> {
-        let HeldMessage { message, kept } =
+        let HeldMessage { message, kept, .. } =
             self.remove_message(id, from.accounts).ok_or(ApplyError::Unknown)?;
         if let Source::Journal { segment, .. } = *from.source {
             self.mark_gone(kept, segment);
@@ -294,9 +315,11 @@ impl Memory {
         {
             self.mark_gone(old.kept, segment);
         }
-        let alarm = parcel.expires_at(self.parcel_retention);
+        let expires_at = parcel.expires_at(self.parcel_retention);
         let kept = self.kept_by(source, RestKey::Parcel(key), origin);
-        let held = HeldParcel { parcel, account, attempts: 0, alarm, in_flight: false, kept };
+        let paused_until = Instant::MAX;
+        let held =
+            HeldParcel { parcel, account, attempts: 0, expires_at, paused_until, in_flight: false, kept };
         self.add_parcel(key, held);
         Some(Follows::Deliver { key, account })
     }

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Partition;
-use super::memory::{Kept, alarm};
+use super::memory::Kept;
 use crate::account::AccountIndex;
 use crate::journal::{Position, Record, SegmentNumber};
 use crate::message::ParcelKey;
@@ -99,7 +99,7 @@ impl Partition {
     }
 
     fn file_wanted(&mut self) -> Option<u32> {
-        let may_ask = self.settings.is_durable && self.no_room_until <= self.memory.now;
+        let may_ask = self.settings.is_durable && self.no_room_until <= self.memory.now.instant;
         if may_ask { self.journal.file_wanted() } else { None }
     }
 
@@ -283,7 +283,8 @@ impl Partition {
     fn order_of(&self, key: RestKey) -> Option<Order> {
         match key {
             RestKey::Message(id) => {
-                self.memory.messages.get(id).map(|held| Order::Message(alarm(&held.message)))
+                let message = self.memory.messages.get(id).map(|held| &held.message);
+                message.map(|message| Order::Message(message.standing.deadline.min(message.expires_at())))
             }
             RestKey::Parcel(key) => self.memory.parcels.get(key).map(|held| Order::Parcel(held.account)),
         }

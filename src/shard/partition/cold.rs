@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::apply::Source;
-use super::memory::{BESIDE_OCTETS, Memory, TimerKey};
+use super::memory::{Alarm, BESIDE_OCTETS, DueAt, Memory, TimerKey};
 use super::rest::{Retry, Trace};
 use super::{Partition, Returned, Unrecoverable};
 use crate::account::{AccountIndex, Accounts};
@@ -11,7 +11,7 @@ use crate::journal::Record;
 use crate::message::{Content, Message, MessageId, Parcel, ParcelKey};
 use crate::shard::mesh::Matching;
 use crate::store::{RestKey, RestNumber, RestPlace, rest_entries};
-use crate::time::Timestamp;
+use crate::time::Instant;
 
 /// A block that somebody asked for stays for so long at least: the same may ask for others before it decides.
 const FRESH: Duration = Duration::from_millis(500);
@@ -149,7 +149,7 @@ impl Partition {
 impl Memory {
     /// Whether a block could grow cold: nothing in it has changed, is under way or due.
     fn cool(&mut self, number: RestNumber, members: &[(RestPlace, RestKey)], accounts: &Accounts) -> bool {
-        let mut due = Timestamp::MAX;
+        let mut due = DueAt::NEVER;
         let mut traces = Vec::with_capacity(members.len());
         for (place, key) in members {
             // What has gone from here is of no interest.
@@ -164,7 +164,7 @@ impl Memory {
             return true;
         }
         // It has just come back, because of that or because somebody asked for it.
-        if due <= self.now || self.rest.is_fresh(number, self.now) {
+        if due.has_come(self.now) || self.rest.is_fresh(number, self.now.instant) {
             return false;
         }
         for (key, _) in &traces {
@@ -173,21 +173,28 @@ impl Memory {
                 RestKey::Parcel(key) => _ = self.remove_parcel(*key),
             }
         }
-        let timer = self.timers.arm(due, TimerKey::Block(number));
-        self.rest.cool(number, timer, traces.into_iter().map(|(_, trace)| trace));
+        let alarm = self.block_alarm(number, due);
+        self.rest.cool(number, alarm, traces.into_iter().map(|(_, trace)| trace));
         true
+    }
+
+    /// Rings when the first thing of a cold block is due.
+    fn block_alarm(&mut self, number: RestNumber, due: DueAt) -> Alarm {
+        let mut alarm = Alarm::default();
+        alarm.set(&mut self.wheels, due, TimerKey::Block(number));
+        alarm
     }
 
     /// Whether a parcel that has come back was refused before it left, and is to be tried at another time.
     fn waits_for_its_time(&mut self, key: ParcelKey) -> bool {
-        let Some(Retry { attempts, alarm }) = self.rest.take_retry(key) else { return false };
+        let Some(Retry { attempts, paused_until }) = self.rest.take_retry(key) else { return false };
         let Some(held) = self.parcels.get_mut(key) else { return false };
         held.attempts = attempts;
-        if alarm <= self.now || alarm >= held.alarm {
-            return false;
+        let is_paused = (self.now.instant..Instant::MAX).contains(&paused_until);
+        if is_paused {
+            self.pause_parcel(key, paused_until);
         }
-        self.set_parcel_alarm(key, alarm);
-        true
+        is_paused
     }
 
     /// Takes everything of a cold block in; what of that is to go on at once, should it have waited for this.
@@ -217,8 +224,8 @@ impl Memory {
             }
             live.push(key);
         }
-        if let Some(timer) = self.rest.warm(number, self.now + fresh_for, members, traces) {
-            self.timers.disarm(timer);
+        if let Some(alarm) = self.rest.warm(number, self.now.instant + fresh_for, members, traces) {
+            alarm.clear(&mut self.wheels);
         }
         Ok(live)
     }
@@ -231,7 +238,7 @@ impl Memory {
         gone: Vec<u16>,
         accounts: &Accounts,
     ) -> Result<bool, Unrecoverable> {
-        let (mut due, mut had_carrier, mut total) = (Timestamp::MAX, false, 0);
+        let (mut due, mut had_carrier, mut total) = (DueAt::NEVER, false, 0);
         let mut traces = Vec::new();
         for (slot, entry) in (0..).zip(rest_entries(octets)) {
             total += 1;
@@ -245,8 +252,8 @@ impl Memory {
             traces.push(traced.trace);
         }
         self.rest.restore_cold(number, total, gone);
-        let timer = self.timers.arm(due, TimerKey::Block(number));
-        self.rest.cool(number, timer, traces);
+        let alarm = self.block_alarm(number, due);
+        self.rest.cool(number, alarm, traces);
         Ok(had_carrier)
     }
 
@@ -260,7 +267,7 @@ impl Memory {
                 Some(Traced {
                     key: RestKey::Message(content.id),
                     trace: Trace::Message(content.id, pair),
-                    due: standing.deadline.min(content.expires_at),
+                    due: DueAt::of_message(&standing, self.pause_of(&standing), content.expires_at),
                     had_carrier: !is_waiting,
                 })
             }
@@ -269,7 +276,7 @@ impl Memory {
                 let view = parcel.view();
                 let account = Some(accounts.index_of(view.system_id)?);
                 let trace = Trace::Parcel { key: view.key, account, retry: None };
-                let due = parcel.expires_at(self.parcel_retention);
+                let due = DueAt::date(parcel.expires_at(self.parcel_retention));
                 Some(Traced { key: RestKey::Parcel(view.key), trace, due, had_carrier: false })
             }
             _ => None,
@@ -281,6 +288,6 @@ impl Memory {
 struct Traced {
     key: RestKey,
     trace: Trace,
-    due: Timestamp,
+    due: DueAt,
     had_carrier: bool,
 }

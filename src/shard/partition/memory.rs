@@ -9,10 +9,12 @@ use super::waiting::Waiting;
 use super::{FastMap, HeldParcel};
 use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Position, SegmentNumber};
-use crate::message::{IdSource, Message, MessageId, MessageTable, Neighbourhood, ParcelKey, Spares, State};
+use crate::message::{
+    IdSource, Message, MessageId, MessageTable, Neighbourhood, ParcelKey, Spares, Standing, State,
+};
 use crate::store::{RestKey, RestNumber, RestPlace};
-use crate::time::Timestamp;
-use crate::time::timers::{TimerId, Timers};
+use crate::time::timers::{Tick, TimerId, Timers};
+use crate::time::{Instant, Now, Timestamp};
 
 /// What a message or parcel takes in memory beside its octets: its fields, its places in the tables, its timer.
 pub(super) const BESIDE_OCTETS: usize = 320;
@@ -31,15 +33,17 @@ pub(super) struct Memory {
     pub(super) finals: Finals,
     /// A generation of final messages is full.
     pub(super) finals_full: bool,
-    pub(super) timers: Timers<Timestamp, TimerKey>,
+    pub(super) wheels: Wheels,
     /// What was due when its alarm rang, and nobody has dealt with yet.
     pub(super) due: VecDeque<RestKey>,
     pub(super) credits_used: BTreeMap<Box<[u8]>, u64>,
     pub(super) journaled: Journaled,
     pub(super) rest: Rest,
     pub(super) parcel_retention: Duration,
+    /// No pause before another attempt is longer.
+    pub(super) retry_delay_max: Duration,
     /// The time, as far as it was told.
-    pub(super) now: Timestamp,
+    pub(super) now: Now,
     /// What messages and parcels take, roughly.
     pub(super) octets: usize,
 }
@@ -49,6 +53,58 @@ pub(super) struct Memory {
 pub(super) struct HeldMessage {
     pub(super) message: Message,
     pub(super) kept: Kept,
+    /// When the pause before its next attempt ends; [`Instant::MAX`] when it waits for no such thing.
+    pub(super) paused_until: Instant,
+}
+
+impl HeldMessage {
+    /// When it is to be looked at: for its next attempt, or when its validity ends.
+    pub(super) fn due_at(&self) -> DueAt {
+        DueAt::of_message(&self.message.standing, self.paused_until, self.message.expires_at())
+    }
+}
+
+impl HeldParcel {
+    /// When it is to be looked at: to be offered again, or given up.
+    pub(super) const fn due_at(&self) -> DueAt {
+        DueAt { date: self.expires_at, pause: self.paused_until }
+    }
+}
+
+/// When something is to be looked at: at a date, or when a pause ends if that comes first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct DueAt {
+    /// By the wall clock.
+    pub(super) date: Timestamp,
+    /// By the monotonic clock; [`Instant::MAX`] when there is no pause.
+    pub(super) pause: Instant,
+}
+
+impl DueAt {
+    pub(super) const NEVER: Self = Self { date: Timestamp::MAX, pause: Instant::MAX };
+
+    pub(super) const fn date(date: Timestamp) -> Self {
+        Self { date, pause: Instant::MAX }
+    }
+
+    /// When a message is to be looked at: for its next attempt, or when its validity ends.
+    pub(super) fn of_message(standing: &Standing, paused_until: Instant, expires_at: Timestamp) -> Self {
+        if paused_until < Instant::MAX {
+            Self { date: expires_at, pause: paused_until }
+        } else {
+            Self::date(standing.deadline.min(expires_at))
+        }
+    }
+
+    /// Whether it is time.
+    pub(super) fn has_come(self, now: Now) -> bool {
+        self.date <= now.wall || self.pause <= now.instant
+    }
+
+    /// The first date and the first end of a pause of both.
+    pub(super) fn min(self, other: Self) -> Self {
+        Self { date: self.date.min(other.date), pause: self.pause.min(other.pause) }
+    }
 }
 
 /// Where something would be found after a restart, in two words: there is one for each of millions of messages.
@@ -96,34 +152,73 @@ pub(super) enum TimerKey {
     Block(RestNumber),
 }
 
-/// The timer of a neighbourhood: it rings no later than the first thing in it is due. Things come and go by the hundred
-/// thousand before they are due, and so cost their timer nothing.
+/// The timers of a partition: dates by the wall clock, pauses by the monotonic one.
+#[derive(Debug)]
+pub(super) struct Wheels {
+    dates: Timers<Timestamp, TimerKey>,
+    pauses: Timers<Instant, TimerKey>,
+}
+
+impl Wheels {
+    pub(super) fn new() -> Self {
+        Self { dates: Timers::new(), pauses: Timers::new() }
+    }
+}
+
+/// The timers of a neighbourhood, or of a cold block: they ring no later than the first thing in it is due. Things come and
+/// go by the hundred thousand before they are due, and so cost their timers nothing.
 #[derive(Default, Debug)]
-pub(super) struct Alarm(Option<(Timestamp, TimerId)>);
+pub(super) struct Alarm {
+    date: Option<(Timestamp, TimerId)>,
+    pause: Option<(Instant, TimerId)>,
+}
 
 impl Alarm {
-    /// Something in the neighbourhood is due at `at`.
-    pub(super) fn set(&mut self, timers: &mut Timers<Timestamp, TimerKey>, at: Timestamp, key: TimerKey) {
-        if let Some((earlier, timer)) = self.0 {
-            if earlier <= at {
-                return;
-            }
-            timers.disarm(timer);
-        }
-        self.0 = Some((at, timers.arm(at, key)));
-    }
-
-    /// It has rung.
-    const fn rang(&mut self) {
-        self.0 = None;
-    }
-
-    /// Nothing is left in the neighbourhood.
-    fn clear(self, timers: &mut Timers<Timestamp, TimerKey>) {
-        if let Some((_, timer)) = self.0 {
-            timers.disarm(timer);
+    /// Something is due at `at`.
+    pub(super) fn set(&mut self, wheels: &mut Wheels, at: DueAt, key: TimerKey) {
+        set_earlier(&mut self.date, &mut wheels.dates, at.date, key);
+        if at.pause < Instant::MAX {
+            set_earlier(&mut self.pause, &mut wheels.pauses, at.pause, key);
         }
     }
+
+    /// One of the two has rung.
+    const fn rang(&mut self, clock: Clock) {
+        match clock {
+            Clock::Wall => self.date = None,
+            Clock::Monotonic => self.pause = None,
+        }
+    }
+
+    /// Nothing is left that could be due.
+    pub(super) fn clear(self, wheels: &mut Wheels) {
+        self.date.into_iter().for_each(|(_, timer)| _ = wheels.dates.disarm(timer));
+        self.pause.into_iter().for_each(|(_, timer)| _ = wheels.pauses.disarm(timer));
+    }
+}
+
+/// Which clock has rung.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Clock {
+    Wall,
+    Monotonic,
+}
+
+/// Arms a timer, unless an earlier one is armed.
+#[inline(always)]
+fn set_earlier<T: Tick>(
+    armed: &mut Option<(T, TimerId)>,
+    timers: &mut Timers<T, TimerKey>,
+    at: T,
+    key: TimerKey,
+) {
+    if let Some((earlier, timer)) = *armed {
+        if earlier <= at {
+            return;
+        }
+        timers.disarm(timer);
+    }
+    *armed = Some((at, timers.arm(at, key)));
 }
 
 /// For each segment of the journal, what cannot do without it.
@@ -247,11 +342,11 @@ impl Memory {
         id: MessageId,
         message: Message,
         kept: Kept,
+        paused_until: Instant,
         accounts: &Accounts,
     ) -> &HeldMessage {
-        let (held, alarm) = self.messages.insert(id, HeldMessage { message, kept });
-        let at = self::alarm(&held.message);
-        alarm.set(&mut self.timers, at, TimerKey::Messages(Neighbourhood::of(id)));
+        let (held, alarm) = self.messages.insert(id, HeldMessage { message, kept, paused_until });
+        alarm.set(&mut self.wheels, held.due_at(), TimerKey::Messages(Neighbourhood::of(id)));
         let place = self.waiting.place_of(&held.message, accounts);
         self.waiting.note(None, place);
         self.octets += BESIDE_OCTETS + held.message.content_octets().len();
@@ -262,7 +357,7 @@ impl Memory {
     pub(super) fn remove_message(&mut self, id: MessageId, accounts: &Accounts) -> Option<HeldMessage> {
         let (held, alarm) = self.messages.remove(id)?;
         self.octets -= BESIDE_OCTETS + held.message.content_octets().len();
-        alarm.into_iter().for_each(|alarm| alarm.clear(&mut self.timers));
+        alarm.into_iter().for_each(|alarm| alarm.clear(&mut self.wheels));
         let place = self.waiting.place_of(&held.message, accounts);
         self.waiting.note(place, None);
         Some(held)
@@ -271,40 +366,68 @@ impl Memory {
     /// Takes a parcel in.
     pub(super) fn add_parcel(&mut self, key: ParcelKey, held: HeldParcel) {
         self.octets += BESIDE_OCTETS + held.parcel.as_octets().len();
-        let at = held.alarm;
+        let at = held.due_at();
         let (_, alarm) = self.parcels.insert(key, held);
-        alarm.set(&mut self.timers, at, TimerKey::Parcels(Neighbourhood::of(key.id)));
+        alarm.set(&mut self.wheels, at, TimerKey::Parcels(Neighbourhood::of(key.id)));
     }
 
-    /// A parcel is due at another time.
-    pub(super) fn set_parcel_alarm(&mut self, key: ParcelKey, at: Timestamp) {
+    /// A message waits for the end of a pause before it goes on.
+    pub(super) fn pause_message(&mut self, id: MessageId, until: Instant) {
+        if let Some((held, alarm)) = self.messages.get_with_note(id) {
+            held.paused_until = until;
+            alarm.set(&mut self.wheels, held.due_at(), TimerKey::Messages(Neighbourhood::of(id)));
+        }
+    }
+
+    /// A parcel waits for the end of a pause before it is offered again; for none when that is [`Instant::MAX`].
+    pub(super) fn pause_parcel(&mut self, key: ParcelKey, until: Instant) {
         if let Some((held, alarm)) = self.parcels.get_with_note(key) {
-            held.alarm = at;
-            alarm.set(&mut self.timers, at, TimerKey::Parcels(Neighbourhood::of(key.id)));
+            held.paused_until = until;
+            alarm.set(&mut self.wheels, held.due_at(), TimerKey::Parcels(Neighbourhood::of(key.id)));
+        }
+    }
+
+    /// Something left its timer, and is not due after all: the clock was put back before its turn came. Its timer is set
+    /// again, or nothing would ever come back to it.
+    pub(super) fn set_alarm_again(&mut self, key: RestKey) {
+        match key {
+            RestKey::Message(id) => {
+                if let Some((held, alarm)) = self.messages.get_with_note(id) {
+                    alarm.set(&mut self.wheels, held.due_at(), TimerKey::Messages(Neighbourhood::of(id)));
+                }
+            }
+            RestKey::Parcel(key) => {
+                if let Some((held, alarm)) = self.parcels.get_with_note(key) {
+                    alarm.set(&mut self.wheels, held.due_at(), TimerKey::Parcels(Neighbourhood::of(key.id)));
+                }
+            }
         }
     }
 
     /// The next thing that is due: a block has its own way.
-    pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<DueThing> {
+    pub(super) fn pop_due(&mut self, now: Now) -> Option<DueThing> {
         loop {
             if let Some(key) = self.due.pop_front() {
                 return Some(DueThing::Of(key));
             }
-            match self.timers.pop_due(now)? {
-                (_, TimerKey::Block(number)) => return Some(DueThing::Block(number)),
-                (_, key @ TimerKey::Messages(neighbourhood)) => {
+            let dated = self.wheels.dates.pop_due(now.wall).map(|(_, key)| (key, Clock::Wall));
+            let paused = || self.wheels.pauses.pop_due(now.instant).map(|(_, key)| (key, Clock::Monotonic));
+            let (key, clock) = dated.or_else(paused)?;
+            match key {
+                TimerKey::Block(number) => return Some(DueThing::Block(number)),
+                TimerKey::Messages(neighbourhood) => {
                     let Some((things, alarm)) = self.messages.neighbourhood(neighbourhood) else { continue };
-                    let alarms = things.map(|(id, held)| (self::alarm(&held.message), RestKey::Message(id)));
-                    let next = sort_out(alarms, now, &mut self.due);
-                    alarm.rang();
-                    next.into_iter().for_each(|at| alarm.set(&mut self.timers, at, key));
+                    let things = things.map(|(id, held)| (held.due_at(), RestKey::Message(id)));
+                    let next = sort_out(things, now, &mut self.due);
+                    alarm.rang(clock);
+                    next.into_iter().for_each(|at| alarm.set(&mut self.wheels, at, key));
                 }
-                (_, key @ TimerKey::Parcels(neighbourhood)) => {
+                TimerKey::Parcels(neighbourhood) => {
                     let Some((things, alarm)) = self.parcels.neighbourhood(neighbourhood) else { continue };
-                    let alarms = things.map(|(key, held)| (held.alarm, RestKey::Parcel(key)));
-                    let next = sort_out(alarms, now, &mut self.due);
-                    alarm.rang();
-                    next.into_iter().for_each(|at| alarm.set(&mut self.timers, at, key));
+                    let things = things.map(|(key, held)| (held.due_at(), RestKey::Parcel(key)));
+                    let next = sort_out(things, now, &mut self.due);
+                    alarm.rang(clock);
+                    next.into_iter().for_each(|at| alarm.set(&mut self.wheels, at, key));
                 }
             }
         }
@@ -314,7 +437,7 @@ impl Memory {
     pub(super) fn remove_parcel(&mut self, key: ParcelKey) -> Option<HeldParcel> {
         let (held, alarm) = self.parcels.remove(key)?;
         self.octets -= BESIDE_OCTETS + held.parcel.as_octets().len();
-        alarm.into_iter().for_each(|alarm| alarm.clear(&mut self.timers));
+        alarm.into_iter().for_each(|alarm| alarm.clear(&mut self.wheels));
         if let Some(pending) = self.pending.get_mut(&held.account) {
             pending.remove(&key);
         }
@@ -336,7 +459,7 @@ impl Memory {
         key: RestKey,
         place: RestPlace,
         accounts: &Accounts,
-    ) -> Option<(Timestamp, Trace)> {
+    ) -> Option<(DueAt, Trace)> {
         let at_rest = Kept::at_rest(place);
         match key {
             RestKey::Message(id) => {
@@ -344,17 +467,17 @@ impl Memory {
                 let state = held.message.standing.state;
                 let pair = || self.waiting.pair_of(&held.message.content(), accounts);
                 let pair = if state.is_waiting() { pair() } else { None };
-                (state != State::Attempting).then(|| (alarm(&held.message), Trace::Message(id, pair)))
+                (state != State::Attempting).then(|| (held.due_at(), Trace::Message(id, pair)))
             }
             RestKey::Parcel(key) => {
                 let held = self.parcels.get(key).filter(|held| held.kept == at_rest && !held.in_flight)?;
-                let HeldParcel { attempts, alarm, .. } = *held;
+                let HeldParcel { attempts, paused_until, .. } = *held;
                 let is_pending =
                     self.pending.get(&held.account).is_some_and(|pending| pending.contains(&key));
                 // One that was refused waits for its time, and not for its account to take the next.
                 let account = (attempts == 0 || is_pending).then_some(held.account);
-                let retry = (attempts > 0).then_some(Retry { attempts, alarm });
-                Some((alarm, Trace::Parcel { key, account, retry }))
+                let retry = (attempts > 0).then_some(Retry { attempts, paused_until });
+                Some((held.due_at(), Trace::Parcel { key, account, retry }))
             }
         }
     }
@@ -371,22 +494,17 @@ pub(super) enum DueThing {
 
 /// Puts what is due by `now` behind `due`; when the first of the others is.
 fn sort_out(
-    alarms: impl Iterator<Item = (Timestamp, RestKey)>,
-    now: Timestamp,
+    things: impl Iterator<Item = (DueAt, RestKey)>,
+    now: Now,
     due: &mut VecDeque<RestKey>,
-) -> Option<Timestamp> {
+) -> Option<DueAt> {
     let mut next = None;
-    for (at, key) in alarms {
-        if at <= now {
+    for (at, key) in things {
+        if at.has_come(now) {
             due.push_back(key);
         } else {
-            next = Some(next.map_or(at, |next: Timestamp| next.min(at)));
+            next = Some(next.map_or(at, |next: DueAt| next.min(at)));
         }
     }
     next
-}
-
-/// When a message is to be looked at: at its deadline, or when its validity ends.
-pub(super) fn alarm(message: &Message) -> Timestamp {
-    message.standing.deadline.min(message.expires_at())
 }

@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::apply::{ApplyError, Source, subject};
 use super::finals::Finals;
-use super::memory::{Journaled, Memory};
+use super::memory::{Journaled, Memory, Wheels};
 use super::rest::Rest;
 use super::waiting::Waiting;
 use super::{FastMap, PartitionSettings};
@@ -14,8 +14,7 @@ use crate::account::Accounts;
 use crate::journal::{JournalStart, Position, Record, SegmentNumber};
 use crate::message::{IdSource, Message, MessageTable, Parcel, PartitionNumber, Spares};
 use crate::store::{Checkpoint, FinalMessage, RestKey, RestNumber, RestPlace, rest_entries};
-use crate::time::Timestamp;
-use crate::time::timers::Timers;
+use crate::time::Now;
 
 /// A partition in recovery. Show it the whole journal ([`foresee`](Self::foresee)), then give it what is at rest
 /// ([`restore`](Self::restore)), block by block, then the journal ([`replay`](Self::replay)), then
@@ -49,12 +48,13 @@ pub struct Recovered {
 pub struct Unrecoverable;
 
 impl Recovery {
-    /// An empty partition, as `checkpoint` left it.
+    /// An empty partition, as `checkpoint` left it. Pauses that have begun go on from `now`.
     pub fn new(
         number: PartitionNumber,
         node: u8,
         settings: PartitionSettings,
         checkpoint: &Checkpoint,
+        now: Now,
     ) -> Self {
         let mut ids = IdSource::new(node, number);
         checkpoint.floors.iter().for_each(|floor| ids.observe(*floor));
@@ -66,14 +66,15 @@ impl Recovery {
             waiting: Waiting::default(),
             finals: Finals::new(checkpoint.next_generation),
             finals_full: false,
-            timers: Timers::new(),
+            wheels: Wheels::new(),
             due: VecDeque::new(),
             spares: Spares::default(),
             credits_used: checkpoint.credits_used.iter().cloned().collect::<BTreeMap<_, _>>(),
             journaled: Journaled::new(settings.is_durable),
             rest: Rest::new(checkpoint.next_rest),
             parcel_retention: settings.parcel_retention,
-            now: Timestamp::ZERO,
+            retry_delay_max: settings.retry_delay_max,
+            now,
             octets: 0,
         };
         Self {

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
+use super::memory::Alarm;
 use super::waiting::Pair;
 use crate::account::AccountIndex;
 use crate::message::{MessageId, ParcelKey};
 use crate::store::{RestKey, RestNumber, RestPlace};
-use crate::time::Timestamp;
-use crate::time::timers::TimerId;
+use crate::time::Instant;
 
 /// The blocks of unfinished things.
 #[derive(Debug, Default)]
@@ -39,11 +39,11 @@ struct RestBlock {
     gone: Vec<u16>,
     /// What was put in, by slot; not of a cold block.
     members: Vec<RestKey>,
-    /// When the first thing of a cold block is due.
-    timer: Option<TimerId>,
+    /// Rings when the first thing of a cold block is due.
+    alarm: Alarm,
     is_cold: bool,
     /// Until when a block that came back does not grow cold again.
-    fresh_until: Timestamp,
+    fresh_until: Instant,
     /// It can be read.
     is_stored: bool,
 }
@@ -85,8 +85,8 @@ pub(super) enum Trace {
 pub(super) struct Retry {
     /// Deliveries tried.
     pub(super) attempts: u16,
-    /// When it is tried again, or given up.
-    pub(super) alarm: Timestamp,
+    /// When it is tried again.
+    pub(super) paused_until: Instant,
 }
 
 impl RestBlock {
@@ -218,17 +218,12 @@ impl Rest {
         self.to_cool.push_back(number);
     }
 
-    /// A block grows cold; `timer` rings when the first thing in it is due.
-    pub(super) fn cool(
-        &mut self,
-        number: RestNumber,
-        timer: TimerId,
-        traces: impl IntoIterator<Item = Trace>,
-    ) {
+    /// A block grows cold; `alarm` rings when the first thing in it is due.
+    pub(super) fn cool(&mut self, number: RestNumber, alarm: Alarm, traces: impl IntoIterator<Item = Trace>) {
         let Some(block) = self.blocks.get_mut(&number) else { return };
         block.is_cold = true;
         self.cold.blocks += 1;
-        block.timer = Some(timer);
+        block.alarm = alarm;
         block.members = Vec::new();
         for trace in traces {
             match trace {
@@ -248,14 +243,14 @@ impl Rest {
         }
     }
 
-    /// A cold block comes back with these members, and was found by these traces; its timer, if it was cold.
+    /// A cold block comes back with these members, and was found by these traces; its alarm, if it was cold.
     pub(super) fn warm(
         &mut self,
         number: RestNumber,
-        fresh_until: Timestamp,
+        fresh_until: Instant,
         members: Vec<RestKey>,
         traces: impl IntoIterator<Item = Trace>,
-    ) -> Option<TimerId> {
+    ) -> Option<Alarm> {
         let block = self.blocks.get_mut(&number).filter(|block| block.is_cold)?;
         block.is_cold = false;
         block.fresh_until = fresh_until;
@@ -278,7 +273,7 @@ impl Rest {
             }
         }
         self.to_cool.push_back(number);
-        block.timer.take()
+        Some(std::mem::take(&mut block.alarm))
     }
 
     /// How often a parcel that has come back was refused before it left, if it was.
@@ -287,7 +282,7 @@ impl Rest {
     }
 
     /// Whether a block came back a moment ago.
-    pub(super) fn is_fresh(&self, number: RestNumber, now: Timestamp) -> bool {
+    pub(super) fn is_fresh(&self, number: RestNumber, now: Instant) -> bool {
         self.blocks.get(&number).is_some_and(|block| now < block.fresh_until)
     }
 
@@ -339,7 +334,6 @@ impl Rest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::timers::Timers;
 
     #[test]
     fn a_sparse_block_that_grows_cold_is_packed_anew_when_it_is_back() {
@@ -352,9 +346,9 @@ mod tests {
         rest.stored(number);
         assert_eq!(rest.take_sparse(), [number]);
         assert_eq!(rest.take_sparse(), []);
-        rest.cool(number, Timers::new().arm(Timestamp::ZERO, ()), []);
+        rest.cool(number, Alarm::default(), []);
         assert_eq!(rest.take_sparse(), [], "nobody can look at it");
-        rest.warm(number, Timestamp::ZERO, members, []);
+        rest.warm(number, Instant::ZERO, members, []);
         assert_eq!(rest.take_sparse(), [number]);
     }
 }
