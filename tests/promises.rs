@@ -3,12 +3,19 @@
 #[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use common::{ACCEPTED_BIND, Esme, MESSAGE, NUMBER, Net, SUBSCRIBER};
+use smppd::message::{MessageId, PartitionNumber};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, CommandId, CommandStatus, InterfaceVersion, Pdu, RegisteredDelivery, ShortMessage,
+    Address, CancelSm, CommandId, CommandStatus, DestAddress, DestAddresses, EsmClass, InterfaceVersion, Pdu,
+    QuerySm, RegisteredDelivery, ReplaceSm, ShortMessage, SubmitMulti, Tlvs,
 };
 use smppd::shard::Shard;
+use smppd::store::{BlockError, BlockKey, FinalMessage, cut, find};
+use smppd::time::Timestamp;
 
 const HOUR_MILLIS: i64 = 3_600_000;
 
@@ -149,4 +156,415 @@ fn a_disk_that_had_no_room_once_is_asked_again_though_the_clock_is_put_back() {
         let expected = [CommandStatus::ESME_ROK, CommandStatus::ESME_RMSGQFUL, CommandStatus::ESME_ROK];
         assert_eq!(statuses, expected, "{back} ms");
     }
+}
+
+// Short ids, and operations on all messages between two addresses.
+
+const VERSIONS: [InterfaceVersion; 3] =
+    [InterfaceVersion::V3_3, InterfaceVersion::V3_4, InterfaceVersion::V5_0];
+const CANCEL_ALL: Pdu<'static> = Pdu::CancelSm(CancelSm {
+    service_type: b"",
+    message_id: b"",
+    source: NUMBER,
+    destination: SUBSCRIBER,
+    tlvs: Tlvs::EMPTY,
+});
+const REPLACING: ShortMessage<'static, Address<'static>> =
+    ShortMessage { replace_if_present_flag: 1, short_message: b"new", ..SCHEDULED };
+
+fn short_id(sequence: u64) -> MessageId {
+    MessageId::from_u64(0x8000_0000 | sequence << 8)
+}
+
+fn statuses(net: &mut Net, esme: Esme) -> Vec<CommandStatus> {
+    net.received(esme).iter().map(|pdu| pdu.command_status).collect()
+}
+
+#[test]
+fn a_cancel_by_addresses_finds_the_messages_of_every_version() {
+    for version in VERSIONS {
+        for others_before in [false, true] {
+            let mut net = Net::new(1);
+            if others_before {
+                // A long id was given out in this partition, and a short one.
+                for version in [InterfaceVersion::V5_0, InterfaceVersion::V3_3] {
+                    let other = net.connect(0);
+                    assert_eq!(net.bind_version(other, "other", version), ACCEPTED_BIND);
+                    net.submit(other, 2, "9992000123");
+                }
+            }
+            let (esme, _) = crowd(&mut net, version, 1_000);
+            net.send(esme, &CANCEL_ALL, 2);
+            assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK], "{version:?}");
+            assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 0, "{version:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_submitted_behind_a_cancel_by_addresses_is_not_cancelled() {
+    for version in VERSIONS {
+        for same_session in [false, true] {
+            let mut net = Net::new(1);
+            let (esme, _) = crowd(&mut net, version, 1_000);
+            let sender = if same_session { esme } else { net.connect(0) };
+            if !same_session {
+                assert_eq!(net.bind_version(sender, "demo", version), ACCEPTED_BIND);
+            }
+            // A turn cancels a portion of the crowd.
+            net.hand_in(esme, &CANCEL_ALL, 2);
+            assert!(net.waiting(NUMBER, SUBSCRIBER) > 0);
+            net.send(sender, &Pdu::SubmitSm(SCHEDULED), 3);
+            let mut answers = net.received(esme);
+            if !same_session {
+                answers.extend(net.received(sender));
+            }
+            answers.sort_by_key(|pdu| pdu.command_id.0);
+            let told: Vec<_> = answers.iter().map(|pdu| (pdu.command_id, pdu.command_status)).collect();
+            let ok = CommandStatus::ESME_ROK;
+            assert_eq!(
+                told,
+                [(CommandId::SUBMIT_SM_RESP, ok), (CommandId::CANCEL_SM_RESP, ok)],
+                "{version:?}"
+            );
+            assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 1, "{version:?}, {same_session}");
+        }
+    }
+}
+
+#[test]
+fn the_youngest_of_every_version_is_replaced_and_no_second_message_made() {
+    for version in VERSIONS {
+        let mut net = Net::new(2);
+        // The clock goes back between the two: the younger one stays so.
+        let (esme, ids) = crowd(&mut net, version, 1);
+        net.set_wall(-50);
+        net.send(esme, &Pdu::SubmitSm(SCHEDULED), 2);
+        let younger = net.received(esme)[0].message_id();
+        net.send(esme, &Pdu::SubmitSm(REPLACING), 3);
+        assert_eq!(net.received(esme)[0].message_id(), younger, "{version:?}");
+        assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 2, "{version:?}");
+        assert_eq!((net.waiting_text(&ids[0]), net.waiting_text(&younger)), ("hello".into(), "new".into()));
+    }
+    // One of each kind.
+    for versions in [[VERSIONS[0], VERSIONS[1]], [VERSIONS[1], VERSIONS[0]]] {
+        let mut net = Net::new(1);
+        let sent = versions.map(|version| {
+            net.pass_millis(100);
+            let (esme, ids) = crowd(&mut net, version, 1);
+            (esme, ids[0].clone())
+        });
+        let [_, (esme, younger)] = sent;
+        net.send(esme, &Pdu::SubmitSm(REPLACING), 3);
+        assert_eq!(net.received(esme)[0].message_id(), younger, "{versions:?}");
+    }
+}
+
+#[test]
+fn two_replacements_that_arrive_together_are_one_behind_the_other() {
+    for version in VERSIONS {
+        for together in [false, true] {
+            let mut net = Net::new(2);
+            let esme = net.connect(0);
+            assert_eq!(net.bind_version(esme, "demo", version), ACCEPTED_BIND);
+            let mut octets = Vec::new();
+            for (number, text) in [(2, &b"first"[..]), (3, b"second")] {
+                let submit = Pdu::SubmitSm(ShortMessage { short_message: text, ..REPLACING });
+                submit.encode(CommandStatus::ESME_ROK, number, &mut octets).expect("it fits");
+                if !together {
+                    net.send_octets(esme, &std::mem::take(&mut octets));
+                }
+            }
+            net.send_octets(esme, &octets);
+            let ids: Vec<String> = net.received(esme).iter().map(|pdu| pdu.message_id()).collect();
+            assert_eq!((ids.len(), &ids[0]), (2, &ids[1]), "{version:?}");
+            assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 1, "{version:?}");
+            assert_eq!(net.waiting_text(&ids[0]), "second", "{version:?}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_behind_a_replacement_happens_behind_it() {
+    let plain = Pdu::SubmitSm(ShortMessage { short_message: b"plain", ..SCHEDULED });
+    let replacing = Pdu::SubmitSm(REPLACING);
+    // What is there before, what arrives together, and the texts that wait in the end.
+    let pairs: [(bool, [&Pdu<'_>; 2], &[&str]); 4] = [
+        (false, [&replacing, &plain], &["new", "plain"]),
+        (true, [&replacing, &plain], &["new", "plain"]),
+        (true, [&replacing, &CANCEL_ALL], &[]),
+        (true, [&CANCEL_ALL, &replacing], &["new"]),
+    ];
+    for (number, (is_there, pair, expected)) in pairs.into_iter().enumerate() {
+        let mut net = Net::new(2);
+        let (esme, mut ids) = crowd(&mut net, InterfaceVersion::V5_0, u32::from(is_there));
+        let mut octets = Vec::new();
+        for (sequence_number, pdu) in (2..).zip(pair) {
+            pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("it fits");
+        }
+        net.send_octets(esme, &octets);
+        let answers = net.received(esme);
+        assert!(answers.iter().all(|pdu| pdu.command_status == CommandStatus::ESME_ROK), "{number}");
+        let submitted = answers.iter().filter(|pdu| pdu.command_id == CommandId::SUBMIT_SM_RESP);
+        ids.extend(submitted.map(|pdu| pdu.message_id()));
+        ids.sort();
+        ids.dedup();
+        assert_eq!(net.waiting(NUMBER, SUBSCRIBER), expected.len(), "{number}");
+        let mut texts: Vec<String> = ids.iter().filter_map(|id| net.text_if_waiting(id)).collect();
+        texts.sort();
+        assert_eq!(texts, expected, "{number}");
+    }
+    // A cancel by message_id, too: it may be the one that is replaced.
+    let mut net = Net::new(2);
+    let (esme, ids) = crowd(&mut net, InterfaceVersion::V5_0, 1);
+    let cancel = CancelSm {
+        service_type: b"",
+        message_id: ids[0].as_bytes(),
+        source: NUMBER,
+        destination: Address::default(),
+        tlvs: Tlvs::EMPTY,
+    };
+    let mut octets = Vec::new();
+    for (sequence_number, pdu) in [(2, &replacing), (3, &Pdu::CancelSm(cancel))] {
+        pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("it fits");
+    }
+    net.send_octets(esme, &octets);
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK; 2]);
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 0);
+}
+
+#[test]
+fn a_replacement_of_one_of_many_has_its_own_id_in_response_receipt_and_query() {
+    for replaced in [0, 1] {
+        let mut net = Net::new(2);
+        let esme = net.connect(0);
+        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        let numbers = [&b"99920005501"[..], b"99920005502"];
+        let mut octets = Vec::new();
+        for digits in numbers {
+            DestAddress::Sme(Address { digits, ..NUMBER }).put(&mut octets).expect("short");
+        }
+        let multi = SubmitMulti {
+            service_type: b"",
+            source: NUMBER,
+            destination: DestAddresses::new(2, &octets).expect("two"),
+            esm_class: EsmClass::DEFAULT,
+            protocol_id: 0,
+            priority_flag: 0,
+            schedule_delivery_time: SCHEDULED.schedule_delivery_time,
+            validity_period: b"",
+            registered_delivery: RegisteredDelivery(1),
+            replace_if_present_flag: 0,
+            data_coding: MESSAGE.data_coding,
+            sm_default_msg_id: 0,
+            short_message: b"first",
+            tlvs: Tlvs::EMPTY,
+        };
+        net.send(esme, &Pdu::SubmitMulti(multi), 2);
+        let whole = net.received(esme)[0].submit_multi_id();
+        let destination = Address { digits: numbers[replaced], ..NUMBER };
+        let second =
+            ShortMessage { destination, replace_if_present_flag: 1, short_message: b"second", ..MESSAGE };
+        net.send(esme, &Pdu::SubmitSm(second), 3);
+        let told = net.received(esme)[0].message_id();
+        assert_eq!(told == whole, replaced == 0, "the first stands for the whole");
+        net.pass_millis(1_000);
+        let receipt = net.received(esme).remove(0);
+        assert_eq!(receipt.receipt_id(), told);
+        assert!(receipt.text().ends_with("text:second"), "{}", receipt.text());
+        net.query(esme, 4, &told);
+        let state = net.received(esme).remove(0).queried().0;
+        // The other of the two still waits.
+        assert_eq!(state == MessageState::DELIVERED, replaced == 1, "{state:?}");
+        net.pass_seconds(620, 1);
+        for (number, id) in [(5, &told), (6, &whole)] {
+            _ = net.received(esme);
+            net.query(esme, number, id);
+            assert_eq!(net.received(esme).remove(0).queried().0, MessageState::DELIVERED);
+        }
+    }
+}
+
+#[test]
+fn a_replacement_goes_on_only_when_its_sender_has_the_response() {
+    let mut net = Net::new(3);
+    // The message is on one core, its sender on a second, and the home of the account may be the third.
+    let (_, ids) = crowd(&mut net, InterfaceVersion::V5_0, 1);
+    let asker = net.connect(1);
+    assert_eq!(net.bind(asker, "demo"), ACCEPTED_BIND);
+    let now = ShortMessage { replace_if_present_flag: 1, ..MESSAGE };
+    net.hold_mesh((0, 1), true);
+    net.send(asker, &Pdu::SubmitSm(ShortMessage { schedule_delivery_time: b"", ..now }), 2);
+    net.release_mesh_once((0, 1));
+    net.pass_millis(2_000);
+    assert!(net.received(asker).is_empty(), "the answer is still under way");
+    assert_eq!(net.offers(), 0, "nor is anything else done");
+    net.hold_mesh((0, 1), false);
+    net.turn();
+    assert_eq!(net.received(asker).remove(0).message_id(), ids[0]);
+    net.pass_millis(1_000);
+    assert_eq!(net.offers(), 1);
+}
+
+#[test]
+fn a_message_is_not_cancelled_for_all_when_a_partition_cannot_be_asked() {
+    for replaces in [false, true] {
+        let mut net = Net::new(2);
+        let esmes = [0, 1].map(|shard| {
+            let esme = net.connect(shard);
+            assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+            net.send(esme, &Pdu::SubmitSm(SCHEDULED), 2);
+            assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+            esme
+        });
+        net.fail_disk();
+        let (pdu, refusal) = if replaces {
+            (Pdu::SubmitSm(REPLACING), CommandStatus::ESME_RSYSERR)
+        } else {
+            (CANCEL_ALL, CommandStatus::ESME_RCANCELFAIL)
+        };
+        net.send(esmes[1], &pdu, 3);
+        assert_eq!(statuses(&mut net, esmes[1]), [refusal]);
+        net.crash_and_restart();
+        let waiting = net.unfinished();
+        assert!(waiting <= 2, "a refused submission left a trace: {waiting} messages wait");
+    }
+}
+
+#[test]
+fn a_short_id_is_not_used_again_while_a_restart_would_find_it_at_rest() {
+    let in_two_days = ShortMessage { schedule_delivery_time: b"000002000000000R", ..SCHEDULED };
+    let elsewhere = Address { digits: b"4479", ..NUMBER };
+    for reuses in [false, true] {
+        let mut net = Net::new(1);
+        net.portion = 10;
+        net.partition_settings.messages_octets_max = 500_000;
+        net.crash_and_restart();
+        let fill = |net: &mut Net, octets| {
+            let filler = net.connect(0);
+            assert_eq!(net.bind(filler, "other"), ACCEPTED_BIND);
+            let mut number = 1;
+            while net.memory_octets() < octets && number < 1_200 {
+                number += 1;
+                net.send(filler, &Pdu::SubmitSm(in_two_days), number);
+            }
+        };
+        let old = net.connect(0);
+        assert_eq!(net.bind_version(old, "demo", VERSIONS[0]), ACCEPTED_BIND);
+        net.send(old, &Pdu::SubmitSm(ShortMessage { destination: elsewhere, ..in_two_days }), 2);
+        let id = net.received(old)[0].message_id();
+        fill(&mut net, 262_000);
+        net.pass_millis(1_000);
+        assert!(net.text_if_waiting(&id).is_none(), "it is at rest, and nowhere else");
+        if reuses {
+            // The numbers come round: the next one is that of the message.
+            net.set_last_short_id(short_id(0x007F_FFFF));
+        }
+        net.crash_and_restart();
+        let old = net.connect(0);
+        assert_eq!(net.bind_version(old, "demo", VERSIONS[0]), ACCEPTED_BIND);
+        net.cancel(old, 3, &id);
+        net.pass_millis(20);
+        assert_eq!(statuses(&mut net, old), [CommandStatus::ESME_ROK]);
+        net.put_to_rest();
+        net.send(old, &Pdu::SubmitSm(in_two_days), 4);
+        let next = net.received(old)[0].message_id();
+        assert_ne!(next, id);
+        net.hold_disk(true);
+        fill(&mut net, 420_000);
+        net.hold_disk(false);
+        net.pass_millis(1_000);
+        let before = net.unfinished();
+        net.crash_and_restart();
+        assert_eq!(net.unfinished(), before);
+    }
+}
+
+#[test]
+fn of_two_messages_with_one_short_id_the_later_one_is_told() {
+    let ended = |id: MessageId, state, at, who: &'static [u8]| FinalMessage {
+        id,
+        batch_offset: 0,
+        batch_count: 1,
+        state,
+        error: 0,
+        final_date: Timestamp::from_millis(at),
+        system_id: Cow::Borrowed(who),
+        source_addr: Cow::Borrowed(NUMBER.digits),
+    };
+    let (mut old, mut young) = (Vec::new(), Vec::new());
+    for sequence in 500..600 {
+        ended(short_id(sequence), MessageState::DELIVERED, 1_790_000_000_000, b"demo").put(&mut old);
+    }
+    // Eight million messages later, and its block begins farther away from the ids that both have.
+    for sequence in 490..510 {
+        ended(short_id(sequence), MessageState::UNDELIVERABLE, 1_790_200_000_000, b"other").put(&mut young);
+    }
+    let mut blocks: BTreeMap<[u8; 16], Vec<u8>> = BTreeMap::new();
+    for (generation, octets) in [(1, &old), (900, &young)] {
+        let cut = cut(generation, octets).expect("whole").into_iter();
+        blocks.extend(cut.map(|(key, block)| (key.to_octets(), block)));
+    }
+    for (sequence, whose) in [(490, "other"), (500, "other"), (509, "other"), (510, "demo"), (599, "demo")] {
+        let ids = short_id(sequence)..=short_id(sequence);
+        assert_eq!(ids.start().partition(), PartitionNumber(0));
+        let candidates = blocks.range(BlockKey::range(&ids)).rev();
+        let found = find(&ids, candidates.map(Ok::<_, BlockError>)).expect("blocks");
+        assert_eq!((found.len(), &*found[0].system_id), (1, whose.as_bytes()), "{sequence}");
+    }
+}
+
+#[test]
+fn a_message_is_found_by_its_id_though_the_default_number_is_another_by_now() {
+    let mut net = Net::new(1);
+    let (esme, ids) = crowd(&mut net, InterfaceVersion::V5_0, 2);
+    net.submit(esme, 2, "9992000123");
+    let over = net.received(esme)[0].message_id();
+    net.pass_millis(1_000);
+    _ = net.received(esme);
+    net.reload_numbers("demo", &["12125550777", "12125550100"]);
+    let nobody = Address { digits: b"", ..NUMBER };
+    let mut states = Vec::new();
+    for (number, id) in (3..).zip([&over, &ids[0]]) {
+        let query = QuerySm { message_id: id.as_bytes(), source: nobody, tlvs: Tlvs::EMPTY };
+        net.send(esme, &Pdu::QuerySm(query), number);
+        states.push(net.received(esme).remove(0).queried().0);
+    }
+    assert_eq!(states, [MessageState::DELIVERED, MessageState::SCHEDULED]);
+    net.put_to_rest();
+    let query = QuerySm { message_id: over.as_bytes(), source: nobody, tlvs: Tlvs::EMPTY };
+    net.send(esme, &Pdu::QuerySm(query), 5);
+    assert_eq!(net.received(esme).remove(0).queried().0, MessageState::DELIVERED, "at rest");
+    let replace = ReplaceSm {
+        message_id: ids[0].as_bytes(),
+        source: nobody,
+        schedule_delivery_time: b"",
+        validity_period: b"",
+        registered_delivery: RegisteredDelivery(0),
+        sm_default_msg_id: 0,
+        short_message: b"new",
+        tlvs: Tlvs::EMPTY,
+    };
+    net.send(esme, &Pdu::ReplaceSm(replace), 6);
+    assert_eq!(
+        (statuses(&mut net, esme), net.waiting_text(&ids[0])),
+        (vec![CommandStatus::ESME_ROK], "new".into())
+    );
+    let cancel = CancelSm {
+        service_type: b"",
+        message_id: ids[1].as_bytes(),
+        source: nobody,
+        destination: nobody,
+        tlvs: Tlvs::EMPTY,
+    };
+    net.send(esme, &Pdu::CancelSm(cancel), 7);
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+    // Another number that is named is another number.
+    let named = QuerySm {
+        message_id: over.as_bytes(),
+        source: Address { digits: b"12125550777", ..NUMBER },
+        tlvs: Tlvs::EMPTY,
+    };
+    net.send(esme, &Pdu::QuerySm(named), 8);
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RINVMSGID]);
 }

@@ -27,7 +27,9 @@ const SHORT_LAST: u64 = u32::MAX as u64;
 const SHORT_SEQUENCE_MAX: u64 = 0x007F_FFFF;
 /// Ids of the first day would be as small as short ones, or have too few digits.
 const MILLIS_MIN: u64 = 86_400_000;
-const MILLIS_MAX: u64 = (1 << 41) - 1;
+/// A clock beyond this (2083) is not believed. The ten years behind it are for ids that run ahead of a clock that was far
+/// ahead for a moment: no id may ever need a 42nd bit of time.
+const MILLIS_MAX: u64 = (1 << 41) - 1 - 10 * 365 * 86_400_000;
 
 /// A message_id: 63 bits of time (milliseconds), node, partition and sequence, written in decimal.
 ///
@@ -97,6 +99,11 @@ impl MessageId {
     /// The id of the whole submit_multi, given this message's place in it.
     pub const fn of_batch(self, offset: u8) -> Self {
         Self(self.0 - offset as u64)
+    }
+
+    /// How many short ids of its partition are given out behind this one until `other` is, in one round.
+    pub const fn short_ids_until(self, other: Self) -> u64 {
+        (other.0 >> PARTITION_BITS).wrapping_sub(self.0 >> PARTITION_BITS) & SHORT_SEQUENCE_MAX
     }
 
     /// The four-second period in which the message was accepted (for short ids: the thousand it belongs to);
@@ -180,12 +187,23 @@ impl IdSource {
         [MessageId(self.last), MessageId(self.last_short)]
     }
 
+    /// Whether an id of this source was given out behind `floors`, which [`floors`](Self::floors) gave then. Of short ids
+    /// the last round counts: in between no more than eight million may have been given out.
+    pub fn is_behind(&self, id: MessageId, floors: [MessageId; 2]) -> bool {
+        let [long, short] = floors;
+        if !id.is_short() {
+            return id > long;
+        }
+        (1..=short.short_ids_until(MessageId(self.last_short))).contains(&short.short_ids_until(id))
+    }
+
     /// The first of `count` consecutive ids. When more than 1,024 are wanted in one millisecond the ids
-    /// run ahead of the clock; when the clock goes back they stay where they are. A clock that was never set,
-    /// or is set beyond the last year, gives ids like the first day's or the last millisecond's.
+    /// run ahead of the clock; when the clock goes back, or is beyond what can be believed, they count on from the last
+    /// one. Without a last one, such a clock and one that was never set give ids of the first day.
     pub fn next(&mut self, now: Timestamp, count: u8) -> MessageId {
         let count = u64::from(count.max(1));
-        let millis = now.as_millis().saturating_sub(EPOCH_MILLIS).clamp(MILLIS_MIN, MILLIS_MAX);
+        let millis = now.as_millis().saturating_sub(EPOCH_MILLIS);
+        let millis = if millis > MILLIS_MAX { MILLIS_MIN } else { millis.max(MILLIS_MIN) };
         let prefix = |millis: u64| {
             (millis << TIME_SHIFT)
                 | (u64::from(self.node) << (SEQUENCE_BITS + PARTITION_BITS))
@@ -265,6 +283,51 @@ mod tests {
             assert_eq!((id.partition(), id.is_short()), (wanted, false), "{millis}");
             assert!(id.period() > 0 && source.next(Timestamp::from_millis(millis), 1) > id);
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_far_off_for_a_moment_takes_no_ids_from_those_that_follow() {
+        let last_believed = EPOCH_MILLIS + MILLIS_MAX;
+        for far in
+            [last_believed, last_believed + 1, EPOCH_MILLIS + (1 << 41) - 1, Timestamp::MAX.as_millis()]
+        {
+            let mut source = IdSource::new(15, PartitionNumber(255));
+            let mut last = source.next(NOW, 1);
+            let far = Timestamp::from_millis(far);
+            for (place, wall) in [NOW, far, far].into_iter().chain([NOW; 5_000]).enumerate() {
+                let id = source.next(wall, 200);
+                assert!(id > last, "{place}: {id} behind {last}");
+                last = id.in_batch(199);
+                assert_eq!(MessageId::parse(last.text().as_octets()), Some(last), "{place}");
+                assert_eq!(last.partition(), PartitionNumber(255));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_given_out_since_is_told_from_what_was_before() {
+        let short =
+            |sequence: u64| MessageId(SHORT_FIRST | (sequence & SHORT_SEQUENCE_MAX) << PARTITION_BITS | 3);
+        for first in [0, 7, SHORT_SEQUENCE_MAX - 2, SHORT_SEQUENCE_MAX] {
+            let mut source = IdSource::new(0, PartitionNumber(3));
+            source.observe(short(first));
+            let older = source.next(NOW, 1);
+            let floors = source.floors();
+            assert!(!source.is_behind(short(first), floors) && !source.is_behind(older, floors));
+            // Half a round ago, and just one step ahead of the others: old all the same.
+            let waits_long = short(first + SHORT_SEQUENCE_MAX / 2 + 2);
+            let next: Vec<MessageId> = (0..4).map(|_| source.next_short()).collect();
+            assert!(next.iter().all(|id| source.is_behind(*id, floors)), "{first}");
+            assert!(!source.is_behind(short(first), floors) && !source.is_behind(waits_long, floors));
+            let younger = source.next(NOW, 1);
+            assert!(!source.is_behind(older, floors) && source.is_behind(younger, floors));
+            let until: Vec<u64> = next.iter().map(|id| id.short_ids_until(next[3])).collect();
+            assert_eq!(until, [3, 2, 1, 0]);
+        }
+        let mut source = IdSource::new(0, PartitionNumber(3));
+        let floors = source.floors();
+        let (long, short) = (source.next(NOW, 1), source.next_short());
+        assert!(source.is_behind(long, floors) && source.is_behind(short, floors), "the first of all");
     }
 
     #[test]

@@ -498,8 +498,7 @@ fn checkpoint(rest: &sled::Tree) -> io::Result<Checkpoint> {
 
 fn find(finals: &sled::Tree, ids: &RangeInclusive<MessageId>) -> io::Result<Vec<FinalMessage<'static>>> {
     let blocks = finals.range(BlockKey::range(ids)).rev();
-    store::find(ids, blocks.map(|entry| entry.map(|(_, octets)| octets).map_err(Unreadable::Store)))
-        .map_err(Unreadable::into)
+    store::find(ids, blocks.map(|entry| entry.map_err(Unreadable::Store))).map_err(Unreadable::into)
 }
 
 /// The key of how many blocks of final messages a generation has. sled passes over what it finds damaged: only the count

@@ -145,9 +145,9 @@ impl<T: Copy> Session<T> {
     }
 
     /// Whether an answer that may take days (transaction mode) can be owed too: those take half of the peer's
-    /// requests at most, so that the others never wait for them.
+    /// requests at most, so that the others never wait for them. With a window of one there is never room.
     pub const fn has_room_for_outcome(&self) -> bool {
-        self.requests_waiting <= self.settings.window_in_max.div_ceil(2)
+        2 * self.requests_waiting <= self.settings.window_in_max
     }
 
     /// Requests of ours that may still be sent.

@@ -122,6 +122,10 @@ impl Shard {
         let session = self.address(entry.connection);
         let home = self.home_of(self.accounts.get(account));
         self.send(home, MeshMessage::Ready { account, session });
+        if entry.has_closed {
+            // While the home decided.
+            self.release(entry.connection);
+        }
     }
 
     /// The password could not be verified.

@@ -94,7 +94,7 @@ impl Shard {
         let view = parcel.view();
         let key = view.key;
         let entry = self.sessions.get_mut(&session.connection);
-        let Some(entry) = entry.filter(|entry| entry.session.state().receives()) else {
+        let Some(entry) = entry.filter(|entry| entry.session.state().receives() && !entry.has_closed) else {
             let outcome = Delivery::Returned;
             let home = self.home_of(self.accounts.get(account));
             self.send(home, MeshMessage::Delivered { account, session, owner, key, outcome });

@@ -2,10 +2,11 @@
 
 use crate::account::AccountIndex;
 use crate::message::{MessageId, PartitionNumber};
-use crate::pdu::{CommandStatus, Framing, next_frame};
-use crate::shard::Shard;
+use crate::pdu::{Address, CommandStatus, DestAddress, Framing, Header, Pdu, next_frame};
 use crate::shard::mesh::{Answer, Matching, MeshMessage, Operation, ReplyTo};
 use crate::shard::parked::Parked;
+use crate::shard::partition::Age;
+use crate::shard::{Shard, submission};
 use crate::store::RestNumber;
 use crate::time::Now;
 
@@ -13,17 +14,91 @@ use crate::time::Now;
 #[derive(Debug)]
 pub(super) struct Gathering {
     reply_to: ReplyTo,
+    /// Its number in the [`Order`] of its session, which goes on to the gatherings that follow from it.
+    order: u64,
     missing: usize,
     cancelled: u32,
-    newest: Option<MessageId>,
+    newest: Option<Age>,
+    /// Another than ESME_ROK when a partition could not do its part.
     status: CommandStatus,
     then: AfterGathering,
+}
+
+/// Requests of one session of which every partition has a part, and the request behind them that has to wait: what a
+/// session asks has to look as if one thing was done after the other.
+#[derive(Default, Debug)]
+pub(super) struct Order {
+    /// Those that have not ended.
+    under_way: Vec<UnderWay>,
+    /// As on the wire. Nothing is taken from the session while it waits.
+    held: Option<Box<[u8]>>,
+}
+
+/// A request of which every partition has a part.
+#[derive(Debug)]
+struct UnderWay {
+    number: u64,
+    destination_addr: Box<[u8]>,
+    /// replace_if_present, which changes a message or makes one; else it is a cancel_sm.
+    replaces: bool,
+}
+
+impl Order {
+    pub(super) const fn has_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Whether a request has to do, or may have to do, with messages that a request under way has to do with. What is
+    /// submitted behind a cancel_sm needs not wait, as nothing younger than that is cancelled, unless it would be put in the
+    /// place of a message that is about to be.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else changes messages")]
+    pub(super) fn must_wait(&self, pdu: &Pdu<'_>) -> bool {
+        if self.under_way.is_empty() {
+            return false;
+        }
+        let meets = |address: Address<'_>, any: bool| {
+            let digits = submission::without_plus(address).digits;
+            let mut under_way = self.under_way.iter().filter(|under_way| any || under_way.replaces);
+            under_way.any(|under_way| *under_way.destination_addr == *digits)
+        };
+        match pdu {
+            Pdu::SubmitSm(submit) => meets(submit.destination, submit.replace_if_present_flag != 0),
+            Pdu::DataSm(data) => meets(data.destination, false),
+            Pdu::SubmitMulti(multi) => multi.destination.iter().any(|destination| match destination {
+                DestAddress::Sme(address) => meets(address, false),
+                DestAddress::DistributionList(_) => false,
+            }),
+            Pdu::CancelSm(cancel) if cancel.message_id.is_empty() => meets(cancel.destination, false),
+            // A message_id tells no address.
+            Pdu::CancelSm(_) | Pdu::ReplaceSm(_) => self.under_way.iter().any(|under_way| under_way.replaces),
+            _ => false,
+        }
+    }
+
+    /// A request waits for its turn.
+    pub(super) fn hold(&mut self, header: &Header, pdu: &Pdu<'_>) {
+        let mut octets = Vec::new();
+        // What was decoded can be encoded.
+        _ = pdu.encode(CommandStatus::ESME_ROK, header.sequence_number, &mut octets);
+        self.held = Some(octets.into());
+    }
+
+    /// A request is under way.
+    fn begin(&mut self, number: u64, destination_addr: &[u8], replaces: bool) {
+        self.under_way.push(UnderWay { number, destination_addr: destination_addr.into(), replaces });
+    }
+
+    /// It has ended; the request that waited, perhaps for this.
+    fn end(&mut self, number: u64) -> Option<Box<[u8]>> {
+        self.under_way.retain(|under_way| under_way.number != number);
+        self.held.take()
+    }
 }
 
 /// What follows when every partition has answered.
 #[derive(Debug)]
 pub(super) enum AfterGathering {
-    /// cancel_sm: ESME_ROK if anything was cancelled.
+    /// cancel_sm: ESME_ROK if anything was cancelled, and every partition could be asked.
     AnswerCancel,
     /// replace_if_present: the newest message that waits is replaced by this submit_sm, as on the wire; when there
     /// is none it is a new message.
@@ -40,8 +115,8 @@ pub(super) struct Search {
     account: AccountIndex,
     partition: PartitionNumber,
     matching: Matching,
-    /// Younger ones came after the question.
-    up_to: MessageId,
+    /// Those behind came after the question.
+    up_to: [MessageId; 2],
     sought: Sought,
     /// The cold block that was waited for last; those before it were looked through.
     block: Option<RestNumber>,
@@ -53,7 +128,7 @@ pub(super) enum Sought {
     /// All of it is cancelled.
     ToCancel { cancelled: u32 },
     /// The newest message.
-    Newest(Option<MessageId>),
+    Newest(Option<Age>),
 }
 
 impl From<Sought> for Answer {
@@ -66,24 +141,28 @@ impl From<Sought> for Answer {
 }
 
 impl Shard {
-    /// Asks every partition, ours too.
+    /// Asks every partition, ours too, of messages to `destination_addr`; `order` is that of the session that asks.
     pub(super) fn gather(
         &mut self,
+        order: &mut Order,
         reply_to: ReplyTo,
         account: AccountIndex,
-        operation: &Operation,
+        (operation, destination_addr): (&Operation, &[u8]),
         then: AfterGathering,
     ) {
-        let reply_to = self.begin_gathering(reply_to, self.partition_map.partitions(), then);
+        let number = self.next_gathering;
+        let replaces = matches!(then, AfterGathering::ReplaceOrSubmit(_));
+        order.begin(number, destination_addr, replaces);
+        let reply_to = self.begin_gathering(reply_to, number, self.partition_map.partitions(), then);
         for shard in self.all_shards() {
             self.send(shard, MeshMessage::Ask { reply_to, account, operation: operation.clone() });
         }
     }
 
     /// Asks the owner of one message, for a gathering that goes on with its answer.
-    pub(super) fn ask_again(
+    fn ask_again(
         &mut self,
-        reply_to: ReplyTo,
+        (reply_to, order): (ReplyTo, u64),
         account: AccountIndex,
         id: MessageId,
         operation: Operation,
@@ -92,16 +171,22 @@ impl Shard {
         let Some(owner) = self.partition_map.shard_of(id.partition()) else {
             unreachable!("its partition has just told of it");
         };
-        let reply_to = self.begin_gathering(reply_to, 1, then);
+        let reply_to = self.begin_gathering(reply_to, order, 1, then);
         self.send(owner, MeshMessage::Ask { reply_to, account, operation });
     }
 
-    fn begin_gathering(&mut self, reply_to: ReplyTo, missing: usize, then: AfterGathering) -> ReplyTo {
+    fn begin_gathering(
+        &mut self,
+        reply_to: ReplyTo,
+        order: u64,
+        missing: usize,
+        then: AfterGathering,
+    ) -> ReplyTo {
         let number = self.next_gathering;
         self.next_gathering += 1;
         let status = CommandStatus::ESME_ROK;
-        self.gatherings
-            .insert(number, Gathering { reply_to, missing, cancelled: 0, newest: None, status, then });
+        let gathering = Gathering { reply_to, order, missing, cancelled: 0, newest: None, status, then };
+        self.gatherings.insert(number, gathering);
         ReplyTo { gathering: number, ..reply_to }
     }
 
@@ -110,7 +195,7 @@ impl Shard {
         let Some(gathering) = self.gatherings.get_mut(&part.gathering) else { return };
         match answer {
             Answer::Cancelled(count) => gathering.cancelled += count,
-            Answer::Newest(id) => gathering.newest = gathering.newest.max(*id),
+            Answer::Newest(newest) => gathering.newest = Age::younger(gathering.newest, *newest),
             Answer::Status(status) => gathering.status = *status,
             Answer::State { .. } | Answer::Submitted(_) | Answer::SubmittedMulti { .. } => {}
         }
@@ -119,27 +204,100 @@ impl Shard {
             return;
         }
         let Some(gathering) = self.gatherings.remove(&part.gathering) else { return };
-        let reply_to = gathering.reply_to;
-        match gathering.then {
+        let Gathering { reply_to, order, cancelled, newest, status, then, .. } = gathering;
+        match then {
             AfterGathering::AnswerCancel => {
-                let status = match gathering.cancelled {
-                    0 => CommandStatus::ESME_RCANCELFAIL,
-                    _ => CommandStatus::ESME_ROK,
-                };
-                self.write_answer(reply_to, &Answer::Status(status));
+                // A partition that could not be asked may have some that will be sent.
+                let is_done = status == CommandStatus::ESME_ROK && cancelled > 0;
+                let told = if is_done { CommandStatus::ESME_ROK } else { CommandStatus::ESME_RCANCELFAIL };
+                self.write_answer(reply_to, &Answer::Status(told));
             }
-            AfterGathering::ReplaceOrSubmit(octets) => match gathering.newest {
-                Some(id) => self.supersede(now, reply_to, id, octets),
+            AfterGathering::ReplaceOrSubmit(octets) => match newest {
+                // The newest may be with a partition that could not be asked.
+                _ if status != CommandStatus::ESME_ROK => {
+                    self.write_answer(reply_to, &Answer::Status(status));
+                }
+                Some(Age { id, .. }) => return self.supersede(now, (reply_to, order), id, octets),
                 None => self.submit_after_all(now, reply_to, &octets),
             },
-            AfterGathering::Superseded(id, octets) => match gathering.status {
-                CommandStatus::ESME_ROK => self.write_answer(reply_to, &Answer::Submitted(id)),
+            AfterGathering::Superseded(id, octets) => match status {
+                CommandStatus::ESME_ROK => {
+                    self.write_answer(reply_to, &Answer::Submitted(id));
+                    self.tell_of_superseding(id);
+                }
                 // A carrier has taken it since it was found.
                 CommandStatus::ESME_RREPLACEFAIL | CommandStatus::ESME_RINVMSGID => {
                     self.submit_after_all(now, reply_to, &octets);
                 }
                 status => self.write_answer(reply_to, &Answer::Status(status)),
             },
+        }
+        self.end_order(now, reply_to, order);
+    }
+
+    /// A request of which every partition had a part has ended: what waited for that in its session goes on.
+    fn end_order(&mut self, now: Now, reply_to: ReplyTo, order: u64) {
+        let connection = reply_to.session.connection;
+        let Some(mut entry) = self.sessions.remove(&connection) else { return };
+        let held = entry.order.end(order).filter(|_| entry.session.close_reason().is_none());
+        if let Some(octets) = held
+            && let Framing::Frame(frame) = next_frame(&octets, octets.len())
+            && let Ok(pdu) = frame.decode()
+        {
+            self.request(now, &mut entry, &frame.header, &pdu);
+            if entry.is_taking() && !entry.is_dirty {
+                // There may be octets behind it.
+                entry.is_dirty = true;
+                self.outputs.dirty.push(connection);
+            }
+        }
+        self.put_back(entry);
+    }
+
+    /// The newest message that waits is found: another one, whole, is to stand in its place.
+    fn supersede(&mut self, now: Now, (reply_to, order): (ReplyTo, u64), id: MessageId, octets: Box<[u8]>) {
+        let Some(entry) = self.sessions.get(&reply_to.session.connection) else { return };
+        match self.superseding(now, entry, id, &octets) {
+            Ok((account, content)) => {
+                let operation = Operation::Supersede { id, content };
+                let then = AfterGathering::Superseded(id, octets);
+                self.ask_again((reply_to, order), account, id, operation, then);
+            }
+            Err(error) => {
+                self.write_answer(reply_to, &Answer::Status(error.into()));
+                self.end_order(now, reply_to, order);
+            }
+        }
+    }
+
+    /// The sender has the response: the message may go on, if its owner is another shard. Ours has paid the response out
+    /// before anything that follows from it.
+    fn tell_of_superseding(&mut self, id: MessageId) {
+        let owner = self.partition_map.shard_of(id.partition());
+        if let Some(owner) = owner.filter(|owner| *owner != self.settings.number) {
+            self.send(owner, MeshMessage::Told { id });
+        }
+    }
+
+    /// At the owner: a message waits until its sender has the response, which goes another way than a receipt does.
+    pub(super) fn wait_until_told(&mut self, reply_to: ReplyTo, id: MessageId) {
+        if reply_to.session.shard != self.settings.number {
+            let (count, _) = self.untold.entry(id).or_default();
+            *count += 1;
+        }
+    }
+
+    /// At the owner: its sender has the response. What was due meanwhile is dealt with.
+    pub(super) fn told_of_superseding(&mut self, now: Now, id: MessageId) {
+        let Some((count, due)) = self.untold.get_mut(&id) else { return };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        let due = *due;
+        self.untold.remove(&id);
+        if let (Some(due), Some(place)) = (due, self.place_of(id.partition())) {
+            self.due(now, place, due);
         }
     }
 
@@ -167,7 +325,7 @@ impl Shard {
             account,
             partition: partition.number,
             matching: matching.clone(),
-            up_to: partition.last_id(),
+            up_to: partition.last_ids(),
             sought,
             block: None,
         }));
@@ -217,7 +375,8 @@ impl Shard {
         to_cancel: &mut usize,
     ) -> (Sought, bool) {
         let Search { account, ref matching, up_to, sought, .. } = *search;
-        let mut found = self.partitions[place].waiting(account, matching, up_to, &self.accounts);
+        let partition = &self.partitions[place];
+        let found = partition.waiting(account, matching, up_to, &self.accounts);
         match sought {
             Sought::ToCancel { cancelled } => {
                 let found: Vec<MessageId> = found.take(*to_cancel).collect();
@@ -229,8 +388,8 @@ impl Shard {
             }
             Sought::Newest(newest) => {
                 *to_cancel -= 1;
-                // All are of one service_type, so the last is the newest.
-                (Sought::Newest(found.next_back().max(newest)), true)
+                let ages = found.map(|id| partition.age(id, up_to));
+                (Sought::Newest(ages.fold(newest, Age::younger)), true)
             }
         }
     }

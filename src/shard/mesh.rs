@@ -4,6 +4,7 @@ use crate::account::AccountIndex;
 use crate::message::{MessageId, OwnedAddress, Parcel, ParcelKey};
 use crate::pdu::receipt::MessageState;
 use crate::pdu::{CommandId, CommandStatus};
+use crate::shard::partition::Age;
 use crate::time::Timestamp;
 
 /// A core and what it owns; 0–255.
@@ -141,6 +142,11 @@ pub enum MeshMessage {
         /// What.
         answer: Answer,
     },
+    /// To the owner of a message that was put in the place of another: its sender has the response, so that it may go on.
+    Told {
+        /// The message.
+        id: MessageId,
+    },
 }
 
 impl MeshMessage {
@@ -157,7 +163,7 @@ impl MeshMessage {
             | Self::Delivered { account, .. }
             | Self::Settle { account, .. }
             | Self::Ask { account, .. } => Some(*account),
-            Self::Admitted { .. } | Self::Answer { .. } => None,
+            Self::Admitted { .. } | Self::Answer { .. } | Self::Told { .. } => None,
         }
     }
 }
@@ -272,5 +278,5 @@ pub enum Answer {
     /// One partition's part of a cancel_sm of many: how many were cancelled.
     Cancelled(u32),
     /// One partition's part of replace_if_present: the newest message that could be replaced.
-    Newest(Option<MessageId>),
+    Newest(Option<Age>),
 }

@@ -37,8 +37,8 @@ pub use mesh::{
 pub use moving::MovingSession;
 pub use outputs::{Commit, Lookup, Outputs, VerifyRequest};
 pub use partition::{
-    Abandoned, ApplyError, Due, Earned, Failed, Follows, HeldParcel, Partition, PartitionSettings, Recovered,
-    Recovery, Returned, Unrecoverable, subject,
+    Abandoned, Age, ApplyError, Due, Earned, Failed, Follows, HeldParcel, Partition, PartitionSettings,
+    Recovered, Recovery, Returned, Unrecoverable, subject,
 };
 pub use settings::{PartitionMap, ShardSettings};
 pub use submission::{SubmitError, Validity};
@@ -77,9 +77,19 @@ struct Entry {
     is_dirty: bool,
     /// The timer that is armed, and for when.
     alarm: Option<(Instant, TimerId)>,
+    /// Requests of which every partition has a part, and what has to wait for their ends.
+    order: gather::Order,
+    /// The peer has closed its side: it is sent nothing but answers.
+    has_closed: bool,
 }
 
 impl Entry {
+    /// Whether the next request can be looked at: none waits for what every partition has a part in, and no bind for its
+    /// answer: until then the session may still move to another shard.
+    const fn is_taking(&self) -> bool {
+        self.binding.is_none() && !self.order.has_held()
+    }
+
     /// Notes its output and its timer; whether the session is over, so that its home must not go on choosing it.
     fn note(&mut self, dirty: &mut Vec<ConnectionId>, timers: &mut Timers<Instant, ConnectionId>) -> bool {
         let is_over = self.session.close_reason().is_some();
@@ -130,6 +140,9 @@ pub struct Shard {
     paid_first: usize,
     /// Searches that go on with the next turn.
     searches: VecDeque<gather::Search>,
+    /// Messages that were put in the place of others for sessions of other shards, until those say that their senders were
+    /// told: how many were, and what was due of the message meanwhile.
+    untold: FastMap<MessageId, (u32, Option<Due>)>,
     /// The last turn left something over: that is due, or that carriers have to say.
     has_due: bool,
     has_reports: bool,
@@ -175,6 +188,7 @@ impl Shard {
             reports: VecDeque::new(),
             paid_first: 0,
             searches: VecDeque::new(),
+            untold: FastMap::default(),
             has_due: false,
             has_reports: false,
             local: VecDeque::new(),
@@ -237,6 +251,8 @@ impl Shard {
             binding: None,
             is_dirty: false,
             alarm: None,
+            order: gather::Order::default(),
+            has_closed: false,
         };
         if self.is_draining {
             // Its handshake began before the stop did; nobody would ask it to leave any more.
@@ -262,8 +278,7 @@ impl Shard {
     }
 
     fn take_in(&mut self, now: Now, entry: &mut Entry, rest: &mut &[u8]) {
-        // Whoever asks to bind waits for the answer: until then the session may still move to another shard.
-        while entry.binding.is_none()
+        while entry.is_taking()
             && let Some(received) = entry.session.receive(now.instant, rest)
         {
             match received {
@@ -290,11 +305,11 @@ impl Shard {
         }
     }
 
-    /// Whether octets that were left over should be given again: the window has room, no bind waits for its answer, and
-    /// the session lives.
+    /// Whether octets that were left over should be given again: the window has room, no bind waits for its answer, no
+    /// request for its turn, and the session lives.
     pub fn wants_octets(&self, connection: ConnectionId) -> bool {
         self.sessions.get(&connection).is_some_and(|entry| {
-            let is_busy = entry.session.is_window_full() || entry.binding.is_some();
+            let is_busy = entry.session.is_window_full() || !entry.is_taking();
             !is_busy && entry.session.close_reason().is_none()
         })
     }
@@ -319,15 +334,32 @@ impl Shard {
         self.sessions.get(&connection).map_or(Some(CloseReason::Ours), |entry| entry.session.close_reason())
     }
 
+    /// The peer has closed its side. It is unbound at its account's home at once, whatever is still owed to it: it is sent
+    /// the answers to what it has asked, and nothing else.
+    pub fn peer_closed(&mut self, now: Now, connection: ConnectionId) {
+        self.release(connection);
+        if let Some(mut entry) = self.sessions.remove(&connection) {
+            entry.has_closed = true;
+            self.return_unanswered(&mut entry);
+            self.put_back(entry);
+        }
+        self.turn(now);
+    }
+
+    /// Deliveries that the session will not answer any more are another's.
+    fn return_unanswered(&mut self, entry: &mut Entry) {
+        while let Some(sent) = entry.session.take_unanswered() {
+            self.report_delivery(entry, sent, Delivery::Returned);
+        }
+    }
+
     /// The connection is gone; `reason` if the session did not end by itself.
     pub fn disconnected(&mut self, now: Now, connection: ConnectionId, reason: CloseReason) {
         self.release(connection);
         let Some(mut entry) = self.sessions.remove(&connection) else { return self.turn(now) };
         let reason = entry.session.close_reason().unwrap_or(reason);
         entry.session.end(reason);
-        while let Some(sent) = entry.session.take_unanswered() {
-            self.report_delivery(&entry, sent, Delivery::Returned);
-        }
+        self.return_unanswered(&mut entry);
         let system_id =
             entry.account.map(|index| self.accounts.get(index).settings.system_id.as_str().into());
         if let Some((_, timer)) = entry.alarm {
@@ -494,6 +526,10 @@ impl Shard {
     /// One request that is in its place.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all other operations are answered alike")]
     fn request(&mut self, now: Now, entry: &mut Entry, header: &Header, pdu: &Pdu<'_>) {
+        if entry.order.must_wait(pdu) {
+            entry.order.hold(header, pdu);
+            return;
+        }
         match pdu {
             Pdu::BindReceiver(bind) | Pdu::BindTransmitter(bind) | Pdu::BindTransceiver(bind) => {
                 self.bind(entry, header, bind);
@@ -555,6 +591,7 @@ impl Shard {
                 self.perform(now, reply_to, account, operation);
             }
             MeshMessage::Answer { reply_to, answer } => self.handle_answer(now, reply_to, &answer),
+            MeshMessage::Told { id } => self.told_of_superseding(now, id),
         }
     }
 

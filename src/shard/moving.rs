@@ -4,6 +4,7 @@
 use crate::account::AccountIndex;
 use crate::session::Session;
 use crate::shard::bind::Binding;
+use crate::shard::gather::Order;
 use crate::shard::mesh::{ConnectionId, MeshMessage};
 use crate::shard::{Entry, Sent, Shard};
 use crate::time::Now;
@@ -47,6 +48,8 @@ impl Shard {
             binding: Some(binding),
             is_dirty: false,
             alarm: None,
+            order: Order::default(),
+            has_closed: false,
         };
         if self.is_draining {
             // It was on its way when the others were asked to leave.

@@ -32,13 +32,15 @@ impl Shard {
         let reply_to = self.reply_to(entry, header);
         #[expect(clippy::wildcard_enum_match_arm, reason = "only these three are asked so")]
         let (id, operation) = match pdu {
-            Pdu::QuerySm(query) => self.query_operation(account, query)?,
+            Pdu::QuerySm(query) => query_operation(query)?,
             Pdu::CancelSm(cancel) if cancel.message_id.is_empty() => {
                 let operation = self.cancel_matching_operation(account, cancel)?;
-                self.gather(reply_to, account, &operation, AfterGathering::AnswerCancel);
+                let destination_addr = submission::without_plus(cancel.destination).digits;
+                let what = (&operation, destination_addr);
+                self.gather(&mut entry.order, reply_to, account, what, AfterGathering::AnswerCancel);
                 return Ok(());
             }
-            Pdu::CancelSm(cancel) => self.cancel_operation(account, cancel)?,
+            Pdu::CancelSm(cancel) => cancel_operation(cancel)?,
             Pdu::ReplaceSm(replace) => self.replace_operation(now, account, replace)?,
             _ => return Err(SubmitError::Field(CommandStatus::ESME_RINVCMDID)),
         };
@@ -46,25 +48,6 @@ impl Shard {
         let owner = owner.ok_or(SubmitError::Field(CommandStatus::ESME_RINVMSGID))?;
         self.send(owner, MeshMessage::Ask { reply_to, account, operation });
         Ok(())
-    }
-
-    fn query_operation(
-        &self,
-        account: AccountIndex,
-        pdu: &QuerySm<'_>,
-    ) -> Result<(MessageId, Operation), SubmitError> {
-        let id = parse_id(pdu.message_id)?;
-        Ok((id, Operation::Query { id, source: self.source(account, pdu.source) }))
-    }
-
-    fn cancel_operation(
-        &self,
-        account: AccountIndex,
-        pdu: &CancelSm<'_>,
-    ) -> Result<(MessageId, Operation), SubmitError> {
-        let id = parse_id(pdu.message_id)?;
-        let destination = submission::without_plus(pdu.destination).into();
-        Ok((id, Operation::Cancel { id, source: self.source(account, pdu.source), destination }))
     }
 
     fn cancel_matching_operation(
@@ -104,10 +87,11 @@ impl Shard {
             return Err(SubmitError::Throttled);
         }
         let replacement = Replacement { deliver_at, expires_at, registered_delivery, user_data, is_payload };
-        Ok((id, Operation::Replace { id, source: self.source(account, pdu.source), replacement }))
+        Ok((id, Operation::Replace { id, source: submission::without_plus(pdu.source).into(), replacement }))
     }
 
-    /// The source an operation names; the account's default number when it names none, as in a submit_sm.
+    /// The source of messages that are named by their addresses; the account's default number when there is none, as in a
+    /// submit_sm.
     fn source(&self, account: AccountIndex, source: crate::pdu::Address<'_>) -> crate::message::OwnedAddress {
         let account = self.accounts.get(account);
         match account.default_number() {
@@ -152,7 +136,10 @@ impl Shard {
                 self.search_all(reply_to, account, &matching, Sought::Newest(None));
             }
             Operation::Supersede { id, content } => {
-                let answer = self.put_in_place(account, id, &content);
+                let answer = self.supersede_with(account, id, &content);
+                if answer.is_ok() {
+                    self.wait_until_told(reply_to, id);
+                }
                 self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
             }
         }
@@ -385,6 +372,22 @@ impl Shard {
         if is_theirs(&content, owner, source_addr) { Ok(content) } else { Err(CommandStatus::ESME_RINVMSGID) }
     }
 
+    /// Puts a submit_sm in the place of the message that was found for it. Its response tells the message's own id, and so
+    /// will its receipt: it is none of a submit_multi any more, unless it is the first, whose id stands for the others too.
+    fn supersede_with(
+        &mut self,
+        account: AccountIndex,
+        id: MessageId,
+        content: &[u8],
+    ) -> Result<(), CommandStatus> {
+        let content = Content::read(content).map_err(|_| CommandStatus::ESME_RSYSERR)?;
+        let old = self.replaceable(self.accounts.get(account), id, content.source.digits)?;
+        let batch_count = if old.batch_offset == 0 { old.batch_count } else { 1 };
+        let mut octets = Vec::new();
+        Content { batch_offset: 0, batch_count, ..content }.put(&mut octets);
+        self.put_in_place(account, id, &octets)
+    }
+
     /// Puts new content in the place of the old, if the life cycle lets it. A longer text costs what it is longer
     /// by; a shorter one gives nothing back.
     fn put_in_place(
@@ -398,9 +401,7 @@ impl Shard {
         let content = Content::read(content).map_err(|_| CommandStatus::ESME_RSYSERR)?;
         let old = self.replaceable(owner, id, content.source.digits)?;
         let more = content.segments.saturating_sub(old.segments);
-        let Content { batch_offset, batch_count, .. } = old;
-        let content =
-            Content { batch_offset, batch_count, segments: content.segments.max(old.segments), ..content };
+        let content = Content { segments: content.segments.max(old.segments), ..content };
         let mut octets = Vec::new();
         content.put(&mut octets);
         let place = self.place_of(id.partition()).ok_or(CommandStatus::ESME_RINVMSGID)?;
@@ -437,6 +438,17 @@ impl Shard {
     }
 }
 
+fn query_operation(pdu: &QuerySm<'_>) -> Result<(MessageId, Operation), SubmitError> {
+    let id = parse_id(pdu.message_id)?;
+    Ok((id, Operation::Query { id, source: submission::without_plus(pdu.source).into() }))
+}
+
+fn cancel_operation(pdu: &CancelSm<'_>) -> Result<(MessageId, Operation), SubmitError> {
+    let id = parse_id(pdu.message_id)?;
+    let destination = submission::without_plus(pdu.destination).into();
+    Ok((id, Operation::Cancel { id, source: submission::without_plus(pdu.source).into(), destination }))
+}
+
 fn parse_id(message_id: &[u8]) -> Result<MessageId, SubmitError> {
     MessageId::parse(message_id).ok_or(SubmitError::Field(CommandStatus::ESME_RINVMSGID))
 }
@@ -448,14 +460,17 @@ fn status_of(outcome: Result<(), CommandStatus>) -> CommandStatus {
     }
 }
 
-/// Another account's message does not exist, nor does one from another number.
+/// Another account's message does not exist, nor does one from another number than the one that is named. Where none is
+/// named the message_id is enough: the account's default number may be another than it was.
 fn is_theirs(content: &Content<'_>, account: &Account, source_addr: &[u8]) -> bool {
-    content.system_id == account.settings.system_id.as_bytes() && content.source.digits == source_addr
+    let is_from_there = source_addr.is_empty() || content.source.digits == source_addr;
+    content.system_id == account.settings.system_id.as_bytes() && is_from_there
 }
 
 /// The same of a message that is over.
 fn is_over_for(message: &FinalMessage<'_>, account: &Account, source_addr: &[u8]) -> bool {
-    *message.system_id == *account.settings.system_id.as_bytes() && *message.source_addr == *source_addr
+    let is_from_there = source_addr.is_empty() || *message.source_addr == *source_addr;
+    *message.system_id == *account.settings.system_id.as_bytes() && is_from_there
 }
 
 /// What query_sm is told of messages that are over: for a whole submit_multi, DELIVERED if all were.

@@ -212,6 +212,12 @@ impl Shard {
 
     /// Something of a partition is due.
     pub(super) fn due(&mut self, now: Now, place: usize, due: Due) {
+        if let Due::Attempt(id) | Due::Expired(id) = due
+            && let Some((_, waits)) = self.untold.get_mut(&id)
+        {
+            *waits = Some(due);
+            return;
+        }
         match due {
             Due::Attempt(id) => {
                 if self.is_draining {

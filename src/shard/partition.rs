@@ -177,6 +177,36 @@ pub struct HeldParcel {
     kept: Kept,
 }
 
+/// Which of two messages was accepted later. A clock that is put back makes no younger message older than another of its
+/// partition: there the ids tell, as long as both are of one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Age {
+    /// The message.
+    pub id: MessageId,
+    accepted_at: Timestamp,
+    /// Short ids of its partition that were given out behind it, if its own is one.
+    short_ids_behind: Option<u64>,
+}
+
+impl Age {
+    /// Whether the message is the younger one.
+    pub fn is_younger_than(&self, other: &Self) -> bool {
+        match (self.short_ids_behind, other.short_ids_behind) {
+            (None, None) => self.id > other.id,
+            (Some(own), Some(others)) if self.id.partition() == other.id.partition() => own < others,
+            (Some(_), Some(_)) | (Some(_), None) | (None, Some(_)) => self.accepted_at > other.accepted_at,
+        }
+    }
+
+    /// The younger one of two, if there are any.
+    pub fn younger(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(if other.is_younger_than(&one) { other } else { one }),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
 /// Something that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Due {
@@ -347,23 +377,23 @@ impl Partition {
         self.memory.pause_parcel(key, retry_at.unwrap_or(Instant::MAX));
     }
 
-    /// The last id that was given out, but for short ones: a younger message has a higher one.
-    pub fn last_id(&self) -> MessageId {
-        let [last, _] = self.memory.ids.floors();
-        last
+    /// The last ids that were given out, long and short: what a later message has lies behind them.
+    pub const fn last_ids(&self) -> [MessageId; 2] {
+        self.memory.ids.floors()
     }
 
-    /// The messages up to this id that no carrier has yet and that are not cold, oldest first.
+    /// The messages with ids up to these that no carrier has yet and that are not cold.
     pub fn waiting(
         &self,
         account: AccountIndex,
         matching: &Matching,
-        up_to: MessageId,
+        up_to: [MessageId; 2],
         accounts: &Accounts,
-    ) -> impl DoubleEndedIterator<Item = MessageId> {
+    ) -> impl Iterator<Item = MessageId> {
         let Matching { service_type, source, destination } = matching;
         let pair = self.memory.waiting.pair(account, &source.digits, &destination.digits);
-        self.memory.waiting.of(pair, service_type.as_deref(), up_to).filter(move |id| {
+        let waiting = self.memory.waiting.of(pair, service_type.as_deref());
+        waiting.filter(move |id| !self.memory.ids.is_behind(*id, up_to)).filter(move |id| {
             // Two pairs may share a number.
             self.message(*id).map(Message::content).is_some_and(|content| {
                 content.source.digits == &*source.digits
@@ -371,6 +401,14 @@ impl Partition {
                     && accounts.index_of(content.system_id) == Some(account)
             })
         })
+    }
+
+    /// The age of a message that has one of the ids up to these; `None` when it is not here (any more).
+    pub fn age(&self, id: MessageId, up_to: [MessageId; 2]) -> Option<Age> {
+        let accepted_at = self.message(id)?.content().accepted_at;
+        let [_, last_short] = up_to;
+        let short_ids_behind = id.is_short().then(|| id.short_ids_until(last_short));
+        Some(Age { id, accepted_at, short_ids_behind })
     }
 
     /// Whether one more message can be taken.
@@ -426,7 +464,8 @@ impl Partition {
 
     /// The id of a new message of a peer that takes eight characters; `None` when none is to be had, for now: after eight
     /// million the numbers come round, and those still in use are passed over, so many at a time. One that only the
-    /// state at rest knows to be over is not: query_sm then tells of the younger message.
+    /// state at rest knows to be over is not: query_sm then tells of the younger message. But one that is still at rest as
+    /// an unfinished message is, though it has ended: a restart would find two.
     pub fn next_short_id(&mut self) -> Option<MessageId> {
         (0..SHORT_IDS_PASSED_MAX).find_map(|_| {
             let id = self.memory.ids.next_short();

@@ -43,7 +43,7 @@ impl Shard {
     fn try_submit(
         &mut self,
         now: Now,
-        entry: &Entry,
+        entry: &mut Entry,
         reply_to: ReplyTo,
         pdu: &Pdu<'_>,
         may_replace: bool,
@@ -62,14 +62,17 @@ impl Shard {
         if submitted.replace_if_present_flag == 1 && may_replace {
             // Once for the submission, whatever becomes of it.
             throttle(now, account, checked.segments.into())?;
-            self.find_to_replace(reply_to, index, &submitted, &checked, destination.address, pdu);
+            self.find_to_replace(entry, (reply_to, index), &submitted, &checked, destination.address, pdu);
             return Ok(());
         }
         let is_transaction = submission::is_transaction(submitted.esm_class)
             && (entry.session.version().has_v5() || reply_to.command_id == CommandId::DATA_SM)
             && checked.deliver_at <= now.wall;
         if is_transaction && !entry.session.has_room_for_outcome() {
-            return Err(SubmitError::Throttled);
+            // With a window of one the outcome would keep everything else waiting, an unbind too.
+            let is_never = entry.session.settings().window_in_max < 2;
+            let never = SubmitError::Field(CommandStatus::ESME_RINVESMCLASS);
+            return Err(if is_never { never } else { SubmitError::Throttled });
         }
         self.take_room(account, checked.segments.into())?;
         let ids = self.take_ids(now, entry, 1);
@@ -219,8 +222,8 @@ impl Shard {
     /// whether one is replaced or a new one is made.
     fn find_to_replace(
         &mut self,
-        reply_to: ReplyTo,
-        account: AccountIndex,
+        entry: &mut Entry,
+        (reply_to, account): (ReplyTo, AccountIndex),
         submitted: &ShortMessage<'_>,
         checked: &Checked<'_>,
         destination: Address<'_>,
@@ -234,26 +237,11 @@ impl Shard {
             source: checked.source.into(),
             destination: destination.into(),
         });
-        self.gather(reply_to, account, &operation, AfterGathering::ReplaceOrSubmit(octets.into()));
+        let then = AfterGathering::ReplaceOrSubmit(octets.into());
+        self.gather(&mut entry.order, reply_to, account, (&operation, destination.digits), then);
     }
 
-    /// The message to be replaced is found: another one, whole, is to stand in its place.
-    pub(super) fn supersede(&mut self, now: Now, reply_to: ReplyTo, id: MessageId, octets: Box<[u8]>) {
-        let Some(mut entry) = self.sessions.remove(&reply_to.session.connection) else { return };
-        match self.superseding(now, &entry, id, &octets) {
-            Ok((account, content)) => {
-                let operation = Operation::Supersede { id, content };
-                self.ask_again(reply_to, account, id, operation, AfterGathering::Superseded(id, octets));
-            }
-            Err(error) => {
-                let status = self.told(&entry, reply_to.command_id, error.into());
-                entry.session.respond_header(reply_to.command_id, status, reply_to.sequence_number);
-            }
-        }
-        self.put_back(entry);
-    }
-
-    fn superseding(
+    pub(super) fn superseding(
         &self,
         now: Now,
         entry: &Entry,

@@ -214,30 +214,36 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Looks for messages in blocks, which come as [`BlockKey::range`] has them, from its end. Stops when all are found.
+/// Looks for messages in blocks, which come with their keys as [`BlockKey::range`] has them, from its end. Stops when all
+/// are found, but for short ids: two messages may have had the same one, and the one that ended later is told of.
 ///
 /// # Errors
 /// That of the blocks, or a block cannot be read.
-pub fn find<B: AsRef<[u8]>, E: From<BlockError>>(
+pub fn find<K: AsRef<[u8]>, B: AsRef<[u8]>, E: From<BlockError>>(
     ids: &RangeInclusive<MessageId>,
-    blocks: impl IntoIterator<Item = Result<B, E>>,
+    blocks: impl IntoIterator<Item = Result<(K, B), E>>,
 ) -> Result<Vec<FinalMessage<'static>>, E> {
     let wanted = ids.end().as_u64() - ids.start().as_u64() + 1;
-    let mut found: Vec<FinalMessage<'static>> = Vec::new();
-    for octets in blocks {
-        let octets = octets?;
+    let is_unique = !ids.start().is_short();
+    // Each with the generation that tells it.
+    let mut found: Vec<(u64, FinalMessage<'static>)> = Vec::new();
+    for block in blocks {
+        let (key, octets) = block?;
+        let BlockKey { generation, .. } = BlockKey::from_octets(key.as_ref()).ok_or(BlockError)?;
         for message in Block::read(octets.as_ref())?.messages_in(ids.clone()) {
             let message = message?;
-            // A record that was replayed may have said the same twice.
-            if found.iter().all(|known| known.id != message.id) {
-                found.push(message.into_owned());
+            match found.iter_mut().find(|(_, known)| known.id == message.id) {
+                None => found.push((generation, message.into_owned())),
+                Some(known) if known.0 < generation => *known = (generation, message.into_owned()),
+                // A record that was replayed may have said the same twice.
+                Some(_) => {}
             }
         }
-        if found.len() as u64 == wanted {
+        if is_unique && found.len() as u64 == wanted {
             break;
         }
     }
-    Ok(found)
+    Ok(found.into_iter().map(|(_, message)| message).collect())
 }
 
 /// Octets of a message before its two texts, and where the first text has its length.
@@ -312,14 +318,14 @@ mod tests {
             let ids = message.id..=message.id;
             let mut read = 0;
             let candidates = blocks.range(BlockKey::range(&ids)).rev().inspect(|_| read += 1);
-            let found = find(&ids, candidates.map(|(_, block)| Ok::<_, BlockError>(block)));
+            let found = find(&ids, candidates.map(Ok::<_, BlockError>));
             assert_eq!(found, Ok(vec![message.clone()]));
             assert!(read <= 3, "{read} blocks were read");
         }
         let unknown = messages[5_000].id.in_batch(1);
         let candidates = blocks.range(BlockKey::range(&(unknown..=unknown))).rev();
         let mut read = 0;
-        let candidates = candidates.map(|(_, block)| Ok::<_, BlockError>(block)).inspect(|_| read += 1);
+        let candidates = candidates.map(Ok::<_, BlockError>).inspect(|_| read += 1);
         assert_eq!(find(&(unknown..=unknown), candidates), Ok(Vec::new()));
         assert!(read <= 8, "only blocks of its period: {read}");
     }

@@ -17,8 +17,8 @@ use smppd::pdu::{
 use smppd::route::{CarrierIndex, Routes};
 use smppd::session::{CloseReason, SessionSettings};
 use smppd::shard::{
-    Commit, ConnectionId, Matching, Partition, PartitionMap, PartitionSettings, Recovery, Shard, ShardNumber,
-    ShardSettings, Validity,
+    Commit, ConnectionId, Matching, MeshMessage, Partition, PartitionMap, PartitionSettings, Recovery, Shard,
+    ShardNumber, ShardSettings, Validity,
 };
 use smppd::store::{BlockError, BlockKey, Checkpoint, RestNumber, StoreDone, StoreOp, cut, find};
 use smppd::time::{Instant, Now, Timestamp};
@@ -185,6 +185,7 @@ pub struct Net {
     now: Now,
     next_connection: u64,
     is_disk_held: bool,
+    held_mesh: BTreeMap<(usize, usize), VecDeque<Vec<MeshMessage>>>,
     has_verifier: bool,
     /// Orders that each state at rest still carries out before a crash.
     store_orders: Vec<usize>,
@@ -230,6 +231,9 @@ fn settings(names: &[&str]) -> Vec<AccountSettings> {
         .collect()
 }
 
+/// Those of every start.
+const ACCOUNTS: [&str; 4] = ["demo", "other", "slow", "worded"];
+
 impl Net {
     pub fn new(shards: usize) -> Self {
         let now = Now {
@@ -244,6 +248,7 @@ impl Net {
             now,
             next_connection: 1,
             is_disk_held: false,
+            held_mesh: BTreeMap::new(),
             has_verifier: true,
             store_orders: vec![usize::MAX; shards],
             closed: Vec::new(),
@@ -264,7 +269,7 @@ impl Net {
 
     fn start(&mut self) {
         let count = self.disks.len();
-        let accounts = Accounts::default().reload(settings(&["demo", "other", "slow", "worded"]));
+        let accounts = Accounts::default().reload(settings(&ACCOUNTS));
         self.accounts = accounts.clone();
         let map = PartitionMap::new((0..count).map(|n| (PartitionNumber(n as u8), ShardNumber(n as u8))));
         self.witnessed = (0..CARRIERS * count).map(|_| Rc::default()).collect();
@@ -616,13 +621,56 @@ impl Net {
         self.turn();
     }
 
+    /// The text of a message that waits for its carrier in memory, if it does.
+    pub fn text_if_waiting(&self, message_id: &str) -> Option<String> {
+        let id = MessageId::parse(message_id.as_bytes()).expect("an id");
+        let mut partitions = self.shards.iter().flat_map(Shard::partitions);
+        let message = partitions.find_map(|partition| partition.message(id))?;
+        let waits = message.standing.state.is_waiting();
+        waits.then(|| String::from_utf8_lossy(message.content().user_data).into_owned())
+    }
+
+    /// From the next start on the first partition gives out short ids behind this one.
+    pub fn set_last_short_id(&mut self, id: MessageId) {
+        self.disks[0].checkpoint.floors[1] = id;
+    }
+
+    /// An account has other numbers from now on, the default one first.
+    pub fn reload_numbers(&mut self, system_id: &str, numbers: &[&str]) {
+        let mut settings = settings(&ACCOUNTS);
+        let account = settings.iter_mut().find(|account| account.system_id == system_id).expect("an account");
+        account.numbers = numbers.iter().map(|number| (*number).to_owned()).collect();
+        self.accounts = self.accounts.reload(settings);
+        let routes = Routes::new([(String::new(), self.route)]);
+        for shard in &mut self.shards {
+            shard.reload(self.now, Rc::new(self.accounts.clone()), routes.clone());
+        }
+        self.turn();
+    }
+
+    /// What one shard has to say to another stays under way, or is carried on again.
+    pub fn hold_mesh(&mut self, way: (usize, usize), is_held: bool) {
+        if is_held {
+            self.held_mesh.insert(way, VecDeque::new());
+        } else if let Some(held) = self.held_mesh.remove(&way) {
+            held.into_iter().for_each(|messages| self.shards[way.1].handle_mesh(self.now, messages));
+        }
+    }
+
+    /// Of what is held, the first batch arrives.
+    pub fn release_mesh_once(&mut self, way: (usize, usize)) {
+        let first = self.held_mesh.get_mut(&way).and_then(VecDeque::pop_front);
+        self.shards[way.1].handle_mesh(self.now, first.expect("a batch is held"));
+        self.turn();
+    }
+
     /// Messages of `demo` that wait between two addresses in the first shard.
     pub fn waiting(&self, source: Address<'_>, destination: Address<'_>) -> usize {
         let account = self.accounts.index_of(b"demo").expect("an account");
         let matching =
             Matching { service_type: None, source: source.into(), destination: destination.into() };
         let partition = &self.shards[0].partitions()[0];
-        partition.waiting(account, &matching, MessageId::from_u64(u64::MAX), &self.accounts).count()
+        partition.waiting(account, &matching, partition.last_ids(), &self.accounts).count()
     }
 
     /// Carries everything about until nothing moves.
@@ -657,10 +705,15 @@ impl Net {
             self.shards[number].handle_verified(now, request.connection, is_right);
         }
         for (to, messages) in outputs.mesh.into_iter().enumerate() {
-            if !messages.is_empty() {
-                moved = true;
-                self.shards[to].handle_mesh(now, messages);
+            if messages.is_empty() {
+                continue;
             }
+            if let Some(held) = self.held_mesh.get_mut(&(number, to)) {
+                held.push_back(messages);
+                continue;
+            }
+            moved = true;
+            self.shards[to].handle_mesh(now, messages);
         }
         for connection in outputs.dirty {
             moved = true;
@@ -677,7 +730,7 @@ impl Net {
             let last = lookup.id.in_batch(lookup.count - 1);
             let ids = lookup.id..=last;
             let blocks = self.disks[number].finals.range(BlockKey::range(&ids)).rev();
-            let found = find(&ids, blocks.map(|(_, block)| Ok::<_, BlockError>(block))).expect("blocks");
+            let found = find(&ids, blocks.map(Ok::<_, BlockError>)).expect("blocks");
             self.shards[number].handle_lookup(now, lookup, found);
         }
         moved |= !self.is_disk_held && self.write_batch(number);

@@ -102,9 +102,10 @@ impl Memory {
                 Ok(self.hold(parcel, from, None))
             }
             Record::Settled { id, part } => {
-                let held = self.remove_parcel(ParcelKey { id, part }).ok_or(ApplyError::Unknown)?;
+                let key = ParcelKey { id, part };
+                let held = self.remove_parcel(key).ok_or(ApplyError::Unknown)?;
                 if let Source::Journal { segment, .. } = *source {
-                    self.mark_gone(held.kept, segment);
+                    self.mark_gone(RestKey::Parcel(key), held.kept, segment);
                 }
                 Ok(None)
             }
@@ -275,7 +276,7 @@ impl Memory {
         let HeldMessage { message, kept, .. } =
             self.remove_message(id, from.accounts).ok_or(ApplyError::Unknown)?;
         if let Source::Journal { segment, .. } = *from.source {
-            self.mark_gone(kept, segment);
+            self.mark_gone(RestKey::Message(id), kept, segment);
         }
         let content = message.content();
         self.finals_full |= self.finals.put(&FinalMessage {
@@ -313,7 +314,7 @@ impl Memory {
         if let Some(old) = self.remove_parcel(key)
             && let Source::Journal { segment, .. } = *source
         {
-            self.mark_gone(old.kept, segment);
+            self.mark_gone(RestKey::Parcel(key), old.kept, segment);
         }
         let expires_at = parcel.expires_at(self.parcel_retention);
         let kept = self.kept_by(source, RestKey::Parcel(key), origin);

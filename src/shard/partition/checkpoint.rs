@@ -316,7 +316,7 @@ impl Partition {
         let older = std::mem::replace(kept, Kept::at_rest(place));
         let had_changed = older.since().is_some();
         if let Some(older) = older.place() {
-            self.memory.rest.end(older);
+            self.memory.rest.end(older, key);
             checkpointing.replaced.push(older);
         }
         if block.is_full() {

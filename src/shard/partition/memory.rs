@@ -327,10 +327,10 @@ impl Memory {
 
     /// Something has ended by a record of this segment. Where it is at rest it must stay until no segment is replayed
     /// that knew it.
-    pub(super) fn mark_gone(&mut self, kept: Kept, at: SegmentNumber) {
+    pub(super) fn mark_gone(&mut self, key: RestKey, kept: Kept, at: SegmentNumber) {
         if let Some(place) = kept.place() {
             self.journaled.add_gone(kept.since().unwrap_or(at), place);
-            self.rest.end(place);
+            self.rest.end(place, key);
         }
     }
 

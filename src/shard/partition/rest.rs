@@ -23,6 +23,9 @@ pub(super) struct Rest {
     things: u64,
     /// Blocks of which more than half has ended.
     sparse: BTreeSet<RestNumber>,
+    /// Places of what has ended and has not gone, if its id is a short one, and how many each such id has.
+    ended_short: BTreeMap<RestPlace, MessageId>,
+    places_of_short: BTreeMap<MessageId, u32>,
     /// Blocks that may grow cold, the one that was put there first in front.
     to_cool: VecDeque<RestNumber>,
     cold: Cold,
@@ -148,7 +151,11 @@ impl Rest {
 
     /// Something has ended, or is put to rest elsewhere. The block still says otherwise, and must until a checkpoint
     /// [forgets](Self::forget) it.
-    pub(super) fn end(&mut self, place: RestPlace) {
+    pub(super) fn end(&mut self, place: RestPlace, key: RestKey) {
+        let (RestKey::Message(id) | RestKey::Parcel(ParcelKey { id, .. })) = key;
+        if id.is_short() && self.ended_short.insert(place, id).is_none() {
+            *self.places_of_short.entry(id).or_default() += 1;
+        }
         if let Some(block) = self.blocks.get_mut(&place.block) {
             block.ended.push(place.slot);
             if block.is_sparse() {
@@ -168,6 +175,14 @@ impl Rest {
         let Some(block) = self.blocks.get_mut(&place.block) else { unreachable!("{place:?} is in no block") };
         block.gone.push(place.slot);
         self.things -= 1;
+        if let Some(id) = self.ended_short.remove(&place)
+            && let Some(places) = self.places_of_short.get_mut(&id)
+        {
+            *places -= 1;
+            if *places == 0 {
+                self.places_of_short.remove(&id);
+            }
+        }
     }
 
     /// What has gone of a block, for a checkpoint that takes it away; `None` when nothing is left of it: it ends here.
@@ -295,10 +310,13 @@ impl Rest {
         self.cold.messages.get(&id).copied()
     }
 
-    /// Whether a message with this short id, or a parcel about one, is in no other place.
+    /// Whether a message with this short id, or a parcel about one, is in a block: it is cold, or has ended and a restart
+    /// would still find it there.
     pub(super) fn holds(&self, short_id: MessageId) -> bool {
         let blocks = (short_id, RestNumber(0))..=(short_id, RestNumber(u32::MAX));
-        self.cold.messages.contains_key(&short_id) || self.cold.short_ids.range(blocks).next().is_some()
+        self.cold.messages.contains_key(&short_id)
+            || self.cold.short_ids.range(blocks).next().is_some()
+            || self.places_of_short.contains_key(&short_id)
     }
 
     /// A cold block with parcels of an account, the oldest.
@@ -336,12 +354,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_short_id_is_held_until_a_checkpoint_says_that_every_place_of_it_has_gone() {
+        let id = MessageId::from_u64(0x8000_0300);
+        let (message, receipt) = (RestKey::Message(id), RestKey::Parcel(ParcelKey { id, part: 4 }));
+        let mut rest = Rest::new(RestNumber(1));
+        let number = rest.next();
+        let [first, second] = [0, 1].map(|slot| RestPlace { block: number, slot });
+        // The message ends before its block is there.
+        rest.end(first, message);
+        rest.add(number, vec![message, receipt], vec![0]);
+        assert!(rest.holds(id));
+        rest.end(second, receipt);
+        rest.forget(first);
+        assert!(rest.holds(id));
+        rest.forget(second);
+        assert!(!rest.holds(id) && rest.ended_short.is_empty() && rest.places_of_short.is_empty());
+    }
+
+    #[test]
     fn a_sparse_block_that_grows_cold_is_packed_anew_when_it_is_back() {
         let mut rest = Rest::new(RestNumber(1));
         let number = rest.next();
         let members: Vec<RestKey> = (1..5).map(|id| RestKey::Message(MessageId::from_u64(id))).collect();
         rest.add(number, members.clone(), Vec::new());
-        (0..3).for_each(|slot| rest.end(RestPlace { block: number, slot }));
+        (0..3).for_each(|slot| rest.end(RestPlace { block: number, slot }, members[usize::from(slot)]));
         assert_eq!(rest.take_sparse(), [], "it is not there yet");
         rest.stored(number);
         assert_eq!(rest.take_sparse(), [number]);

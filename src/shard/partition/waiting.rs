@@ -63,17 +63,12 @@ impl Waiting {
         self.places.extend(to);
     }
 
-    /// Those of one service_type, or of each in turn, up to this id, oldest first.
-    pub(super) fn of(
-        &self,
-        pair: Pair,
-        service_type: Option<&[u8]>,
-        up_to: MessageId,
-    ) -> impl DoubleEndedIterator<Item = MessageId> {
+    /// Those of one service_type, or of each.
+    pub(super) fn of(&self, pair: Pair, service_type: Option<&[u8]>) -> impl Iterator<Item = MessageId> {
         let of_type = |service_type, id| Place { pair, service_type, id: MessageId::from_u64(id) };
         let (first, last) = service_type.map_or(([0; 5], [u8::MAX; 5]), |own| (padded(own), padded(own)));
         let places = self.places.range(of_type(first, 0)..=of_type(last, u64::MAX));
-        places.map(|place| place.id).filter(move |id| *id <= up_to)
+        places.map(|place| place.id)
     }
 }
 
