@@ -5,7 +5,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use smppd::pdu::{
-    Bind, CommandId, CommandStatus, InterfaceVersion, Pdu, RegisteredDelivery, ShortMessage, Tag, Tlvs,
+    Bind, CommandId, CommandStatus, EsmClass, InterfaceVersion, Pdu, RegisteredDelivery, ShortMessage, Tag,
+    Tlvs,
 };
 
 use support::esme::{ANYBODY, DELIVERED, Esme, Next, Received, message};
@@ -359,4 +360,39 @@ fn who_sends_without_end_does_not_keep_others_waiting() {
         endless.socket.shutdown(std::net::Shutdown::Both).expect("a connection");
         assert!(is_quick, "half of the answers took more than 6 ms, five times");
     });
+}
+
+#[test]
+fn a_peer_that_closes_gives_its_place_back_whatever_is_owed_to_it() {
+    // In transaction mode the answer is the outcome, and this carrier never has one.
+    let never = ShortMessage { esm_class: EsmClass(2), ..message("9999000555", "outcome") };
+    for window in [2, 1_000] {
+        let place = Place::with_demo("owed");
+        place.account("add two --bind-limit 2 --any-source");
+        // Who waits for the answers of a peer that has closed waits for hours.
+        let session = format!("window_in_max = {window}\nwrite_timeout_seconds = 3600\n");
+        let server = server(&place, &session);
+        for _ in 0..2 {
+            for is_tls in [true, false] {
+                let mut esme = eventually("there is room", || {
+                    let mut esme = if is_tls { Esme::connect(&server) } else { Esme::connect_plain(&server) };
+                    (esme.bind("two", CommandId::BIND_TRANSCEIVER) == OK).then_some(esme)
+                });
+                esme.send(&Pdu::SubmitSm(never));
+                // It is taken, and it is not answered before this.
+                assert_eq!(esme.ask(&Pdu::EnquireLink).status, OK);
+                esme.half_close();
+            }
+        }
+    }
+}
+
+#[test]
+fn transaction_mode_is_refused_with_a_window_of_one() {
+    let place = Place::with_demo("window-one");
+    let server = server(&place, "window_in_max = 1\n");
+    let mut esme = Esme::bound(&server, "demo");
+    let never = ShortMessage { esm_class: EsmClass(2), ..message("9999000555", "outcome") };
+    assert_eq!(esme.ask(&Pdu::SubmitSm(never)).status, CommandStatus::ESME_RINVESMCLASS);
+    assert_eq!(esme.ask(&Pdu::EnquireLink).status, OK);
 }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use glommio::net::TcpStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::server::balance::Seat;
 use crate::server::core::{Buffers, Core, SharedCore};
@@ -23,6 +24,9 @@ use crate::time::Instant;
 
 /// Reads in one turn of a connection; then the others have theirs.
 const READS_PER_TURN: usize = 4;
+/// When nothing was read from a peer for so long, because its window is full or it takes nothing, we look whether it has
+/// closed its side.
+const UNREAD_PATIENCE: Duration = Duration::from_millis(100);
 /// An idle connection keeps no buffer larger than this.
 const KEPT_OCTETS: usize = 4 << 10;
 
@@ -58,6 +62,11 @@ struct Connection {
     /// Whether the session knows that nothing is read.
     is_paused: bool,
     accepted_at: Instant,
+    /// Since when nothing is read, though the peer may have sent something.
+    unread_since: Option<Instant>,
+    /// The peer has closed its side; the shard knows it then, too. What the peer had sent before may still be unread.
+    has_hung_up: bool,
+    /// Everything that the peer has sent is read.
     peer_has_closed: bool,
     closed_since: Option<Instant>,
     /// Nothing is taken from the session any more.
@@ -156,6 +165,8 @@ impl Connection {
             blocked_since: None,
             is_paused: false,
             accepted_at,
+            unread_since: None,
+            has_hung_up: false,
             peer_has_closed: false,
             closed_since: None,
             is_closing: false,
@@ -176,6 +187,7 @@ impl Connection {
             }
         };
         let is_impatient = !self.is_open
+            || self.unread_since.is_some()
             || self.blocked_since.is_some()
             || self.closed_since.is_some()
             || self.linger_until.is_some();
@@ -202,6 +214,7 @@ impl Connection {
                 Ok(true) => self.pause(core, false),
                 Ok(false) => {
                     self.pause(core, true);
+                    self.look_for_its_end(core, now);
                     return Poll::Pending;
                 }
                 Err(_) => return Poll::Ready(CloseReason::PeerClosed),
@@ -210,6 +223,7 @@ impl Connection {
                 return self.linger(core, cx, now);
             }
             if self.peer_has_closed {
+                self.hang_up(core);
                 // What the peer has asked before it closed its side is still answered, but not for ever: in
                 // transaction mode an answer may take as long as its message is valid.
                 let since = *self.closed_since.get_or_insert(now);
@@ -222,8 +236,10 @@ impl Connection {
             }
             // Octets that wait for room in the window are as good as unread ones.
             if self.is_open && !core.shard.borrow().wants_octets(self.id) {
+                self.look_for_its_end(core, now);
                 return Poll::Pending;
             }
+            self.unread_since = None;
             match self.read(core, cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(CloseReason::PeerClosed),
@@ -268,6 +284,22 @@ impl Connection {
         // Without a descriptor to spare it stays.
         let socket = handover::socket(&self.stream).ok()?;
         Some((socket, core.shard.borrow_mut().depart(self.id)?))
+    }
+
+    /// Nothing is read from the peer now, and so its end is not read either: the kernel is asked for it.
+    fn look_for_its_end(&mut self, core: &Core, now: Instant) {
+        let since = *self.unread_since.get_or_insert(now);
+        if !self.has_hung_up && now >= since + UNREAD_PATIENCE && has_closed(socket_of(&self.stream)) {
+            self.hang_up(core);
+        }
+    }
+
+    /// The peer has closed its side: its account may bind another session at once.
+    fn hang_up(&mut self, core: &Core) {
+        if self.is_open && !self.has_hung_up {
+            self.has_hung_up = true;
+            core.with(Some(self.id), |shard, now| shard.peer_closed(now, self.id));
+        }
     }
 
     /// The last octets are sent: close our side, and let the peer close its own.
@@ -433,6 +465,21 @@ impl Connection {
     }
 }
 
+/// The socket of a stream.
+#[allow(unsafe_code, reason = "glommio's stream lends its descriptor only as a number")]
+fn socket_of(stream: &TcpStream) -> BorrowedFd<'_> {
+    // SAFETY: the socket is open as long as the stream is borrowed.
+    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
+}
+
+/// Whether the peer has closed its side, whatever it has sent before and we have not read.
+fn has_closed(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let is_told = poll(&mut polled, Some(&at_once)).is_ok_and(|count| count > 0);
+    is_told && polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}
+
 /// Keeps a rest for the next read; nothing is kept for nothing.
 fn keep(kept: &mut Vec<u8>, rest: &[u8]) {
     kept.clear();
@@ -440,4 +487,28 @@ fn keep(kept: &mut Vec<u8>, rest: &[u8]) {
         *kept = Vec::new();
     }
     kept.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_peer_is_seen_behind_what_nobody_reads() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (ours, _) = listener.accept().expect("a connection");
+        peer.write_all(&[7; 1_000]).expect("room");
+        assert!(!has_closed(ours.as_fd()));
+        peer.shutdown(Shutdown::Write).expect("a connection");
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        while !has_closed(ours.as_fd()) {
+            assert!(std::time::Instant::now() < until, "it is never seen");
+            std::thread::yield_now();
+        }
+    }
 }
