@@ -1,6 +1,7 @@
 //! Which core a session lives on. The kernel deals connections out blindly: of four big customers three may come to one
 //! core. So a session that has given its password takes a seat on the core with the least to do.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Requests per second, of all cores together, below which there is little to share out but the sessions themselves.
@@ -13,6 +14,17 @@ const AHEAD: u64 = 16;
 pub(super) struct Balance {
     loads: Mutex<Vec<Load>>,
     sessions_max: u64,
+    /// Connections of all cores.
+    connections: AtomicU64,
+}
+
+/// A connection, wherever it is; counted until it is dropped.
+pub(super) struct Counted(Arc<Balance>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What one core has to do.
@@ -33,7 +45,20 @@ pub(super) struct Seat {
 impl Balance {
     /// For so many cores; a core with `sessions_max` sessions takes no more from others.
     pub(super) fn new(cores: usize, sessions_max: usize) -> Self {
-        Self { loads: Mutex::new(vec![Load::default(); cores]), sessions_max: sessions_max as u64 }
+        let loads = Mutex::new(vec![Load::default(); cores]);
+        Self { loads, sessions_max: sessions_max as u64, connections: AtomicU64::new(0) }
+    }
+
+    /// Whether all cores together have as many connections as they may have: one that moves to another core takes no
+    /// descriptor more, but leaves room where it was.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) >= self.sessions_max * self.loads().len() as u64
+    }
+
+    /// A connection was accepted.
+    pub(super) fn open(self: &Arc<Self>) -> Counted {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Counted(Arc::clone(self))
     }
 
     /// Takes a seat for a session that is on core `here` now.

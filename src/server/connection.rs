@@ -13,7 +13,7 @@ use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use glommio::net::TcpStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::server::balance::Seat;
+use crate::server::balance::{Counted, Seat};
 use crate::server::core::{Buffers, Core, SharedCore};
 use crate::server::handover::{self, Handover};
 use crate::server::mesh::Inbound;
@@ -75,6 +75,7 @@ struct Connection {
     linger_until: Option<Instant>,
     /// Where the session lives, from its password on.
     seat: Option<Seat>,
+    counted: Option<Counted>,
 }
 
 /// How a connection ends on this core.
@@ -93,12 +94,14 @@ pub(super) async fn run(
     stream: TcpStream,
     transport: Transport,
     settings: ConnectionSettings,
+    counted: Counted,
 ) {
     let id = core.next_connection();
     let Ok(peer) = stream.peer_addr() else { return };
     _ = stream.set_nodelay(true);
     let accepted_at = core.clock.now().instant;
-    let connection = Connection::new(stream, transport, id, peer, settings, accepted_at);
+    let mut connection = Connection::new(stream, transport, id, peer, settings, accepted_at);
+    connection.counted = Some(counted);
     if connection.transport.is_handshaking() {
         core.handshakes.set(core.handshakes.get() + 1);
     }
@@ -107,10 +110,11 @@ pub(super) async fn run(
 
 /// Goes on with a connection that another core has let go.
 pub(super) async fn go_on(core: SharedCore, handover: Handover) {
-    let Handover { socket, transport, session, id, peer, settings, accepted_at, raw, plain, seat } = handover;
+    let Handover { socket, transport, session, id, peer, settings, accepted_at, raw, plain, seat, counted } =
+        handover;
     let stream = handover::stream(socket);
     let mut connection = Connection::new(stream, transport, id, peer, settings, accepted_at);
-    connection.is_open = true;
+    (connection.is_open, connection.counted) = (true, Some(counted));
     (connection.raw, connection.plain, connection.seat) = (raw, plain, Some(seat));
     core.with(Some(id), |shard, now| shard.arrive(now, session));
     serve(core, connection).await;
@@ -172,6 +176,7 @@ impl Connection {
             is_closing: false,
             linger_until: None,
             seat: None,
+            counted: None,
         }
     }
 
@@ -255,7 +260,9 @@ impl Connection {
     fn take_seat(&mut self, core: &Core) -> Option<Box<Handover>> {
         let mut seat = self.seat.take().unwrap_or_else(|| core.balance.seat(core.number));
         if seat.core() != core.number {
-            if let Some((socket, session)) = self.let_go(core) {
+            if let Some((socket, session)) = self.let_go(core)
+                && let Some(counted) = self.counted.take()
+            {
                 return Some(Box::new(Handover {
                     socket,
                     transport: std::mem::replace(&mut self.transport, Transport::Plain),
@@ -267,6 +274,7 @@ impl Connection {
                     raw: std::mem::take(&mut self.raw),
                     plain: std::mem::take(&mut self.plain),
                     seat,
+                    counted,
                 }));
             }
             seat.stay(core.number);

@@ -15,6 +15,7 @@ use crate::message::PartitionNumber;
 use crate::metrics::Counters;
 use crate::server::balance::Balance;
 use crate::server::clock::Clock;
+use crate::server::disk::JournalFiles;
 use crate::server::mesh::{Inbound, MailSender};
 use crate::server::pacemaker::Pacemaker;
 use crate::server::password::{Verifier, VerifyRequest};
@@ -93,6 +94,8 @@ pub(super) struct Core {
     pub(super) clock: Clock,
     pub(super) buffers: RefCell<Buffers>,
     pub(super) tls: Arc<std::sync::RwLock<Arc<ServerConfig>>>,
+    /// The files of each journal.
+    pub(super) journals: Vec<JournalFiles>,
     /// For each journal: there is a batch to write.
     pub(super) journal_bells: Vec<Bell>,
     /// Turns have left something over.

@@ -1,6 +1,7 @@
 //! The journal's files: zero-filled segments, written through io_uring, used again and again.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -16,10 +17,13 @@ use rustix::io::Errno;
 
 use crate::config::Durability;
 use crate::journal::{BATCH_ALIGN, Batch, BatchBuffer, Buffers};
+use crate::server::descriptors;
 use crate::server::fault::{self, Layer, Point};
 
 /// Zeros are written in pieces of this.
 const FILL_OCTETS: usize = 1 << 20;
+/// After this a file is opened again for which there was no descriptor.
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
 /// How long the last write of a process that was killed may take, how often it is looked for, and when that is told.
 const LATE_PATIENCE: Duration = Duration::from_secs(60);
 const LATE_PAUSE: Duration = Duration::from_millis(5);
@@ -31,13 +35,23 @@ pub(super) struct JournalFolder {
     pub(super) folder: PathBuf,
     /// What a write has to survive.
     pub(super) durability: Durability,
+    /// How many files there are.
+    pub(super) files: u32,
 }
 
 /// The journal files of one partition, as its core writes them.
 pub(super) struct JournalFiles {
     folder: PathBuf,
     durability: Durability,
-    files: Vec<Option<Rc<DmaFile>>>,
+    files: RefCell<Vec<Option<Rc<DmaFile>>>>,
+}
+
+/// Why a file of the journal is not open.
+pub(super) enum Unopened {
+    /// There is no descriptor for it now. Nothing was written.
+    Shortage,
+    /// The disk has failed.
+    Failed(io::Error),
 }
 
 /// A batch is gathered where the disk reads it from.
@@ -59,19 +73,19 @@ pub(super) fn buffers() -> Buffers {
 }
 
 impl JournalFiles {
-    /// Files are opened when first used.
+    /// No file is open yet.
     pub(super) fn new(journal: JournalFolder) -> Self {
-        let JournalFolder { folder, durability } = journal;
-        Self { folder, durability, files: Vec::new() }
+        let JournalFolder { folder, durability, .. } = journal;
+        Self { folder, durability, files: RefCell::new(Vec::new()) }
     }
 
     /// Makes a batch durable. A batch is never tried twice: after a failed write nobody knows what the disk holds.
     ///
     /// # Errors
     /// A file could not be opened or written.
-    pub(super) async fn write(&mut self, batch: Batch) -> io::Result<()> {
+    pub(super) async fn write(&self, batch: Batch) -> io::Result<()> {
         let (placement, octets) = (batch.placement(), batch.aligned_octets());
-        let file = self.file(placement.file).await?;
+        let file = self.opened(placement.file).await?;
         let buffer: Box<dyn Any> = batch.into_buffer();
         let Ok(buffer) = buffer.downcast::<DmaBatch>() else { unreachable!("all buffers are of our making") };
         let DmaBatch(mut buffer) = *buffer;
@@ -92,12 +106,17 @@ impl JournalFiles {
         Err(io::Error::other(format!("{error}; {fate}")))
     }
 
-    async fn file(&mut self, number: u32) -> io::Result<Rc<DmaFile>> {
+    /// Opens a file before it is needed: later there may be no descriptor for it.
+    ///
+    /// # Errors
+    /// There is none now, or the file cannot be opened or locked.
+    pub(super) async fn open(&self, number: u32) -> Result<(), Unopened> {
+        self.file(number).await.map(|_| ())
+    }
+
+    async fn file(&self, number: u32) -> Result<Rc<DmaFile>, Unopened> {
         let place = number as usize;
-        if self.files.len() <= place {
-            self.files.resize(place + 1, None);
-        }
-        if let Some(file) = &self.files[place] {
+        if let Some(Some(file)) = self.files.borrow().get(place) {
             return Ok(Rc::clone(file));
         }
         let mut options = OpenOptions::new();
@@ -105,10 +124,34 @@ impl JournalFiles {
         if self.durability == Durability::Fsync && !fault::is_unsynced(Layer::Journal) {
             options.custom_flags(libc::O_DSYNC);
         }
-        let file = Rc::new(options.dma_open(&segment_path(&self.folder, number)).await?);
-        lock(&file)?;
-        self.files[place] = Some(Rc::clone(&file));
+        let path = segment_path(&self.folder, number);
+        let file = match options.dma_open(&path).await {
+            Ok(file) => Rc::new(file),
+            Err(error) if descriptors::is_shortage(error.raw_os_error()) => {
+                descriptors::note(true, path.display());
+                return Err(Unopened::Shortage);
+            }
+            Err(error) => return Err(Unopened::Failed(error.into())),
+        };
+        lock(&file).map_err(Unopened::Failed)?;
+        descriptors::note(false, path.display());
+        let mut files = self.files.borrow_mut();
+        if files.len() <= place {
+            files.resize(place + 1, None);
+        }
+        files[place] = Some(Rc::clone(&file));
         Ok(file)
+    }
+
+    /// The file, which is open already but for a fault of ours; then whoever waits for the batch waits for a descriptor.
+    async fn opened(&self, number: u32) -> io::Result<Rc<DmaFile>> {
+        loop {
+            match self.file(number).await {
+                Ok(file) => return Ok(file),
+                Err(Unopened::Failed(error)) => return Err(error),
+                Err(Unopened::Shortage) => glommio::timer::sleep(OPEN_PAUSE).await,
+            }
+        }
     }
 }
 

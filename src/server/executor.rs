@@ -16,17 +16,20 @@ use glommio::{Task, spawn_local};
 use rustls::ServerConfig;
 
 use crate::account::Accounts;
+use crate::message::PartitionNumber;
 use crate::server::balance::Balance;
 use crate::server::clock::Clock;
 use crate::server::connection::{self, ConnectionSettings};
 use crate::server::core::{Bell, Buffers, Core, Pulse, SharedCore};
-use crate::server::disk::{JournalFiles, JournalFolder};
+use crate::server::descriptors;
+use crate::server::disk::{JournalFiles, JournalFolder, Unopened};
 use crate::server::mesh::{Inbound, MailSender, Mailbox};
 use crate::server::pacemaker::{HEARTBEAT, give_way};
 use crate::server::password::Verifier;
 use crate::server::state::Order;
 use crate::server::tls::Transport;
 use crate::shard::{Commit, Shard};
+use crate::store::StoreDone;
 use crate::time::Instant;
 
 /// Heartbeats between publications of the counters.
@@ -78,11 +81,13 @@ pub(super) struct Parts {
 pub(super) async fn run(parts: Parts) {
     let Parts { mailbox, journals, listen, connection, ready, .. } = parts;
     let count = journals.len();
+    let counts: Vec<u32> = journals.iter().map(|journal| journal.files).collect();
     let core: SharedCore = Rc::new(Core {
         shard: RefCell::new((parts.shard)()),
         clock: parts.clock,
         buffers: RefCell::new(Buffers::new()),
         tls: parts.tls,
+        journals: journals.into_iter().map(JournalFiles::new).collect(),
         journal_bells: (0..count).map(|_| Bell::default()).collect(),
         more_bell: Bell::default(),
         resting: RefCell::new(Vec::new()),
@@ -107,13 +112,19 @@ pub(super) async fn run(parts: Parts) {
     let heartbeat = spawn_local(beat(Rc::clone(&core)));
     let rest = spawn_local(go_on(Rc::clone(&core)));
     let breaks = spawn_local(end_breaks(Rc::clone(&core)));
-    let writers: Vec<Task<()>> = journals
-        .into_iter()
-        .enumerate()
-        .map(|(place, journal)| {
-            spawn_local(write_journal(Rc::clone(&core), place, JournalFiles::new(journal)))
-        })
-        .collect();
+    for (place, files) in counts.into_iter().enumerate() {
+        for file in 0..files {
+            let reason = match core.journals[place].open(file).await {
+                Ok(()) => continue,
+                Err(Unopened::Shortage) => "no file descriptor is left (ulimit -n)".to_owned(),
+                Err(Unopened::Failed(error)) => error.to_string(),
+            };
+            _ = ready.send(Err(format!("a file of the journal cannot be opened: {reason}")));
+            return;
+        }
+    }
+    let writers: Vec<Task<()>> =
+        (0..count).map(|place| spawn_local(write_journal(Rc::clone(&core), place))).collect();
 
     let mut listeners = Vec::new();
     for Listen { address, is_tls } in listen {
@@ -228,17 +239,26 @@ async fn accept(
 ) {
     loop {
         // The kernel's queue holds who comes while we have enough to do.
-        while core.handshakes.get() >= handshakes_max || core.connections.borrow().len() >= connections_max {
+        while core.handshakes.get() >= handshakes_max
+            || core.connections.borrow().len() >= connections_max
+            || core.balance.is_full()
+        {
             sleep(HEARTBEAT).await;
         }
         let stream = match listener.accept().await {
             Ok(stream) => stream,
+            Err(error) if descriptors::is_shortage(error.raw_os_error()) => {
+                descriptors::note(true, "a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
             Err(error) => {
                 log::warn!("no connection could be accepted: {error}");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        descriptors::note(false, "a connection");
         let transport = if is_tls {
             let config =
                 core.tls.read().map_or_else(|lock| Arc::clone(&lock.into_inner()), |tls| Arc::clone(&tls));
@@ -252,12 +272,13 @@ async fn accept(
         } else {
             Transport::Plain
         };
-        spawn_local(connection::run(Rc::clone(&core), stream, transport, settings)).detach();
+        spawn_local(connection::run(Rc::clone(&core), stream, transport, settings, core.balance.open()))
+            .detach();
     }
 }
 
 /// Writes the batches of one partition, one at a time: the next grows while this one is on its way.
-async fn write_journal(core: SharedCore, place: usize, mut files: JournalFiles) {
+async fn write_journal(core: SharedCore, place: usize) {
     loop {
         let next = futures_lite::future::poll_fn(|cx| {
             let Some(batch) = core.shard.borrow_mut().take_batch(place) else {
@@ -271,7 +292,7 @@ async fn write_journal(core: SharedCore, place: usize, mut files: JournalFiles) 
         let (position, payload_octets, octets) =
             (batch.position(), batch.payload_octets(), batch.aligned_octets());
         let start = StdInstant::now();
-        let written = files.write(batch).await;
+        let written = core.journals[place].write(batch).await;
         let micros = start.elapsed().as_micros() as u64;
         core.is_writing[place].set(false);
         match written {
@@ -287,6 +308,20 @@ async fn write_journal(core: SharedCore, place: usize, mut files: JournalFiles) 
             }
         }
     }
+}
+
+/// A file was made for the journal of a partition: it is open before the first batch goes there. Without a descriptor for it
+/// there is no room: submissions are refused until there is.
+async fn open_ahead(core: SharedCore, partition: PartitionNumber, file: u32) {
+    let Some(place) = core.shard.borrow().place_of(partition) else { return };
+    let opened = core.journals[place].open(file).await;
+    core.with(None, |shard, now| match opened {
+        Ok(()) => shard.handle_store(now, partition, StoreDone::File(file)),
+        Err(Unopened::Shortage) => shard.handle_store(now, partition, StoreDone::NoRoom(file)),
+        Err(Unopened::Failed(error)) => {
+            shard.store_failed(now, place, &format!("a file of the journal cannot be opened: {error}"));
+        }
+    });
 }
 
 /// Reads the mailbox until it says to stop.
@@ -328,6 +363,9 @@ fn take(core: &SharedCore, inbound: Inbound) {
             core.with(None, |shard, now| shard.handle_lookup(now, *lookup, found));
         }
         Inbound::NotFound(lookup) => core.with(None, |shard, now| shard.handle_lookup_failed(now, &lookup)),
+        Inbound::Stored(partition, StoreDone::File(file)) => {
+            spawn_local(open_ahead(Rc::clone(core), partition, file)).detach();
+        }
         Inbound::Stored(partition, done) => {
             core.with(None, |shard, now| shard.handle_store(now, partition, done));
         }

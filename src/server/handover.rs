@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use glommio::net::TcpStream;
 
-use crate::server::balance::Seat;
+use crate::server::balance::{Counted, Seat};
 use crate::server::connection::ConnectionSettings;
 use crate::server::tls::Transport;
 use crate::shard::{ConnectionId, MovingSession};
@@ -27,6 +27,7 @@ pub(super) struct Handover {
     /// PDUs behind the bind, or part of one.
     pub(super) plain: Vec<u8>,
     pub(super) seat: Seat,
+    pub(super) counted: Counted,
 }
 
 /// The socket of a stream, for another executor. The stream reads only when it is asked to: nothing is on its way between

@@ -9,6 +9,7 @@ mod clock;
 mod connection;
 mod control;
 mod core;
+mod descriptors;
 mod disk;
 mod durable_file;
 mod executor;

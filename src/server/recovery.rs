@@ -179,7 +179,7 @@ impl Found {
         let partition = recovery.finish(JournalStart { identity, ring, last });
         Ok(Opened {
             partition,
-            journal: JournalFolder { folder: journal, durability: config.durability },
+            journal: JournalFolder { folder: journal, durability: config.durability, files },
             state,
         })
     }

@@ -30,12 +30,13 @@ use crate::server::clock::Clock;
 use crate::server::connection::ConnectionSettings;
 use crate::server::control::{Control, Stores};
 use crate::server::core::Pulse;
+use crate::server::descriptors::Needs;
 use crate::server::executor::{self, Listen, Parts};
 use crate::server::mesh::{Inbound, MailSender, mailbox};
 use crate::server::password::{self, Verifier};
 use crate::server::recovery::{self, Found, Opened};
 use crate::server::state::{self, Order, StateThread};
-use crate::server::{admin, certificate, disk, durable_file, fault, watch};
+use crate::server::{admin, certificate, descriptors, disk, durable_file, fault, watch};
 use crate::shard::{Partition, PartitionMap, Shard, ShardNumber, ShardSettings};
 
 /// What glommio asks for its own buffers; batches of the journal are taken from it.
@@ -60,8 +61,6 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Free disk space, in journal segments of each partition, below which no message is accepted.
 const LOW_WATER_SEGMENTS: u64 = 2;
-/// File descriptors kept for the journal, the state at rest and ourselves.
-const DESCRIPTORS_SPARE: u64 = 128;
 
 /// Why the server did not start, and what it exits with.
 struct Failure(String);
@@ -107,7 +106,6 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     }
     let tls = Arc::new(RwLock::new(certificate::load(config)?));
     let (listen, reserved) = reserve(config)?;
-    check_descriptors(config, cores)?;
     if config.durability == Durability::Memory {
         log::warn!("--durability memory: messages are NOT written to disk; a stop loses all of them");
     }
@@ -116,6 +114,12 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     let settings = load_accounts(config)?;
     let partitions = recovery::partitions(&config.data_dir, cores)
         .map_err(|error| format!("{}: {error}", config.data_dir.display()))?;
+    let connections_max = descriptors::reserve(Needs {
+        connections_max: config.connections_max,
+        cores,
+        partitions: partitions.len(),
+        segments_max: config.partition.segments_max,
+    })?;
     let found = open_all(config, &partitions, clock)?;
     let names: BTreeSet<&[u8]> =
         found.iter().flat_map(|found| &found.system_ids).map(|name| &**name).collect();
@@ -139,13 +143,13 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     // Before any core is pinned: a thread goes where its maker is.
     let _control = Control::start(stores)
         .map_err(|error| log::warn!("no command can ask this server: no control socket: {error}"));
-    let server = Server::start(config, cores, clock, &accounts, opened, &listen, &tls)?;
+    let server = Server::start(config, (cores, connections_max), clock, &accounts, opened, &listen, &tls)?;
     drop(reserved);
     for Listen { address, is_tls } in &listen {
         println!("listening on {address} ({})", if *is_tls { "TLS" } else { "plain TCP" });
     }
     if let Some(address) = config.admin {
-        let bound = admin::start(address, server.pulses.clone())
+        let bound = admin::start(address, server.pulses.clone(), connections_max * cores)
             .map_err(|error| format!("listen.admin = {address}: {error}"))?;
         println!("metrics and health on http://{bound}");
     }
@@ -213,7 +217,7 @@ struct Server {
 impl Server {
     fn start(
         config: &Config,
-        cores: usize,
+        (cores, connections_max): (usize, usize),
         clock: Clock,
         accounts: &Arc<Accounts>,
         opened: Vec<Opened>,
@@ -230,7 +234,7 @@ impl Server {
         // From every core (its own slot is for the verifier), from the partitions' threads, and from us.
         let (senders, mailboxes): (Vec<Vec<MailSender>>, Vec<_>) =
             (0..cores).map(|_| mailbox(cores, 2)).unzip();
-        let balance = Arc::new(Balance::new(cores, config.connections_max));
+        let balance = Arc::new(Balance::new(cores, connections_max));
         let pulses: Vec<Arc<Pulse>> = (0..cores).map(|_| Arc::new(Pulse::default())).collect();
         let low_water = LOW_WATER_SEGMENTS * config.journal_segment_octets * opened.len() as u64;
         watch::watch(pulses.clone(), config.data_dir.clone(), low_water)
@@ -288,7 +292,7 @@ impl Server {
                 listen.to_vec(),
                 ready.clone(),
             );
-            let limits = (connection_settings(config), config.connections_max, config.handshakes_max);
+            let limits = (connection_settings(config), connections_max, config.handshakes_max);
             let placement =
                 if cores <= cpus && cores > 1 { Placement::Fixed(number) } else { Placement::Unbound };
             let guard = CoreGuard {
@@ -572,34 +576,6 @@ fn try_reserve(address: SocketAddr) -> std::io::Result<socket2::Socket> {
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
-}
-
-/// Raises the limit of open files as far as it goes, and says so when it is short.
-fn check_descriptors(config: &Config, cores: usize) -> Result<(), Failure> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = (config.connections_max * cores) as u64 + DESCRIPTORS_SPARE;
-    let reachable = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let current = limit.current.unwrap_or(u64::MAX);
-    if current < reachable
-        && setrlimit(Resource::Nofile, Rlimit { current: Some(reachable), ..limit }).is_err()
-    {
-        log::warn!("the limit of open files stays at {current}");
-    }
-    let open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if open < 2 * DESCRIPTORS_SPARE {
-        let least = 2 * DESCRIPTORS_SPARE;
-        return Err(
-            format!("the limit of open files is {open}; at least {least} are needed (ulimit -n)").into()
-        );
-    }
-    if open < wanted {
-        log::info!(
-            "with {open} open files allowed, {} connections fit (ulimit -n)",
-            open - DESCRIPTORS_SPARE
-        );
-    }
-    Ok(())
 }
 
 fn load_accounts(config: &Config) -> Result<Vec<AccountSettings>, String> {

@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::journal::Identity;
 use crate::message::{IdSource, MessageId, PartitionNumber};
 use crate::server::clock::Clock;
+use crate::server::descriptors::{self, is_shortage, patiently};
 use crate::server::disk;
 use crate::server::fault::{self, Layer, Point};
 use crate::server::mesh::{Inbound, MailSender};
@@ -202,6 +203,8 @@ pub(super) struct State {
     rest: sled::Tree,
     finals: sled::Tree,
     folder: PathBuf,
+    /// sled's file, to be synced: open from the begin, since later there may be no descriptor for it.
+    file: File,
     journal: PathBuf,
     segment_octets: u64,
     /// Octets that were put since the last were sent to the disk.
@@ -241,6 +244,7 @@ impl State {
             finals,
             db: ManuallyDrop::new(db),
             folder: folder.to_owned(),
+            file: File::open(folder.join("db"))?,
             journal,
             segment_octets,
             unsent: Cell::new(0),
@@ -371,8 +375,15 @@ impl State {
             StoreOp::MakeFile(file) => {
                 use io::ErrorKind::{QuotaExceeded, StorageFull};
                 match disk::make_segment(&self.journal, file, self.segment_octets) {
-                    Ok(()) => Ok(Some(StoreDone::File(file))),
+                    Ok(()) => {
+                        descriptors::note(false, self.journal.display());
+                        Ok(Some(StoreDone::File(file)))
+                    }
                     // Nothing is lost by that: no message is accepted until there is room.
+                    Err(error) if is_shortage(error.raw_os_error()) => {
+                        descriptors::note(true, self.journal.display());
+                        Ok(Some(StoreDone::NoRoom(file)))
+                    }
                     Err(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => {
                         log::error!("{}: {error}; no message is accepted", self.journal.display());
                         Ok(Some(StoreDone::NoRoom(file)))
@@ -417,23 +428,24 @@ impl State {
             return Ok(());
         }
         self.sync_blobs()?;
-        File::open(self.folder.join("db"))?.sync_data()
+        self.file.sync_data()
     }
 
     /// Should there be files of their own all the same.
     fn sync_blobs(&self) -> io::Result<()> {
         let folder = self.folder.join("blobs");
         let mut is_empty = true;
-        for entry in std::fs::read_dir(&folder)? {
+        for entry in patiently(&folder, || std::fs::read_dir(&folder))? {
             is_empty = false;
-            match File::open(entry?.path()) {
+            let path = entry?.path();
+            match patiently(&path, || File::open(&path)) {
                 Ok(blob) => blob.sync_all()?,
                 // sled removes what it does not need any more, in threads of its own.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        if is_empty { Ok(()) } else { File::open(folder)?.sync_all() }
+        if is_empty { Ok(()) } else { patiently(&folder, || File::open(&folder))?.sync_all() }
     }
 
     /// Removes blocks whose messages were all final before `before`, among the next ones from `cursor` on.

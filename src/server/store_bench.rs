@@ -110,7 +110,7 @@ pub(super) fn run(config: &Config, plan: &Plan) -> Result<(), String> {
     outcome
 }
 
-async fn write(bench: Rc<Bench>, mut files: JournalFiles) {
+async fn write(bench: Rc<Bench>, files: JournalFiles) {
     loop {
         let batch = futures_lite::future::poll_fn(|cx| {
             let Some(batch) = bench.partition.borrow_mut().take_batch() else {

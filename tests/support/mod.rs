@@ -73,7 +73,7 @@ impl Place {
     /// A server about to be started on this place's data.
     pub fn server(&self) -> Launch<'_> {
         let (settings, arguments, environment) = (String::new(), Vec::new(), Vec::new());
-        Launch { place: self, cores: 2, settings, arguments, environment }
+        Launch { place: self, cores: 2, settings, arguments, environment, open_files: None }
     }
 
     /// The journal files of a partition, by name.
@@ -99,6 +99,7 @@ pub struct Launch<'a> {
     settings: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    open_files: Option<u32>,
 }
 
 impl Launch<'_> {
@@ -123,6 +124,12 @@ impl Launch<'_> {
         self
     }
 
+    /// How many files and sockets it may have open.
+    pub fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
     /// What is to go wrong on purpose: `src/server/fault.rs` has the words.
     pub fn faults(self, words: &str) -> Self {
         self.environment("SMPPD_FAULTS", words)
@@ -132,7 +139,14 @@ impl Launch<'_> {
     pub fn command(&self) -> Command {
         let settings =
             self.place.write("smppd.toml", &format!("[journal]\nsegment_mib = 8\n{}", self.settings));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_smppd"));
+        let mut command = match self.open_files {
+            None => Command::new(env!("CARGO_BIN_EXE_smppd")),
+            Some(limit) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={limit}:{limit}")).arg(env!("CARGO_BIN_EXE_smppd"));
+                command
+            }
+        };
         command.arg("--config").arg(settings).arg("--data-dir").arg(self.place.data());
         command.args(["--cores", &self.cores.to_string()]);
         if !self.arguments.iter().any(|argument| argument.starts_with("--listen=")) {
