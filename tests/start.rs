@@ -362,3 +362,34 @@ fn other_carriers_are_not_reloaded_and_nothing_else_with_them() {
     drop((esme, late));
     assert!(server.stop().success());
 }
+
+#[test]
+fn a_start_with_other_carriers_is_refused_while_the_old_ones_have_messages() {
+    let carriers = |names: &[&str]| -> String {
+        let carrier = |name: &&str| {
+            // It has its messages for an hour.
+            format!(
+                "[carrier.{name}]\nkind = \"simulator\"\ndelay_min_millis = 3600000\ndelay_max_millis = 3600000\n"
+            )
+        };
+        let carriers: String = names.iter().map(carrier).collect();
+        format!("{carriers}[[route]]\nprefix = \"\"\ncarrier = \"{}\"\n", names[0])
+    };
+    let place = Place::with_demo("other-carriers");
+    let start = |names: &[&str]| place.server().settings(&carriers(names));
+    // As long as nothing is with them they may change.
+    assert!(start(&["old", "older"]).start().stop().success());
+    let server = start(&["main", "next"]).start();
+    let mut esme = Esme::bound(&server, "demo");
+    let id = esme.submit(&message("12125559999", "it takes an hour"));
+    server.kill();
+    for other in [&["next"][..], &["aaa", "main", "next"], &["zzz"]] {
+        refuses(start(other).command(), &["1 messages", "\"main\"", "put the carriers back"]);
+    }
+    for same in [&["main", "next", "other"][..], &["main"], &["main", "next"]] {
+        let server = start(same).start();
+        let mut esme = Esme::bound(&server, "demo");
+        assert_eq!(esme.query(&id).status, CommandStatus::ESME_ROK, "{same:?}");
+        server.kill();
+    }
+}

@@ -1,6 +1,6 @@
 //! From a data directory to partitions that go on where they were.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -183,6 +183,48 @@ impl Found {
             state,
         })
     }
+}
+
+/// The file in a data directory that names the carriers of the last start, by their places.
+const CARRIERS_FILE: &str = "carriers";
+
+/// A message that a carrier has names it by its place in the configuration. So the carriers of a start are those of the one
+/// before, in their places, as far as messages are with them: another one would send those a second time.
+///
+/// # Errors
+/// A carrier that has messages is in another place, or gone; or the names cannot be read or written.
+pub(super) fn keep_carriers(data_dir: &Path, names: &[&str], opened: &[Opened]) -> Result<(), String> {
+    let path = data_dir.join(CARRIERS_FILE);
+    let cannot = |error: io::Error| format!("{}: {error}", path.display());
+    let text: String = names.iter().map(|name| format!("{name}\n")).collect();
+    let before = match fs::read_to_string(&path) {
+        Ok(before) if before == text => return Ok(()),
+        Ok(before) => before,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(cannot(error)),
+    };
+    let mut with = BTreeMap::<usize, usize>::new();
+    for place in opened.iter().flat_map(|opened| opened.partition.carriers()) {
+        *with.entry(place.into()).or_default() += 1;
+    }
+    let has_more = opened.iter().any(|opened| opened.partition.has_more_with_carriers());
+    for (place, name) in before.lines().enumerate() {
+        let now = names.get(place).copied();
+        let count = with.get(&place).copied().unwrap_or(0);
+        if now == Some(name) || count == 0 && !has_more {
+            continue;
+        }
+        let count = if has_more { format!("{count} or more") } else { count.to_string() };
+        let now = now.map_or("there is none".to_owned(), |now| format!("that is \"{now}\""));
+        return Err(format!(
+            "{}: {count} messages are with carrier \"{name}\", which was number {} of the carriers in the order of their \
+             names, and now {now}. It would be given them a second time: put the carriers back as they were until these \
+             messages are over",
+            data_dir.display(),
+            place + 1
+        ));
+    }
+    durable_file::replace(&path, &text, 0o644).map_err(cannot)
 }
 
 /// The file in a data directory that says which form it has, and what it says.

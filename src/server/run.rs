@@ -125,6 +125,8 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
         found.iter().flat_map(|found| &found.system_ids).map(|name| &**name).collect();
     let accounts = Arc::new(Accounts::default().reload(settings).with_unknown(names));
     let opened = recover_all(config, found, &accounts)?;
+    let names: Vec<&str> = config.carriers.iter().map(|(name, _)| &**name).collect();
+    recovery::keep_carriers(&config.data_dir, &names, &opened)?;
     for Opened { partition, .. } in &opened {
         for (system_id, used) in partition.credits_used() {
             if let Some(index) = accounts.index_of(system_id) {

@@ -1,6 +1,7 @@
 //! The state at rest: sled, behind the journal. One thread a partition, for sled may block for long.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -26,7 +27,7 @@ use crate::store::{
     self, Block, BlockError, BlockKey, Checkpoint, FinalMessage, RestChanges, RestNumber, StoreDone, StoreOp,
     gone_from_octets, gone_to_octets,
 };
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// Orders and questions that may wait for the thread.
 const WAITING_MAX: usize = 4_096;
@@ -38,6 +39,8 @@ const PATIENCE: i32 = 10;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Blocks looked at in one sweep, so that queries are not kept waiting.
 const SWEEP_MAX: usize = 10_000;
+/// Ids this far ahead of the clock are of a time when it was ahead.
+const AHEAD: Duration = Duration::from_secs(3_600);
 const CACHE_OCTETS: u64 = 64 << 20;
 /// What is put is sent to the disk in portions of this.
 const PORTION_OCTETS: usize = 512 << 10;
@@ -472,21 +475,48 @@ impl State {
                 continue;
             };
             if block.newest() < before {
-                let generation = BlockKey::from_octets(&key).map(|key| key.generation);
-                let generation =
-                    generation.ok_or_else(|| io::Error::other("the key of a block cannot be read"))?;
-                // First the count: one that is too low is no loss.
-                let count = self.meta.get(count_key(generation)).map_err(io::Error::other)?;
-                if let Some(count) = count.as_deref().and_then(count_from_octets) {
-                    self.put_count(generation, count.saturating_sub(1))?;
-                }
-                self.finals.remove(key).map_err(io::Error::other)?;
+                self.forget_finals(&key)?;
                 removed += 1;
             }
         }
         Ok(removed)
     }
+
+    /// Removes blocks of messages that were accepted in the future, when they have been here for as long as the retention is.
+    /// The clock was ahead when they came, and nobody knows by how much; by their dates they would stay until then.
+    fn sweep_ahead(&self, now: Now, retention: Duration, ahead: &mut Ahead) -> io::Result<usize> {
+        let first_id = IdSource::new(0, PartitionNumber(0)).next(now.wall + AHEAD, 1);
+        let begin = BlockKey { first: first_id.period_begin(), generation: 0 }.to_octets();
+        let mut seen = Ahead::new();
+        let mut removed = 0;
+        for key in self.finals.range(begin.as_slice()..).keys().take(SWEEP_MAX) {
+            let key = key.map_err(io::Error::other)?;
+            let since = ahead.get(&*key).copied().unwrap_or(now.instant);
+            if now.instant >= since + retention {
+                self.forget_finals(&key)?;
+                removed += 1;
+            } else {
+                seen.insert(key.to_vec(), since);
+            }
+        }
+        *ahead = seen;
+        Ok(removed)
+    }
+
+    fn forget_finals(&self, key: &[u8]) -> io::Result<()> {
+        let generation = BlockKey::from_octets(key).map(|key| key.generation);
+        let generation = generation.ok_or_else(|| io::Error::other("the key of a block cannot be read"))?;
+        // First the count: one that is too low is no loss.
+        let count = self.meta.get(count_key(generation)).map_err(io::Error::other)?;
+        if let Some(count) = count.as_deref().and_then(count_from_octets) {
+            self.put_count(generation, count.saturating_sub(1))?;
+        }
+        self.finals.remove(key).map(|_| ()).map_err(io::Error::other)
+    }
 }
+
+/// Blocks of final messages whose ids lie in the future, and when each was seen first.
+type Ahead = BTreeMap<Vec<u8>, crate::time::Instant>;
 
 /// What the batches of a partition carry.
 fn salt(meta: &sled::Tree, partition: PartitionNumber) -> io::Result<Identity> {
@@ -658,7 +688,7 @@ fn run(
     // A core goes first where the two have to share one. What sled starts from here is as patient.
     _ = rustix::process::nice(PATIENCE);
     let mut swept = Instant::now();
-    let mut cursor = Vec::new();
+    let (mut cursor, mut ahead) = (Vec::new(), Ahead::new());
     loop {
         let outcome = match orders.recv_timeout(SWEEP_INTERVAL) {
             Ok(Order::Op(op)) => caught(|| state.apply(op)).map(|done| {
@@ -695,8 +725,10 @@ fn run(
                 return Ok(());
             }
             swept = Instant::now();
-            let before = clock.now().wall.as_millis().saturating_sub(retention.as_millis() as u64);
-            let removed = caught(|| state.sweep(Timestamp::from_millis(before), &mut cursor))?;
+            let now = clock.now();
+            let before = now.wall.as_millis().saturating_sub(retention.as_millis() as u64);
+            let removed = caught(|| state.sweep(Timestamp::from_millis(before), &mut cursor))?
+                + caught(|| state.sweep_ahead(now, retention, &mut ahead))?;
             if removed > 0 {
                 log::info!(
                     "partition {partition}: {removed} blocks of final messages are past their retention"
@@ -789,6 +821,30 @@ mod tests {
         state.finals.remove(young.to_octets()).expect("removed");
         assert_eq!(state.sweep(at(62), &mut cursor).expect("swept"), 2);
         assert_eq!(keys(), []);
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn what_was_accepted_by_a_clock_that_was_ahead_goes_after_its_retention_all_the_same() {
+        let (folder, state) = state("ahead");
+        let mut ids = IdSource::new(0, PartitionNumber(0));
+        let retention = Duration::from_millis(30 * MINUTE);
+        let young = put(&state, 1, ids.next(at(10), 1), at(10));
+        // The clock was two days ahead for a moment; ids count on from there.
+        put(&state, 2, ids.next(at(2 * 1_440), 1), at(2 * 1_440));
+        put(&state, 3, ids.next(at(11), 1), at(11));
+        let mut ahead = Ahead::new();
+        let mut sweep = |minute: u64| {
+            let instant = crate::time::Instant::ZERO + Duration::from_millis(minute * MINUTE);
+            let now = Now { instant, wall: at(minute) };
+            state.sweep_ahead(now, retention, &mut ahead).expect("swept")
+        };
+        assert_eq!([12, 13, 41].map(&mut sweep), [0, 0, 0]);
+        put(&state, 4, ids.next(at(40), 1), at(40));
+        assert_eq!([42, 43, 71, 72, 73].map(&mut sweep), [2, 0, 0, 1, 0]);
+        let keys: Vec<_> = state.finals.iter().keys().map(|key| key.expect("a key")).collect();
+        assert_eq!(keys, [young.to_octets()], "what is not ahead is another's to sweep");
         drop(state);
         std::fs::remove_dir_all(&folder).expect("removed");
     }

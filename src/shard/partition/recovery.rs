@@ -223,4 +223,15 @@ impl Recovered {
     pub fn credits_used(&self) -> impl Iterator<Item = (&[u8], u64)> {
         self.memory.credits_used.iter().map(|(system_id, used)| (&**system_id, *used))
     }
+
+    /// The place of the carrier of each message in memory that a carrier has, or may have.
+    pub fn carriers(&self) -> impl Iterator<Item = u8> {
+        let standing = self.memory.messages.iter().map(|(_, held)| held.message.standing);
+        standing.filter(|standing| !standing.state.is_waiting()).map(|standing| standing.carrier)
+    }
+
+    /// Whether carriers have, or may have, messages that are at rest alone.
+    pub fn has_more_with_carriers(&self) -> bool {
+        !self.to_resume.is_empty()
+    }
 }
