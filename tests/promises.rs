@@ -568,3 +568,63 @@ fn a_message_is_found_by_its_id_though_the_default_number_is_another_by_now() {
     net.send(esme, &Pdu::QuerySm(named), 8);
     assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RINVMSGID]);
 }
+
+// Receipts.
+
+#[test]
+fn the_oldest_receipts_do_not_wait_in_the_cold_while_there_are_younger_ones() {
+    let mut net = Net::new(1);
+    net.portion = 10;
+    net.partition_settings.messages_octets_max = 400_000;
+    net.crash_and_restart();
+    let sender = net.connect(0);
+    assert_eq!(net.bind_as(sender, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
+    let mut first = None;
+    for number in 2..1_000 {
+        if net.deliveries().1 >= 2 {
+            break;
+        }
+        net.submit(sender, number, "9992000123");
+        let id = net.received(sender).remove(0).message_id();
+        first.get_or_insert(id);
+        net.pass_millis(20);
+    }
+    let (count, cold) = net.deliveries();
+    assert!(cold >= 2, "{cold} blocks of {count} receipts are cold");
+    let receiver = net.connect(0);
+    assert_eq!(net.bind_as(receiver, "demo", CommandId::BIND_RECEIVER), ACCEPTED_BIND);
+    // They come one window after the other, and more are made all the time.
+    let mut ids = Vec::new();
+    for number in 1_000..2_000 {
+        ids.extend(net.received(receiver).iter().map(|pdu| pdu.receipt_id()));
+        if ids.contains(first.as_ref().expect("an id")) {
+            break;
+        }
+        net.submit(sender, number, "9992000123");
+        net.pass_millis(10);
+    }
+    assert!(ids.len() < count, "the oldest of {count} came behind {} others", ids.len());
+}
+
+#[test]
+fn what_may_still_be_confirmed_is_not_given_up() {
+    let mut net = Net::new(1);
+    net.partition_settings.parcel_retention = std::time::Duration::from_secs(4);
+    net.confirms = false;
+    net.crash_and_restart();
+    let esme = net.connect(0);
+    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    net.submit(esme, 2, "9992000123");
+    net.pass_seconds(1, 1);
+    // Its retention ends while it is with the session.
+    net.pass_seconds(6, 1);
+    assert_eq!((net.unfinished(), net.counters(0).deliver_given_up), (1, 0));
+    let sent = net.received(esme).into_iter().find(|pdu| pdu.command_id == CommandId::DELIVER_SM);
+    net.confirm(esme, &sent.expect("the receipt"));
+    assert_eq!((net.unfinished(), net.counters(0).deliver_given_up), (0, 0));
+    assert_eq!(net.counters(0).deliver_confirmed, 1);
+    // The next one is not confirmed in time, and then it is given up.
+    net.submit(esme, 3, "9992000123");
+    net.pass_seconds(14, 1);
+    assert_eq!((net.unfinished(), net.counters(0).deliver_given_up), (0, 1));
+}

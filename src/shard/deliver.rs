@@ -58,6 +58,7 @@ impl Shard {
                 return;
             };
             let Some(parcel) = self.partitions[place].offer(key) else { return };
+            self.partitions.iter_mut().for_each(|partition| partition.fetch_beside(account));
             outbox.in_flight += 1;
             self.send(home, MeshMessage::Offer { account, owner, parcel });
         }

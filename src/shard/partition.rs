@@ -260,6 +260,8 @@ pub struct Partition {
     asked_for: BTreeSet<RestNumber>,
     /// Accounts that take what is cold, and for which there was no room.
     hungry: BTreeSet<AccountIndex>,
+    /// The one of them that had its turn last.
+    fed: AccountIndex,
     /// Cold blocks in which something is due.
     due_blocks: VecDeque<RestNumber>,
     /// After a restart: cold blocks with messages that a carrier had.
@@ -292,6 +294,7 @@ impl Partition {
             fetches: VecDeque::new(),
             asked_for: BTreeSet::new(),
             hungry: BTreeSet::new(),
+            fed: AccountIndex(u32::MAX),
             due_blocks: VecDeque::new(),
             to_resume,
             stops: false,

@@ -664,6 +664,15 @@ impl Net {
         self.turn();
     }
 
+    /// An ESME confirms a deliver_sm.
+    pub fn confirm(&mut self, esme: Esme, delivered: &ReceivedPdu) {
+        let Framing::Frame(frame) = next_frame(&delivered.octets, usize::MAX) else { panic!("a whole PDU") };
+        let mut octets = Vec::new();
+        let number = frame.header.sequence_number;
+        smppd::pdu::put_header_only(CommandId::DELIVER_SM_RESP, CommandStatus::ESME_ROK, number, &mut octets);
+        self.send_octets(esme, &octets);
+    }
+
     /// Messages of `demo` that wait between two addresses in the first shard.
     pub fn waiting(&self, source: Address<'_>, destination: Address<'_>) -> usize {
         let account = self.accounts.index_of(b"demo").expect("an account");

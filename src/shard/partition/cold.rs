@@ -53,6 +53,23 @@ impl Partition {
         }
     }
 
+    /// Brings back the oldest of them beside what is in memory: those must not wait until nothing younger is there.
+    pub fn fetch_beside(&mut self, account: AccountIndex) {
+        let block = self.memory.rest.block_for(account);
+        if block.is_some_and(|number| !self.fetching.contains(&number)) {
+            self.fetch_for(account);
+        }
+    }
+
+    /// The accounts that take what is cold, each in turn.
+    fn next_hungry(&mut self) -> Option<AccountIndex> {
+        let behind = AccountIndex(self.fed.0.wrapping_add(1));
+        let next = self.hungry.range(behind..).next().or(self.hungry.first()).copied()?;
+        self.hungry.remove(&next);
+        self.fed = next;
+        Some(next)
+    }
+
     /// Brings a block back, because somebody asks for something in it.
     pub fn fetch(&mut self, number: RestNumber) {
         if self.memory.rest.is_cold(number) {
@@ -76,7 +93,7 @@ impl Partition {
                 Some(number) if self.fetching.contains(&number) => return,
                 Some(number) if self.memory.rest.is_cold(number) => self.bring_back(number),
                 Some(number) => _ = self.to_resume.remove(&number),
-                None => match self.hungry.pop_first() {
+                None => match self.next_hungry() {
                     Some(account) => self.fetch_for(account),
                     None => return,
                 },
