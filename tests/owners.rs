@@ -233,13 +233,18 @@ fn replace_if_present_replaces_the_newest_of_ones_own_and_of_the_same_kind() {
 
 #[test]
 fn the_members_of_a_submit_multi_are_their_senders_alone() {
-    for is_over in [false, true] {
+    // How many of them are over.
+    for over in [0, 1, 3] {
         for is_at_rest in [false, true] {
             let mut net = Net::new(2);
             let mine = net.bound(0, "demo");
             let theirs = [net.bound(0, "other"), net.bound(1, "other")];
             let mut octets = Vec::new();
-            for digits in [&b"12125559997"[..], b"12125559998", b"12125559999"] {
+            let destinations = match over {
+                1 => [&b"12125559997"[..], b"9999000001", b"9999000002"],
+                _ => [&b"12125559997"[..], b"12125559998", b"12125559999"],
+            };
+            for digits in destinations {
                 DestAddress::Sme(Address { digits, ..NUMBER }).put(&mut octets).expect("an address");
             }
             let multi = ShortMessage {
@@ -249,7 +254,7 @@ fn the_members_of_a_submit_multi_are_their_senders_alone() {
                 esm_class: EsmClass::DEFAULT,
                 protocol_id: 0,
                 priority_flag: 0,
-                schedule_delivery_time: if is_over { b"" } else { b"000001000000000R" },
+                schedule_delivery_time: if over > 0 { b"" } else { b"000001000000000R" },
                 validity_period: b"",
                 registered_delivery: RegisteredDelivery(0),
                 replace_if_present_flag: 0,
@@ -270,13 +275,13 @@ fn the_members_of_a_submit_multi_are_their_senders_alone() {
                     for pdu in
                         [query(&id, NUMBER), cancel(&id, NUMBER, NOBODY), replace(&id, NUMBER, b"theirs")]
                     {
-                        assert_eq!(net.ask(theirs, &pdu), UNKNOWN, "{is_over} {is_at_rest} {pdu:?}");
+                        assert_eq!(net.ask(theirs, &pdu), UNKNOWN, "{over} {is_at_rest} {pdu:?}");
                     }
                 }
-                assert_eq!(net.ask(mine, &query(&id, NUMBER)), OK, "{is_over} {is_at_rest} {id}");
+                assert_eq!(net.ask(mine, &query(&id, NUMBER)), OK, "{over} {is_at_rest} {id}");
                 assert_eq!(net.ask(mine, &query(&id, ANOTHER_NUMBER)), UNKNOWN);
             }
-            if !is_over {
+            if over < 3 {
                 assert_eq!(net.ask(mine, &cancel(&id, NUMBER, NOBODY)), OK);
                 assert_eq!(net.unfinished(), 0, "the id of the whole stands for all");
             }
