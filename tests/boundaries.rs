@@ -495,6 +495,15 @@ fn a_submit_multi_has_up_to_255_destinations_and_costs_as_many() {
         assert_eq!(net.ask(esme, &Pdu::SubmitMulti(message)), status, "{count}");
         assert_eq!(net.credits_used("demo"), used, "{count}");
     }
+    net.reload(vec![account(|account| account.credits = 258 + 5)]);
+    // Each of three is two segments, and the whole is accepted or nothing of it.
+    let (octets, long) = (destinations(3), payload(&[b'x'; 161]));
+    let message = multi(DestAddresses::new(3, &octets).expect("destinations"));
+    let message = Pdu::SubmitMulti(ShortMessage { short_message: b"", tlvs: tlvs(&long), ..message });
+    assert_eq!(net.ask(esme, &message), CommandStatus::ESME_RSUBMITFAIL);
+    net.reload(vec![account(|account| account.credits = 258 + 6)]);
+    assert_eq!(net.ask(esme, &message), OK);
+    assert_eq!(net.credits_used("demo"), 258 + 6);
     net.reload(vec![account(|_| {})]);
     let octets = destinations(255);
     let message = multi(DestAddresses::new(255, &octets).expect("destinations"));
@@ -503,7 +512,7 @@ fn a_submit_multi_has_up_to_255_destinations_and_costs_as_many() {
     let content = net.message(&last.to_string()).expect("the last one").content();
     assert_eq!((content.batch_offset, content.batch_count), (254, 255));
     assert_eq!(content.destination.digits, b"9999000254");
-    assert_eq!(net.credits_used("demo"), 258 + 255);
+    assert_eq!(net.credits_used("demo"), 258 + 6 + 255);
 }
 
 #[test]
@@ -555,8 +564,8 @@ fn as_many_sessions_bind_as_may() {
 #[test]
 fn as_many_deliveries_wait_for_their_answer_as_may() {
     // The server's own setting is ten.
-    for (window, most) in [(1, 1), (3, 3), (0, 10)] {
-        let mut net = Net::new(2);
+    for (shards, window, most) in [(1, 1, 1), (1, 3, 3), (1, 0, 10), (2, 1, 1), (2, 3, 3), (2, 0, 10)] {
+        let mut net = Net::new(shards);
         net.reload(vec![account(|account| account.deliver_window = window)]);
         net.confirms = false;
         let esme = net.bound(0, "demo");

@@ -789,4 +789,17 @@ impl Net {
     pub fn news(&mut self, news: News) {
         self.witnessed[0].borrow_mut().news.push_back(news);
     }
+
+    /// Binds as a transceiver of this version; the response.
+    pub fn bind_response(&mut self, esme: Esme, system_id: &str, version: InterfaceVersion) -> ReceivedPdu {
+        self.send_bind(esme, system_id, CommandId::BIND_TRANSCEIVER, version);
+        self.inboxes.get_mut(&esme).expect("an answer to the bind").remove(0)
+    }
+
+    /// Brings nothing about in time, but lets everything that waits for a tick go on.
+    pub fn tick(&mut self) {
+        let now = self.now;
+        self.shards.iter_mut().for_each(|shard| shard.tick(now));
+        self.turn();
+    }
 }
