@@ -681,4 +681,47 @@ mod tests {
         let entry = shard.sessions.get_mut(&CONNECTION).expect("it is still there");
         assert_eq!(entry.session.take_unanswered(), Some(sent));
     }
+
+    #[test]
+    fn a_session_that_is_gone_leaves_no_timer() {
+        let mut shard = shard();
+        let ends: [fn(&mut Shard); 3] = [
+            |shard| shard.disconnected(NOW, CONNECTION, CloseReason::PeerClosed),
+            |shard| {
+                // It has ended by itself before its connection does.
+                shard.handle_octets(NOW, CONNECTION, &[0; 16]);
+                shard.disconnected(NOW, CONNECTION, CloseReason::Ours);
+            },
+            |shard| {
+                shard.drain(NOW);
+                shard.disconnected(NOW, CONNECTION, CloseReason::Ours);
+            },
+        ];
+        for (number, end) in ends.into_iter().enumerate() {
+            shard.connected(NOW, CONNECTION, "test");
+            assert_eq!(shard.session_timers.len(), 1, "{number}");
+            end(&mut shard);
+            assert_eq!((shard.sessions(), shard.session_timers.len()), (0, 0), "{number}");
+        }
+    }
+
+    #[test]
+    fn what_waited_for_a_reload_comes_in_its_order_and_before_what_came_since() {
+        let mut shard = shard();
+        let accounts = ["demo", "late"].map(|name| AccountSettings::new(name, "x"));
+        let next = Rc::new(shard.accounts.reload(accounts.into()));
+        let account = next.index_of(b"late").expect("an account");
+        let session =
+            |connection| SessionAddress { shard: ShardNumber(0), connection: ConnectionId(connection) };
+        let admit = |connection| MeshMessage::Admit { account, session: session(connection), window: 1 };
+        let released = |connection| MeshMessage::Released { account, session: session(connection) };
+        // The first session came and went before this shard has heard of the account, the second comes then and goes.
+        shard.handle_mesh(NOW, [admit(1), released(1), admit(2)]);
+        assert_eq!((shard.early.len(), shard.homes.len()), (3, 0), "nobody knows that account here");
+        shard.local.push_back(released(2));
+        shard.reload(NOW, next, Routes::new([]));
+        let bound = shard.homes.get(&account).map(|home| home.is_empty());
+        assert!(bound.is_none_or(|is_empty| is_empty), "a session that is gone keeps its place");
+        assert!(shard.early.is_empty());
+    }
 }
