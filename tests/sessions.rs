@@ -360,3 +360,63 @@ fn who_sends_without_end_does_not_keep_others_waiting() {
         assert!(is_quick, "half of the answers took more than 6 ms, five times");
     });
 }
+
+/// Reads until the server closes.
+fn closes(socket: &mut std::net::TcpStream) {
+    use std::io::Read;
+    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+    let mut octets = [0; 1_024];
+    loop {
+        match socket.read(&mut octets) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("not closed: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_handshake_that_fails_gives_its_place_back_however_it_fails() {
+    const MOST: usize = 2;
+    let place = Place::with_demo("handshakes");
+    let settings =
+        format!("[session]\ntls_handshake_timeout_seconds = 1\n[limits]\nhandshakes_max = {MOST}\n");
+    let server = place.server().cores(1).settings(&settings).start();
+    let connect = || std::net::TcpStream::connect(server.tls).expect("a connection");
+    // Each more often than there are places.
+    for round in 0..=MOST {
+        // Octets that are no handshake, so that the server closes.
+        let mut garbage = connect();
+        std::io::Write::write_all(&mut garbage, b"GET / HTTP/1.1\r\n\r\n").expect("a connection");
+        closes(&mut garbage);
+        // The begin of one, and the end of the connection.
+        let mut cut = connect();
+        std::io::Write::write_all(&mut cut, &[22, 3, 1, 0, 200, 1]).expect("a connection");
+        cut.shutdown(std::net::Shutdown::Write).expect("a connection");
+        closes(&mut cut);
+        // Nothing at all, until its time is over.
+        closes(&mut connect());
+        let mut esme = Esme::bound(&server, "demo");
+        assert_eq!(esme.ask(&Pdu::EnquireLink).status, OK, "round {round}");
+    }
+    // One that has succeeded takes no place either.
+    let sessions: Vec<Esme> = (0..=MOST).map(|_| Esme::bound(&server, "demo")).collect();
+    assert_eq!(sessions.len(), MOST + 1);
+}
+
+#[test]
+fn who_is_one_handshake_too_many_waits_until_another_is_over() {
+    let place = Place::with_demo("one-too-many");
+    let settings = "[session]\ntls_handshake_timeout_seconds = 600\n[limits]\nhandshakes_max = 1\n";
+    let server = place.server().cores(1).settings(settings).start();
+    let silent = std::net::TcpStream::connect(server.tls).expect("a connection");
+    let (sender, bound) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let server = &server;
+        scope.spawn(move || sender.send(Esme::bound(server, "demo")));
+        assert!(bound.recv_timeout(Duration::from_millis(300)).is_err(), "it does not wait");
+        drop(silent);
+        bound.recv_timeout(Duration::from_secs(60)).expect("its turn comes");
+    });
+}
