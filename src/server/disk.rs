@@ -261,4 +261,11 @@ mod tests {
         assert!(fault::watch(failing, || take_over(&path)).is_err());
         std::fs::remove_file(&path).expect("the file");
     }
+
+    #[test]
+    fn a_file_that_cannot_be_synced_is_not_taken_over() {
+        // Whatever else can be done with it, the kernel syncs no such file.
+        let error = take_over(Path::new("/dev/null")).expect_err("it was not synced");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    }
 }

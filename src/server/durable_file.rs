@@ -152,4 +152,11 @@ mod tests {
         assert!(fault::watch(failing, || replace(&path, "third", 0o600)).is_err(), "not durable, not done");
         fs::remove_dir_all(&place).expect("removed");
     }
+
+    #[test]
+    fn a_folder_that_cannot_be_synced_is_told_of() {
+        // The kernel syncs nothing of this file system.
+        let error = sync_folder(Path::new("/proc/self")).expect_err("it was not synced");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+    }
 }

@@ -919,4 +919,32 @@ mod tests {
         drop(state);
         std::fs::remove_dir_all(&folder).expect("removed");
     }
+
+    #[test]
+    fn a_database_of_which_a_part_cannot_be_synced_is_not_taken_for_durable() {
+        // The kernel syncs no such file.
+        let unsyncable = Path::new("/dev/null");
+        let (folder, state) = state("unsyncable");
+        let put_aside = |name: &str| {
+            std::fs::rename(folder.join("state").join(name), folder.join("aside")).expect("it is there");
+            std::os::unix::fs::symlink(unsyncable, folder.join("state").join(name)).expect("a link");
+        };
+        let put_back = |name: &str| {
+            std::fs::rename(folder.join("aside"), folder.join("state").join(name)).expect("it is there");
+        };
+        state.sync().expect("as it is");
+        put_aside("conf");
+        assert!(state.identity(PartitionNumber(0)).is_err(), "its settings");
+        put_back("conf");
+        put_aside("db");
+        assert!(state.sync().is_err(), "its log");
+        put_back("db");
+        let blob = folder.join("state/blobs/7");
+        std::os::unix::fs::symlink(unsyncable, &blob).expect("a link");
+        assert!(state.sync().is_err(), "its large values");
+        std::fs::remove_file(&blob).expect("removed");
+        state.sync().expect("as it was");
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
 }

@@ -10,12 +10,11 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use smppd::pdu::{CommandId, CommandStatus};
+use smppd::pdu::CommandStatus;
 
 use crate::support::disk::Disk;
-use crate::support::esme::Esme;
-use crate::support::load::{Ledger, Mix};
-use crate::support::rounds::{Rounds, SETTINGS, check_all, load_with};
+use crate::support::load::Mix;
+use crate::support::rounds::{Rounds, SETTINGS};
 use crate::support::{Dice, Place, Server, rounds, skip};
 
 const DISK_MIB: u64 = 400;
@@ -134,44 +133,4 @@ fn an_account_that_was_added_stays_when_the_power_goes() {
         let accounts = fs::read_to_string(place.data().join("accounts.toml")).expect("accounts");
         assert!(accounts.contains(&name), "it was said to be added: {accounts}");
     }
-}
-
-/// What a process wrote and had not synced when it was killed is there for the next one, which goes by it: it tells of
-/// messages, and sends receipts for them. So it must be there for the one after that as well, though the power goes.
-#[test]
-fn what_a_killed_process_wrote_is_durable_when_another_goes_by_it() {
-    let what = "a power cut behind a kill";
-    if !cfg!(debug_assertions) {
-        skip(what, "a release build has no faults on purpose");
-        return;
-    }
-    let Some((place, mut disk)) = place_with_disk(what) else { return };
-    let mut dice = Dice::new();
-    let launch = place.server().settings(FREQUENT_CHECKPOINTS).settings(SETTINGS);
-    let careless = place.server().settings(FREQUENT_CHECKPOINTS).settings(SETTINGS);
-    // However a process is killed, it leaves no more unsynced than one that never syncs.
-    let careless = careless.faults("journal-unsynced,state-unsynced");
-    let begin = || Ledger { mix: Mix::Heavy, ..Ledger::default() };
-    let mut total = begin();
-    for round in 0..rounds(2) {
-        let server = careless.start();
-        let sessions = Esme::bound_on_both_cores(&server, "demo", CommandId::BIND_TRANSMITTER).into();
-        let ledger = load_with(begin, sessions, Vec::new(), server, round, HEAVY.time, Server::kill);
-        assert!(!ledger.accepted.is_empty(), "nothing was accepted in round {round}");
-        let server = launch.start();
-        let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
-        assert_eq!(esme.unknown_of(&ledger.ids()), [""; 0], "a kill alone loses nothing");
-        disk.cut(&mut dice);
-        drop(esme);
-        server.kill();
-        disk.restore();
-        let server = launch.start();
-        let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
-        let unknown = esme.unknown_of(&ledger.ids());
-        assert!(unknown.is_empty(), "LOST: {} of {}", unknown.len(), ledger.ids().len());
-        drop(esme);
-        assert!(server.stop().success());
-        total.absorb(ledger);
-    }
-    check_all(&launch, total);
 }
