@@ -10,8 +10,9 @@ use smppd::carrier::{News, ReplyNews};
 use smppd::message::OwnedAddress;
 use smppd::metrics::Counters;
 use smppd::pdu::{
-    Address, CancelSm, CommandId, CommandStatus, DataCoding, DataSm, DestAddress, DestAddresses, EsmClass,
-    Npi, Pdu, QuerySm, RegisteredDelivery, ShortMessage, Tag, Tlvs, Ton, put_header_only, put_tlv,
+    Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, DataSm, DestAddress, DestAddresses,
+    EsmClass, InterfaceVersion, Npi, Pdu, QuerySm, RegisteredDelivery, ShortMessage, Tag, Tlvs, Ton,
+    put_header_only, put_tlv,
 };
 
 /// Where no carrier ever takes a message.
@@ -87,19 +88,30 @@ fn every_refused_bind_is_counted_whatever_the_reason() {
 }
 
 #[test]
+fn a_bind_whose_verdict_comes_when_the_server_stops_is_refused() {
+    let mut net = Net::new(1);
+    let esme = net.connect(0);
+    net.hand_in(esme, &Pdu::BindTransceiver(BIND), 1);
+    net.input(0, |shard, now| shard.drain(now));
+    moves(&mut net, &[("smppd_session_bind_refused_total", 1), ("smppd_session_closed_total", 1)], Net::turn);
+    assert!(net.is_closed(esme));
+}
+
+const BIND: Bind<'static> = Bind {
+    system_id: b"demo",
+    password: b"secret",
+    system_type: b"",
+    interface_version: InterfaceVersion::V5_0,
+    address_range: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
+    tlvs: Tlvs::EMPTY,
+};
+
+#[test]
 fn a_session_that_comes_from_another_core_is_counted_there() {
     let mut net = Net::new(1);
     let esme = net.connect(0);
     let connection = net.connection(esme);
-    let bind = smppd::pdu::Bind {
-        system_id: b"demo",
-        password: b"secret",
-        system_type: b"",
-        interface_version: smppd::pdu::InterfaceVersion::V5_0,
-        address_range: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
-        tlvs: Tlvs::EMPTY,
-    };
-    net.hand_in(esme, &Pdu::BindTransceiver(bind), 1);
+    net.hand_in(esme, &Pdu::BindTransceiver(BIND), 1);
     moves(&mut net, &[("smppd_session_moved_total", 1), ("smppd_session_bound_total", 1)], |net| {
         net.input(0, |shard, now| {
             shard.outputs().verify.clear();
@@ -391,4 +403,24 @@ fn the_sum_of_two_shards_has_every_counter_of_both() {
     let names: Vec<&str> = sum.each().map(|(name, ..)| name).collect();
     assert!(GAUGES.iter().all(|gauge| names.contains(gauge)));
     assert_eq!(names.len(), 23, "a counter that is new wants a test here");
+}
+
+#[test]
+#[ignore = "a replacement that is refused once the message to be replaced is found is not counted as refused"]
+fn a_submission_that_may_not_replace_is_counted_as_refused() {
+    const REFUSED: &[(&str, u64)] = &[("smppd_message_refused_total", 1)];
+    let mut net = Net::new(1);
+    let mut demo = Net::account("demo");
+    demo.credits = 1;
+    net.reload(vec![demo]);
+    let esme = bound(&mut net);
+    let waits = ShortMessage { schedule_delivery_time: b"000000010000000R", ..QUIET };
+    net.accept(esme, waits);
+    // Two segments in the place of one cost a credit that is not there.
+    let mut payload = Vec::new();
+    put_tlv(Tag::MESSAGE_PAYLOAD, &[b'x'; 161], &mut payload).expect("a TLV");
+    let tlvs = Tlvs::read(&payload, CommandId::SUBMIT_SM).expect("TLVs");
+    let replacing = ShortMessage { replace_if_present_flag: 1, short_message: b"", tlvs, ..waits };
+    let status = moves(&mut net, REFUSED, |net| net.ask(esme, &Pdu::SubmitSm(replacing)));
+    assert_eq!(status, CommandStatus::ESME_RSUBMITFAIL);
 }

@@ -462,3 +462,255 @@ fn nothing_is_told_of_a_message_before_its_sender_has_a_name_for_it() {
     let ids: Vec<CommandId> = net.received(esme).iter().map(|pdu| pdu.command_id).collect();
     assert_eq!(ids, [CommandId::SUBMIT_SM_RESP, CommandId::DELIVER_SM]);
 }
+
+#[test]
+fn the_pauses_between_attempts_grow() {
+    let mut net = Net::new(1);
+    let esme = net.bound(0, "demo");
+    net.accept(esme, ShortMessage { destination: NEVER_TAKEN, ..QUIET });
+    let offers = |net: &Net| net.witnessed[0].borrow().offers;
+    for (attempt, pause) in (1..).zip([5_000, 10_000, 20_000, 40_000]) {
+        assert_eq!(offers(&net), attempt);
+        net.pass_millis(pause - 300);
+        assert_eq!(offers(&net), attempt, "before {pause} ms");
+        net.pass_millis(320);
+    }
+    assert_eq!(offers(&net), 5);
+}
+
+#[test]
+fn the_pauses_between_deliveries_grow_and_end_with_what_is_delivered() {
+    let mut net = Net::new(1);
+    net.confirms = false;
+    let esme = net.bound(0, "demo");
+    net.accept(esme, MESSAGE);
+    net.pass_millis(1_000);
+    let mut waiting = deliveries(net.received(esme));
+    for pause in [5_000, 10_000, 20_000, 40_000] {
+        assert_eq!(waiting.len(), 1, "before {pause} ms");
+        net.answer(esme, &waiting[0], CommandStatus::ESME_RX_T_APPN);
+        net.pass_millis(pause - 300);
+        // Enquire_links are answered, or the session would end.
+        assert!(deliveries(net.received(esme)).is_empty(), "{pause} ms are not over");
+        net.send(esme, &Pdu::EnquireLink, 9);
+        net.pass_millis(320);
+        waiting = deliveries(net.received(esme));
+    }
+    net.answer(esme, &waiting[0], OK);
+    net.send(esme, &Pdu::EnquireLink, 9);
+    net.pass_millis(10_000);
+    assert!(deliveries(net.received(esme)).is_empty());
+    assert_eq!(net.deliveries().0, 0);
+}
+
+#[test]
+fn a_server_that_stops_begins_no_attempt() {
+    let mut net = Net::new(1);
+    let esme = net.bound(0, "demo");
+    net.accept(esme, ShortMessage { schedule_delivery_time: b"000000000005000R", ..QUIET });
+    net.drain();
+    net.pass_millis(20_000);
+    assert_eq!(net.witnessed[0].borrow().offers, 0);
+    net.crash_and_restart();
+    net.pass_millis(100);
+    assert_eq!(net.witnessed[0].borrow().offers, 1);
+}
+
+#[test]
+fn a_message_whose_way_is_gone_waits_until_there_is_one() {
+    let mut net = Net::new(1);
+    let esme = net.bound(0, "demo");
+    net.accept(esme, ShortMessage { schedule_delivery_time: b"000000000005000R", ..QUIET });
+    net.reroute("44");
+    let refused = net.ask(esme, &Pdu::SubmitSm(QUIET));
+    assert_eq!(refused, CommandStatus::ESME_RINVDSTADR, "no new one is taken");
+    net.pass_millis(30_000);
+    assert_eq!(net.witnessed[0].borrow().offers, 0);
+    net.reroute("1212");
+    net.pass_millis(5_200);
+    assert_eq!(net.witnessed[0].borrow().offers, 1);
+}
+
+#[test]
+fn who_waits_for_an_outcome_and_who_does_not() {
+    let at_once = |net: &mut Net, esme, pdu: &Pdu<'_>| {
+        net.send(esme, pdu, 77);
+        let is_answered = net.received(esme).iter().any(|pdu| pdu.sequence_number() == 77);
+        net.pass_millis(2_000);
+        net.received(esme);
+        is_answered
+    };
+    let mut payload = TlvBuf::default();
+    payload.put(Tag::MESSAGE_PAYLOAD, b"data").expect("it fits");
+    for (version, is_submit_awaited) in [(InterfaceVersion::V3_4, false), (InterfaceVersion::V5_0, true)] {
+        let mut net = Net::new(1);
+        let esme = net.connect(0);
+        assert_eq!(net.bind_version(esme, "demo", version), OK);
+        let submit = |esm_class, schedule_delivery_time| {
+            Pdu::SubmitSm(ShortMessage { esm_class, schedule_delivery_time, ..QUIET })
+        };
+        assert!(at_once(&mut net, esme, &submit(EsmClass::DEFAULT, b"")));
+        assert!(at_once(&mut net, esme, &submit(EsmClass::STORE_AND_FORWARD, b"")));
+        assert_eq!(at_once(&mut net, esme, &submit(EsmClass::FORWARD, b"")), !is_submit_awaited, "{version}");
+        // What is sent tomorrow has no outcome today.
+        assert!(at_once(&mut net, esme, &submit(EsmClass::FORWARD, b"000001000000000R")), "{version}");
+        let data = |esm_class| {
+            Pdu::DataSm(smppd::pdu::DataSm {
+                service_type: b"",
+                source: NUMBER,
+                destination: DELIVERED,
+                esm_class,
+                registered_delivery: RegisteredDelivery(0),
+                data_coding: DataCoding(0),
+                tlvs: payload.as_tlvs(),
+            })
+        };
+        assert!(at_once(&mut net, esme, &data(EsmClass::DEFAULT)), "{version}");
+        assert!(!at_once(&mut net, esme, &data(EsmClass::FORWARD)), "{version}");
+    }
+}
+
+#[test]
+fn a_message_that_was_passed_over_is_undeliverable_to_who_does_not_know_the_word() {
+    for (version, told) in [(InterfaceVersion::V3_4, UNDELIVERABLE), (InterfaceVersion::V5_0, 9)] {
+        for is_at_rest in [false, true] {
+            let mut net = Net::new(1);
+            let esme = net.connect(0);
+            assert_eq!(net.bind_version(esme, "demo", version), OK);
+            let id = net.accept(esme, QUIET);
+            net.news(News::State { id: parsed(&id), state: MessageState::SKIPPED, error: 5 });
+            net.tick();
+            if is_at_rest {
+                net.put_to_rest();
+            }
+            let (state, error, _) = net.asked(esme, &query(&id)).state();
+            assert_eq!((state, error), (told, 5), "{version} {is_at_rest}");
+        }
+    }
+}
+
+/// A message on the other core, which is found to be replaced, and what has become of it when it is to be.
+fn replaced_late(becomes: impl FnOnce(&mut Net)) -> (Net, Esme, String) {
+    let mut net = Net::new(2);
+    let (mine, other) = (net.bound(0, "demo"), net.bound(1, "demo"));
+    let waits = ShortMessage {
+        schedule_delivery_time: b"000000000005000R",
+        validity_period: b"000000000008000R",
+        destination: NEVER_TAKEN,
+        ..QUIET
+    };
+    let old = net.accept(other, waits);
+    let new =
+        ShortMessage { replace_if_present_flag: 1, short_message: b"new", destination: NEVER_TAKEN, ..QUIET };
+    net.hand_in(mine, &Pdu::SubmitSm(new), 77);
+    // The question, and the answer; what follows from that is on its way.
+    net.step(0);
+    net.step(1);
+    becomes(&mut net);
+    net.turn();
+    (net, mine, old)
+}
+
+#[test]
+fn what_a_carrier_took_while_it_was_to_be_replaced_is_not_and_the_new_one_is_sent_too() {
+    let becomes: [fn(&mut Net); 4] = [
+        |_| {},
+        // Offered to its carrier, and not taken yet.
+        |net| {
+            net.hold_disk(true);
+            net.pass_for(1, 5_100);
+        },
+        // Over, and known to be.
+        |net| net.pass_for(1, 8_100),
+        // Over, and out of memory.
+        |net| {
+            net.pass_for(1, 8_100);
+            net.put_to_rest_of(1);
+        },
+    ];
+    for (number, becomes) in becomes.into_iter().enumerate() {
+        let (mut net, esme, old) = replaced_late(becomes);
+        net.hold_disk(false);
+        net.turn();
+        let answers = net.received(esme);
+        let answer = answers.iter().find(|pdu| pdu.sequence_number() == 77).expect("an answer");
+        assert_eq!(answer.command_status, OK, "{number}");
+        let id = answer.message_id();
+        assert_eq!(id == old, number == 0, "{number}");
+        let text = net.message(&id).expect("it is there").content().user_data.to_vec();
+        assert_eq!(text, b"new", "{number}");
+    }
+}
+
+#[test]
+fn a_replacement_that_the_account_cannot_pay_is_refused_and_changes_nothing() {
+    let mut net = Net::new(2);
+    let mut demo = Net::account("demo");
+    demo.credits = 1;
+    net.reload(vec![demo]);
+    let (mine, other) = (net.bound(0, "demo"), net.bound(1, "demo"));
+    let waits = ShortMessage { schedule_delivery_time: b"000001000000000R", ..QUIET };
+    let old = net.accept(other, waits);
+    let mut payload = TlvBuf::default();
+    payload.put(Tag::MESSAGE_PAYLOAD, &[b'x'; 161]).expect("it fits");
+    let new =
+        ShortMessage { replace_if_present_flag: 1, short_message: b"", tlvs: payload.as_tlvs(), ..waits };
+    assert_eq!(net.ask(mine, &Pdu::SubmitSm(new)), CommandStatus::ESME_RSUBMITFAIL);
+    assert_eq!(
+        (net.waiting_text(&old), net.credits_used("demo"), net.unfinished()),
+        ("hello".to_owned(), 1, 1)
+    );
+}
+
+#[test]
+fn what_memory_or_journal_cannot_hold_is_refused_and_taken_again_when_it_can() {
+    let full = CommandStatus::ESME_RMSGQFUL;
+    let waits = Pdu::SubmitSm(ShortMessage { schedule_delivery_time: b"000001000000000R", ..QUIET });
+    // As many messages as may be, with those that are over and not at rest yet.
+    let mut net = Net::new(1);
+    net.partition_settings.messages_max = 3;
+    net.crash_and_restart();
+    let esme = net.bound(0, "demo");
+    assert_eq!(net.ask(esme, &waits), OK);
+    let delivered = net.accept(esme, QUIET);
+    net.pass_millis(2_000);
+    assert!(net.message(&delivered).is_none(), "it is over");
+    assert_eq!(net.ask(esme, &waits), OK);
+    assert_eq!(net.ask(esme, &waits), full);
+    assert_eq!(net.credits_used("demo"), 3, "what is refused costs nothing");
+    net.put_to_rest();
+    assert_eq!(net.ask(esme, &waits), OK);
+    assert_eq!(net.ask(esme, &waits), full);
+    // Octets that wait for the disk.
+    let mut net = Net::new(1);
+    net.partition_settings.journal_waiting_octets_max = 1_000;
+    net.crash_and_restart();
+    let esme = net.bound(0, "demo");
+    net.hold_disk(true);
+    (0..40).for_each(|number| net.send(esme, &waits, 100 + number));
+    let refused = net.received(esme).iter().filter(|pdu| pdu.command_status == full).count();
+    assert!((20..40).contains(&refused), "{refused} of 40");
+    net.hold_disk(false);
+    net.turn();
+    assert_eq!(net.received(esme).len(), 40 - refused);
+    assert_eq!(net.ask(esme, &waits), OK);
+    // A replacement needs room as well.
+    let id = net.accept(esme, ShortMessage { schedule_delivery_time: b"000001000000000R", ..QUIET });
+    let replace = Pdu::ReplaceSm(smppd::pdu::ReplaceSm {
+        message_id: id.as_bytes(),
+        source: NUMBER,
+        schedule_delivery_time: b"",
+        validity_period: b"",
+        registered_delivery: RegisteredDelivery(0),
+        sm_default_msg_id: 0,
+        short_message: b"another",
+        tlvs: Tlvs::EMPTY,
+    });
+    net.hold_disk(true);
+    (0..40).for_each(|number| net.send(esme, &replace, 100 + number));
+    net.hold_disk(false);
+    net.turn();
+    let answers = net.received(esme);
+    let refused = answers.iter().filter(|pdu| pdu.command_status == full).count();
+    assert!((20..40).contains(&refused) && answers.len() == 40, "{refused} of {}", answers.len());
+}

@@ -802,4 +802,32 @@ impl Net {
         self.shards.iter_mut().for_each(|shard| shard.tick(now));
         self.turn();
     }
+
+    /// Carries about what one shard has to say, once.
+    pub fn step(&mut self, shard: usize) {
+        self.carry_out(shard);
+    }
+
+    /// So much time passes for one shard, and nothing is carried about.
+    pub fn pass_for(&mut self, shard: usize, millis: u64) {
+        for _ in 0..millis.div_ceil(10) {
+            let step = Duration::from_millis(10);
+            self.now = Now { instant: self.now.instant + step, wall: self.now.wall + step };
+            self.shards[shard].tick(self.now);
+        }
+    }
+
+    /// There are ways to these destinations alone from now on.
+    pub fn reroute(&mut self, prefix: &str) {
+        let (now, accounts) = (self.now, Rc::new(self.accounts.clone()));
+        for shard in &mut self.shards {
+            shard.reload(now, Rc::clone(&accounts), Routes::new([(prefix.to_owned(), self.route)]));
+        }
+        self.turn();
+    }
+
+    /// Final messages of one shard leave memory; nothing is carried about.
+    pub fn put_to_rest_of(&mut self, shard: usize) {
+        self.shards[shard].flush_finals();
+    }
 }
