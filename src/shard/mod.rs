@@ -685,7 +685,20 @@ mod tests {
     #[test]
     fn a_session_that_is_gone_leaves_no_timer() {
         let mut shard = shard();
-        let ends: [fn(&mut Shard); 3] = [
+        let ends: [fn(&mut Shard); 4] = [
+            |shard| {
+                // It goes on with another shard.
+                let bind = Bind {
+                    system_id: b"demo",
+                    password: b"x",
+                    system_type: b"",
+                    interface_version: InterfaceVersion::V5_0,
+                    address_range: Address::default(),
+                    tlvs: Tlvs::EMPTY,
+                };
+                send(shard, &Pdu::BindTransceiver(bind));
+                assert!(shard.depart(CONNECTION).is_some());
+            },
             |shard| shard.disconnected(NOW, CONNECTION, CloseReason::PeerClosed),
             |shard| {
                 // It has ended by itself before its connection does.
