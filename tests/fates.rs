@@ -626,6 +626,7 @@ fn what_a_carrier_took_while_it_was_to_be_replaced_is_not_and_the_new_one_is_sen
         |net| {
             net.pass_for(1, 8_100);
             net.put_to_rest_of(1);
+            (0..3).for_each(|_| net.step(1));
         },
     ];
     for (number, becomes) in becomes.into_iter().enumerate() {
@@ -713,4 +714,59 @@ fn what_memory_or_journal_cannot_hold_is_refused_and_taken_again_when_it_can() {
     let answers = net.received(esme);
     let refused = answers.iter().filter(|pdu| pdu.command_status == full).count();
     assert!((20..40).contains(&refused) && answers.len() == 40, "{refused} of {}", answers.len());
+}
+
+#[test]
+fn who_waits_for_the_state_at_rest_is_not_joined_by_others() {
+    let waits = Pdu::SubmitSm(ShortMessage { schedule_delivery_time: b"000001000000000R", ..QUIET });
+    let mut net = Net::new(1);
+    net.partition_settings.store_waiting_max = 1;
+    net.crash_and_restart();
+    let esme = net.bound(0, "demo");
+    net.accept(esme, QUIET);
+    net.pass_millis(2_000);
+    net.stop_stores_after(0);
+    assert_eq!(net.ask(esme, &waits), OK);
+    net.put_to_rest();
+    assert_eq!(net.ask(esme, &waits), CommandStatus::ESME_RMSGQFUL, "an order waits");
+    net.stop_stores_after(usize::MAX);
+    net.turn();
+    assert_eq!(net.ask(esme, &waits), OK);
+}
+
+#[test]
+fn a_receipt_is_given_up_when_its_time_is_over_and_not_with_its_next_try() {
+    let mut net = Net::new(1);
+    net.partition_settings.parcel_retention = Duration::from_secs(12);
+    net.crash_and_restart();
+    net.confirms = false;
+    let esme = net.bound(0, "demo");
+    net.accept(esme, MESSAGE);
+    net.pass_millis(1_000);
+    // After the second refusal it would be tried in ten seconds, and it has less than seven.
+    for pause in [5_100, 5_000] {
+        let waiting = deliveries(net.received(esme));
+        assert_eq!(waiting.len(), 1);
+        net.answer(esme, &waiting[0], CommandStatus::ESME_RX_T_APPN);
+        net.pass_millis(pause);
+    }
+    assert_eq!((net.deliveries().0, net.counters(0).deliver_given_up), (1, 0));
+    net.pass_millis(1_900);
+    assert_eq!((net.deliveries().0, net.counters(0).deliver_given_up), (0, 1));
+    net.pass_millis(10_000);
+    assert!(deliveries(net.received(esme)).is_empty());
+}
+
+#[test]
+fn an_outcome_that_is_not_durable_is_told_as_a_failure() {
+    let mut net = Net::new(1);
+    let esme = net.bound(0, "demo");
+    net.send(esme, &Pdu::SubmitSm(ShortMessage { esm_class: EsmClass::FORWARD, ..QUIET }), 2);
+    net.hold_disk(true);
+    net.pass_millis(2_000);
+    assert_eq!(net.unfinished(), 0, "it was delivered, and that is on its way to the disk");
+    assert!(net.received(esme).is_empty());
+    net.fail_disk();
+    let statuses: Vec<_> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();
+    assert_eq!(statuses, [CommandStatus::ESME_RDELIVERYFAILURE]);
 }

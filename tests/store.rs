@@ -825,3 +825,31 @@ fn a_notification_outlives_its_record_when_its_message_is_packed_anew() {
         }
     }
 }
+
+#[test]
+fn what_is_due_is_due_at_its_time_and_no_millisecond_before() {
+    // What is far away moves inwards first.
+    let due = |store: &mut Store, at: Timestamp| (0..20).find_map(|_| store.partition.pop_due(at));
+    let before = |at: Timestamp| Timestamp::from_millis(at.as_millis() - 1);
+    let mut store = Store::new(PartitionSettings::default());
+    let (id, scheduled) = (store.accept(), store.accept_for(later(60), "1"));
+    assert_eq!(due(&mut store, NOW), Some(Due::Attempt(id)));
+    store.record(&Record::Attempt { id, carrier: 0 });
+    assert_eq!(due(&mut store, before(later(60))), None);
+    assert_eq!(due(&mut store, later(60)), Some(Due::Attempt(scheduled)));
+    store.finish(scheduled);
+    store.settle(scheduled);
+    assert_eq!(due(&mut store, before(later(86_400))), None);
+    assert_eq!(due(&mut store, later(86_400)), Some(Due::Expired(id)));
+    // It has ended when it was said to, and its receipt is kept for three days from then on.
+    store.finish(id);
+    let key = ParcelKey { id, part: ParcelKey::FINAL_RECEIPT };
+    let mut other = Store::new(PartitionSettings::default());
+    let ended = other.accept();
+    other.finish(ended);
+    let over = NOW + other.settings.parcel_retention;
+    assert_eq!(due(&mut other, before(over)), None);
+    let own = ParcelKey { id: ended, part: ParcelKey::FINAL_RECEIPT };
+    assert_eq!(due(&mut other, over), Some(Due::GiveUp(own)));
+    assert!(store.partition.parcel(key).is_some());
+}
