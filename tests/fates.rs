@@ -770,3 +770,15 @@ fn an_outcome_that_is_not_durable_is_told_as_a_failure() {
     let statuses: Vec<_> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();
     assert_eq!(statuses, [CommandStatus::ESME_RDELIVERYFAILURE]);
 }
+
+#[test]
+fn who_comes_while_the_server_stops_is_sent_away_at_once() {
+    let mut net = Net::new(1);
+    let bound = net.bound(0, "demo");
+    net.drain();
+    let late = net.connect(0);
+    net.turn();
+    assert!(net.is_closed(late), "nobody would ask it to leave any more");
+    assert!(net.is_closed(bound) || !net.received(bound).is_empty(), "the others are asked");
+    assert!(net.received(late).is_empty());
+}

@@ -480,3 +480,24 @@ fn the_last_bind_that_may_fail_ends_the_session() {
         assert_eq!(commands(&take_output(&mut mc)).len(), usize::from(most), "each is answered");
     }
 }
+
+#[test]
+fn whoever_says_anything_is_there_though_it_answers_no_enquire_link() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let mut enquire_link = Vec::new();
+    Pdu::EnquireLink.encode(CommandStatus::ESME_ROK, 2, &mut enquire_link).expect("fits");
+    let mut asked = 0;
+    for second in 1..=350 {
+        assert_eq!(mc.handle_timeout(at(second)), None, "second {second}");
+        asked +=
+            commands(&take_output(&mut mc)).iter().filter(|(id, _)| *id == CommandId::ENQUIRE_LINK).count();
+        // Half a minute after it was heard it is asked, and five seconds later it says something else.
+        if second % 35 == 0 {
+            assert!(mc.receive(at(second), &mut &enquire_link[..]).is_none());
+        }
+    }
+    assert_eq!(asked, 10);
+    // Two in a row are too many.
+    let closed = (351..500).find_map(|second| mc.handle_timeout(at(second)).map(|elapsed| (second, elapsed)));
+    assert_eq!(closed, Some((420, Elapsed::Close(CloseReason::EnquireLinkUnanswered))));
+}

@@ -611,7 +611,10 @@ mod tests {
     use crate::account::AccountSettings;
     use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Position, Ring, SegmentNumber};
     use crate::message::Backoff;
-    use crate::pdu::{Address, Bind, QuerySm, Tlvs};
+    use crate::pdu::{
+        Address, Bind, DataCoding, EsmClass, QuerySm, RegisteredDelivery, ShortMessage, Tag, TlvBuf, Tlvs,
+    };
+    use crate::route::CarrierIndex;
     use crate::session::SessionSettings;
     use crate::store::Checkpoint;
     use crate::time::Timestamp;
@@ -736,5 +739,52 @@ mod tests {
         let bound = shard.homes.get(&account).map(|home| home.is_empty());
         assert!(bound.is_none_or(|is_empty| is_empty), "a session that is gone keeps its place");
         assert!(shard.early.is_empty());
+    }
+
+    #[test]
+    #[ignore = "a submission that is refused once the message it was to replace is found is not counted as refused"]
+    fn a_submission_that_may_not_replace_is_counted_as_refused() {
+        let mut shard = shard();
+        shard.connected(NOW, CONNECTION, "test");
+        send(
+            &mut shard,
+            &Pdu::BindTransceiver(Bind {
+                system_id: b"demo",
+                password: b"x",
+                system_type: b"",
+                interface_version: InterfaceVersion::V5_0,
+                address_range: Address::default(),
+                tlvs: Tlvs::EMPTY,
+            }),
+        );
+        shard.handle_verified(NOW, CONNECTION, true);
+        let demo = AccountSettings { any_source: true, credits: 1, ..AccountSettings::new("demo", "x") };
+        let accounts = Rc::new(shard.accounts.reload(vec![demo]));
+        shard.reload(NOW, accounts, Routes::new([(String::new(), CarrierIndex(0))]));
+        let waits = ShortMessage {
+            service_type: b"",
+            source: Address { digits: b"12125550100", ..Address::default() },
+            destination: Address { digits: b"12125559999", ..Address::default() },
+            esm_class: EsmClass::DEFAULT,
+            protocol_id: 0,
+            priority_flag: 0,
+            schedule_delivery_time: b"000000010000000R",
+            validity_period: b"",
+            registered_delivery: RegisteredDelivery::NONE,
+            replace_if_present_flag: 0,
+            data_coding: DataCoding::DEFAULT,
+            sm_default_msg_id: 0,
+            short_message: b"hello",
+            tlvs: Tlvs::EMPTY,
+        };
+        send(&mut shard, &Pdu::SubmitSm(waits));
+        assert_eq!((shard.counters().accepted, shard.counters().refused), (1, 0));
+        // Two segments in the place of one cost a credit that is not there.
+        let mut payload = TlvBuf::default();
+        payload.put(Tag::MESSAGE_PAYLOAD, &[b'x'; 161]).expect("it fits");
+        let replacing =
+            ShortMessage { replace_if_present_flag: 1, short_message: b"", tlvs: payload.as_tlvs(), ..waits };
+        send(&mut shard, &Pdu::SubmitSm(replacing));
+        assert_eq!((shard.counters().accepted, shard.counters().refused), (1, 1));
     }
 }
