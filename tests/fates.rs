@@ -782,3 +782,29 @@ fn who_comes_while_the_server_stops_is_sent_away_at_once() {
     assert!(net.is_closed(bound) || !net.received(bound).is_empty(), "the others are asked");
     assert!(net.received(late).is_empty());
 }
+
+#[test]
+fn nothing_comes_behind_the_answer_to_an_unbind_and_what_was_on_its_way_is_not_lost() {
+    // The home of the account is one of the two cores: seen from the other, a receipt takes a while.
+    for core in [0, 1] {
+        let mut net = Net::new(2);
+        net.confirms = false;
+        let esme = net.bound(core, "demo");
+        let id = net.accept(esme, MESSAGE);
+        net.pass_for(core, 1_000);
+        // It ends, that becomes durable, and the receipt goes to its home, which gives it to the session.
+        net.step(core);
+        net.step(core);
+        net.hand_in(esme, &Pdu::Unbind, 88);
+        net.step(1 - core);
+        net.turn();
+        let received = net.received(esme);
+        let last = received.last().expect("an answer");
+        assert_eq!((last.command_id, last.sequence_number()), (CommandId::UNBIND_RESP, 88), "{core}");
+        assert!(net.is_closed(esme));
+        let again = net.bound(core, "demo");
+        net.pass_millis(6_000);
+        let receipts = deliveries(net.received(again));
+        assert_eq!(receipts.iter().map(ReceivedPdu::receipt_id).collect::<Vec<_>>(), [id], "{core}");
+    }
+}

@@ -947,4 +947,16 @@ mod tests {
         drop(state);
         std::fs::remove_dir_all(&folder).expect("removed");
     }
+
+    #[test]
+    fn what_ended_when_its_retention_ends_stays_and_no_millisecond_longer() {
+        let (folder, state) = state("retention");
+        let mut ids = IdSource::new(0, PartitionNumber(0));
+        put(&state, 1, ids.next(at(0), 1), at(5));
+        assert_eq!(state.sweep(at(5), &mut Vec::new()).expect("swept"), 0);
+        let later = Timestamp::from_millis(at(5).as_millis() + 1);
+        assert_eq!(state.sweep(later, &mut Vec::new()).expect("swept"), 1);
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
 }

@@ -768,7 +768,9 @@ impl Net {
         self.send(esme, pdu, NUMBER);
         let received = self.received(esme);
         let response = |pdu: &ReceivedPdu| pdu.command_id.is_response() && pdu.sequence_number() == NUMBER;
-        received.into_iter().find(response).expect("a response")
+        let response = received.into_iter().find(response).expect("a response");
+        assert_eq!(response.command_id, pdu.command_id().response(), "another operation's response");
+        response
     }
 
     /// Binds a session of `system_id` on a shard.
