@@ -534,10 +534,16 @@ fn a_message_whose_way_is_gone_waits_until_there_is_one() {
 #[test]
 fn who_waits_for_an_outcome_and_who_does_not() {
     let at_once = |net: &mut Net, esme, pdu: &Pdu<'_>| {
+        let is_it = |pdu: &ReceivedPdu| pdu.sequence_number() == 77;
         net.send(esme, pdu, 77);
-        let is_answered = net.received(esme).iter().any(|pdu| pdu.sequence_number() == 77);
+        let mut received = net.received(esme);
+        let is_answered = received.iter().any(is_it);
         net.pass_millis(2_000);
-        net.received(esme);
+        received.extend(net.received(esme));
+        let answers: Vec<_> = received.into_iter().filter(is_it).collect();
+        let expected = (pdu.command_id().response(), OK);
+        let told: Vec<_> = answers.iter().map(|pdu| (pdu.command_id, pdu.command_status)).collect();
+        assert_eq!(told, [expected], "{pdu:?}");
         is_answered
     };
     let mut payload = TlvBuf::default();

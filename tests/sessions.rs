@@ -5,10 +5,11 @@ mod support;
 use std::time::{Duration, Instant};
 
 use smppd::pdu::{
-    Bind, CommandId, CommandStatus, InterfaceVersion, Pdu, RegisteredDelivery, ShortMessage, Tag, Tlvs,
+    Bind, CommandId, CommandStatus, EsmClass, InterfaceVersion, Pdu, RegisteredDelivery, ShortMessage, Tag,
+    Tlvs,
 };
 
-use support::esme::{ANYBODY, DELIVERED, Esme, Next, Received, message};
+use support::esme::{ANYBODY, DELIVERED, Esme, NEVER_TAKEN, Next, Received, message};
 use support::{PASSWORD, Place, Server, eventually, skip};
 
 const OK: CommandStatus = CommandStatus::ESME_ROK;
@@ -455,4 +456,16 @@ fn who_is_one_handshake_too_many_waits_until_another_is_over() {
         drop(silent);
         bound.recv_timeout(Duration::from_secs(60)).expect("its turn comes");
     });
+}
+
+#[test]
+fn a_closed_half_does_not_wait_for_an_outcome_for_ever() {
+    let place = Place::with_demo("half-outcome");
+    let server = server(&place, "write_timeout_seconds = 1\n");
+    let mut esme = Esme::connect_plain(&server);
+    assert_eq!(esme.bind("demo", CommandId::BIND_TRANSMITTER), OK);
+    // Its outcome takes days.
+    esme.send(&Pdu::SubmitSm(ShortMessage { esm_class: EsmClass::FORWARD, ..message(NEVER_TAKEN, "half") }));
+    esme.half_close();
+    assert!(esme.until_closed().is_empty());
 }
