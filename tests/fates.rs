@@ -814,3 +814,24 @@ fn nothing_comes_behind_the_answer_to_an_unbind_and_what_was_on_its_way_is_not_l
         assert_eq!(receipts.iter().map(ReceivedPdu::receipt_id).collect::<Vec<_>>(), [id], "{core}");
     }
 }
+
+#[test]
+fn sessions_of_an_account_that_left_are_asked_to_go_and_no_others() {
+    let mut net = Net::new(2);
+    net.confirms = false;
+    let leaving = [net.bound(0, "other"), net.bound(1, "other")];
+    let staying = [net.bound(0, "demo"), net.bound(1, "demo")];
+    net.reload(vec![Net::account("demo"), Net::account("new")]);
+    for esme in leaving {
+        let asked: Vec<CommandId> = net.received(esme).iter().map(|pdu| pdu.command_id).collect();
+        assert_eq!(asked, [CommandId::UNBIND]);
+        assert_eq!(net.ask(esme, &Pdu::SubmitSm(QUIET)), CommandStatus::ESME_RINVBNDSTS);
+    }
+    for esme in staying {
+        assert!(net.received(esme).is_empty());
+        assert_eq!(net.ask(esme, &Pdu::SubmitSm(QUIET)), OK);
+    }
+    let again = net.connect(0);
+    assert_eq!(net.bind(again, "other"), CommandStatus::ESME_RBINDFAIL);
+    assert_eq!(net.bind(again, "new"), OK);
+}

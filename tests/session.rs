@@ -501,3 +501,30 @@ fn whoever_says_anything_is_there_though_it_answers_no_enquire_link() {
     let closed = (351..500).find_map(|second| mc.handle_timeout(at(second)).map(|elapsed| (second, elapsed)));
     assert_eq!(closed, Some((420, Elapsed::Close(CloseReason::EnquireLinkUnanswered))));
 }
+
+#[test]
+fn who_unbinds_without_a_bind_is_told_so_and_sent_away() {
+    let mut mc: Session<u32> = Session::new(Side::Mc, SessionSettings::default(), at(0));
+    let mut octets = Vec::new();
+    Pdu::Unbind.encode(CommandStatus::ESME_ROK, 3, &mut octets).expect("fits");
+    assert!(mc.receive(at(1), &mut &octets[..]).is_none(), "nobody was bound");
+    let answers = commands(&take_output(&mut mc));
+    assert_eq!(answers, [(CommandId::UNBIND_RESP, CommandStatus::ESME_RINVBNDSTS)]);
+    assert_eq!(mc.close_reason(), Some(CloseReason::Unbound));
+}
+
+#[test]
+fn an_unbind_that_waits_for_an_outcome_does_not_wait_for_ever() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let mut octets = Vec::new();
+    let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+    Pdu::QuerySm(query).encode(CommandStatus::ESME_ROK, 2, &mut octets).expect("fits");
+    Pdu::Unbind.encode(CommandStatus::ESME_ROK, 3, &mut octets).expect("fits");
+    let mut rest = &octets[..];
+    assert!(matches!(mc.receive(at(10), &mut rest), Some(Received::Request(..))));
+    assert!(matches!(mc.receive(at(10), &mut rest), Some(Received::Unbind)));
+    assert_eq!(mc.next_timeout(), Some(at(130)));
+    assert_eq!(mc.handle_timeout(at(129)), None);
+    assert_eq!(mc.handle_timeout(at(130)), Some(Elapsed::Close(CloseReason::Inactivity)));
+    assert!(take_output(&mut mc).is_empty(), "a peer that unbinds is not asked to");
+}
