@@ -441,4 +441,78 @@ mod tests {
         }
         assert!(AccountSettings::new("fifteen-letters", "").check().is_ok());
     }
+
+    #[test]
+    fn a_number_belongs_to_the_first_who_has_it_and_to_nobody_when_that_is_gone() {
+        let with = |system_id: &str, numbers: &[&str]| AccountSettings {
+            numbers: numbers.iter().map(|number| (*number).to_owned()).collect(),
+            ..AccountSettings::new(system_id, "hash")
+        };
+        let name = |table: &Accounts, digits: &[u8]| {
+            table.owner_of(digits).map(|account| account.settings.system_id.clone())
+        };
+        let table = Accounts::default().reload(vec![with("a", &["1", "+2"]), with("b", &["2", "3"])]);
+        let owners = [&b"1"[..], b"2", b"3", b"4", b""].map(|digits| name(&table, digits));
+        assert_eq!(owners, [Some("a".to_owned()), Some("a".to_owned()), Some("b".to_owned()), None, None]);
+        let table = table.reload(vec![with("b", &["3"])]);
+        assert_eq!(name(&table, b"1"), None, "its account was removed");
+        assert_eq!(name(&table, b"2"), None, "its account was removed, and the other has given it up");
+        assert!(table.find(b"a").is_none() && table.index_of(b"a").is_some());
+        let table = table.reload(vec![with("a", &[]), with("b", &["1"])]);
+        assert_eq!(name(&table, b"1").as_deref(), Some("b"));
+        assert_eq!(table.find(b"a").and_then(|account| account.default_number()), None);
+    }
+
+    #[test]
+    fn a_new_rate_holds_from_the_reload_on_and_what_was_taken_stays_taken() {
+        let with =
+            |rate, burst| vec![AccountSettings { rate, burst, ..AccountSettings::new("demo", "hash") }];
+        let table = Accounts::default().reload(with(1, 2));
+        let admits = |table: &Accounts| {
+            let demo = table.find(b"demo").expect("demo");
+            // No time passes.
+            (0..10).filter(|_| demo.limits.throttle.admit(Default::default(), 1)).count()
+        };
+        assert_eq!(admits(&table), 2);
+        let table = table.reload(with(1, 5));
+        assert_eq!(admits(&table), 3, "two of five were taken");
+        assert_eq!(admits(&table.reload(with(0, 0))), 10, "no limit");
+    }
+
+    #[test]
+    fn what_no_setting_may_be_is_told_by_its_key() {
+        let ok = StatusName(CommandStatus::ESME_ROK);
+        let other = StatusName(CommandStatus::ESME_RSYSERR);
+        let numbers = |number: &str| {
+            let numbers = vec![number.to_owned()];
+            AccountSettings { numbers, ..AccountSettings::new("demo", "") }
+        };
+        let new = || AccountSettings::new("demo", "");
+        for (settings, key) in [
+            (new(), None),
+            (AccountSettings { deliver_window: DELIVER_WINDOW_MAX, ..new() }, None),
+            (AccountSettings { deliver_window: DELIVER_WINDOW_MAX + 1, ..new() }, Some("deliver_window")),
+            (AccountSettings { bind_limit_status: ok, ..new() }, Some("bind_limit_status")),
+            (AccountSettings { no_credit_status: ok, ..new() }, Some("no_credit_status")),
+            (AccountSettings { status_map: [(other, other)].into(), ..new() }, None),
+            (AccountSettings { status_map: [(other, ok)].into(), ..new() }, Some("status_map")),
+            (AccountSettings { status_map: [(ok, other)].into(), ..new() }, Some("status_map")),
+            (numbers("1"), None),
+            (numbers("+1"), None),
+            (numbers("12345678901234567890"), None),
+            (numbers("+12345678901234567890"), None),
+            (numbers("123456789012345678901"), Some("numbers")),
+            (numbers("eleven-char"), None),
+            (numbers("twelve-chars"), Some("numbers")),
+            (numbers("a name"), Some("numbers")),
+            (numbers(""), Some("numbers")),
+            (numbers("+"), Some("numbers")),
+        ] {
+            let said = settings.check().err();
+            assert_eq!(said.as_ref().map(|(key, _)| *key), key, "{settings:?}: {said:?}");
+        }
+        for (octets, is_good) in [(0, false), (1, true), (15, true), (16, false)] {
+            assert_eq!(check_system_id(&"x".repeat(octets)).is_ok(), is_good, "{octets}");
+        }
+    }
 }

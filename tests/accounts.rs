@@ -277,3 +277,173 @@ fn another_account_sees_nothing() {
     assert_eq!(receiver.next_receipt().id, id);
     assert_eq!(mine.query(&id).message_state(), 2);
 }
+
+/// Asks for a reload and waits until the server has said what came of it.
+fn reload(server: &Server, outcome: &str) {
+    let count = |text: &str| text.lines().filter(|line| line.contains(outcome)).count();
+    let before = count(&server.log());
+    server.signal(Signal::HUP);
+    eventually(outcome, || (count(&server.log()) > before).then_some(()));
+}
+
+const RELOADED: &str = "accounts, routes and certificates are reloaded";
+const REFUSED: &str = "nothing was reloaded";
+
+/// Adds an account to the file, and tells no server of it.
+fn add_in_silence(place: &Place, name: &str) {
+    let accounts = place.data().join("accounts.toml");
+    let text = std::fs::read_to_string(&accounts).expect("accounts");
+    let (before, rest) = text.split_once("[[account]]").expect("an account");
+    let first = rest.split("[[account]]").next().expect("an account");
+    let another = first.replace("\"demo\"", &format!("\"{name}\"")).replace("12125550100", "4420");
+    std::fs::write(&accounts, format!("{before}[[account]]{rest}\n[[account]]{another}")).expect("a file");
+}
+
+fn may_bind(server: &Server, name: &str) -> bool {
+    Esme::connect(server).bind(name, CommandId::BIND_TRANSCEIVER) == OK
+}
+
+/// A new key and certificate in the place of those there are; the certificate that was there before.
+fn renew_certificate(place: &Place, server: &mut Server) -> std::path::PathBuf {
+    let folder = place.data().join("tls");
+    let old = place.write("old.pem", &std::fs::read_to_string(folder.join("cert.pem")).expect("a file"));
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("a file");
+    std::fs::write(folder.join("cert.pem"), made.cert.pem()).expect("a file");
+    // Clients trust what they trusted before, and nothing else.
+    server.certificate.clone_from(&old);
+    old
+}
+
+#[test]
+fn a_broken_accounts_file_keeps_the_certificate_from_being_changed_too() {
+    let place = Place::with_demo("broken-accounts");
+    let mut server = place.server().start();
+    renew_certificate(&place, &mut server);
+    let accounts = place.data().join("accounts.toml");
+    let good = std::fs::read_to_string(&accounts).expect("accounts");
+    for broken in
+        ["[[account]]\nsystem_id = 7\n", "nonsense", "[[account]]\nsystem_id = \"demo\"\nrate = -1\n"]
+    {
+        std::fs::write(&accounts, broken).expect("a file");
+        reload(&server, REFUSED);
+        assert!(may_bind(&server, "demo"), "with the certificate and the password of before");
+    }
+    std::fs::write(&accounts, good).expect("a file");
+    reload(&server, RELOADED);
+    server.certificate = place.data().join("tls/cert.pem");
+    assert!(may_bind(&server, "demo"), "with the new one");
+}
+
+#[test]
+fn a_broken_certificate_keeps_the_accounts_from_being_changed_too() {
+    let place = Place::with_demo("broken-certificate");
+    let mut server = place.server().start();
+    let folder = place.data().join("tls");
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let good = [&certificate, &key].map(|path| std::fs::read_to_string(path).expect("a file"));
+    server.certificate = place.write("old.pem", &good[0]);
+    add_in_silence(&place, "coming");
+    let another = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    // No certificate, none in it, and one of another key.
+    for broken in [None, Some(String::new()), Some("nonsense".to_owned()), Some(another.cert.pem())] {
+        match &broken {
+            Some(text) => std::fs::write(&certificate, text).expect("a file"),
+            None => std::fs::remove_file(&certificate).expect("a file"),
+        }
+        reload(&server, REFUSED);
+        // What was sent to the cores all the same would be there by now.
+        thread::sleep(Duration::from_millis(100));
+        assert!(!may_bind(&server, "coming"), "{broken:?}");
+        assert!(may_bind(&server, "demo"), "{broken:?}");
+    }
+    std::fs::write(&certificate, &good[0]).expect("a file");
+    std::fs::write(&key, "nonsense").expect("a file");
+    reload(&server, REFUSED);
+    assert!(may_bind(&server, "demo") && !may_bind(&server, "coming"), "a broken key");
+    std::fs::write(&key, &good[1]).expect("a file");
+    reload(&server, RELOADED);
+    eventually("the new account may bind", || may_bind(&server, "coming").then_some(()));
+}
+
+/// Two carriers: one delivers, the other does not.
+const CARRIERS: &str = "
+[carrier.good]
+kind = \"simulator\"
+delay_min_millis = 0
+delay_max_millis = 1
+rule = []
+[carrier.bad]
+kind = \"simulator\"
+delay_min_millis = 0
+delay_max_millis = 1
+outcomes = [{ outcome = \"UNDELIV\", weight = 1, error = 7 }]
+rule = []
+";
+
+fn route(prefix: &str, carrier: &str) -> String {
+    format!("[[route]]\nprefix = \"{prefix}\"\ncarrier = \"{carrier}\"\n")
+}
+
+#[test]
+fn routes_are_changed_while_the_server_runs_and_carriers_are_not() {
+    let place = Place::with_demo("routes");
+    let settings = |text: &str| {
+        place.write("smppd.toml", &format!("[journal]\nsegment_mib = 8\n{text}"));
+    };
+    let first = format!("{CARRIERS}{}", route("", "good"));
+    let server = place.server().settings(&first).start();
+    let mut esme = Esme::bound(&server, "demo");
+    let mut outcome = || {
+        esme.submit(&message(DELIVERED, "by which way"));
+        esme.next_receipt().stat
+    };
+    assert_eq!(outcome(), "DELIVRD");
+    settings(&format!("{CARRIERS}{}{}", route("", "good"), route("1212", "bad")));
+    reload(&server, RELOADED);
+    eventually("the other way", || (outcome() == "UNDELIV").then_some(()));
+
+    // Whatever is wrong, nothing changes: neither the routes nor the accounts.
+    add_in_silence(&place, "coming");
+    let other_carrier = first.replace("error = 7", "error = 8");
+    let another_carrier = format!("{first}[carrier.third]\nkind = \"simulator\"\n");
+    let no_carrier = format!("{CARRIERS}{}", route("", "nobody"));
+    for wrong in [&*other_carrier, &*another_carrier, &*no_carrier, "nonsense", "[sesion]\n"] {
+        settings(wrong);
+        reload(&server, REFUSED);
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(outcome(), "UNDELIV", "{wrong}");
+        assert!(!may_bind(&server, "coming"), "{wrong}");
+    }
+    let log = server.log();
+    assert_eq!(log.matches("the carriers are not those of the start").count(), 2, "{log}");
+
+    // A way that is not there any more.
+    settings(&format!("{CARRIERS}{}", route("44", "good")));
+    reload(&server, RELOADED);
+    eventually("the new account may bind", || may_bind(&server, "coming").then_some(()));
+    let refused = CommandStatus::ESME_RINVDSTADR;
+    eventually("no way", || (esme.ask(&Pdu::SubmitSm(quiet("no way"))).status == refused).then_some(()));
+    let id = esme.submit(&message("447700900123", "another way"));
+    assert_eq!(esme.next_receipt().id, id);
+}
+
+#[test]
+fn what_an_account_may_is_changed_while_its_sessions_are_bound() {
+    let place = Place::with_demo("changed");
+    place.account("add one --bind-limit 1 --any-source");
+    let server = place.server().start();
+    let mut esme = Esme::bound(&server, "one");
+    assert!(!may_bind(&server, "one"));
+    place.account("set one --bind-limit 2");
+    eventually("one more may bind", || may_bind(&server, "one").then_some(()));
+    place.account("set one --password other");
+    let with = |password| {
+        let mut esme = Esme::connect(&server);
+        let version = smppd::pdu::InterfaceVersion::V5_0;
+        esme.bind_with("one", password, CommandId::BIND_TRANSCEIVER, version).status == OK
+    };
+    eventually("the new password is known", || with("other").then_some(()));
+    assert!(!with(support::PASSWORD), "the old one is not forgotten");
+    assert_eq!(esme.ask(&Pdu::EnquireLink).status, OK, "whoever is bound stays so");
+}

@@ -342,7 +342,7 @@ mod server {
             let address = self.address;
             let (stream, _) = self.connections.entry(connection.to_owned()).or_insert_with(|| {
                 let stream = TcpStream::connect(address).expect("connected");
-                stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+                stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
                 (stream, Vec::new())
             });
             stream.write_all(octets).expect("sent");
@@ -360,7 +360,7 @@ mod server {
                     Ok(0) => return None,
                     Ok(count) => carried.extend_from_slice(&buffer[..count]),
                     Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
-                    Err(error) => panic!("nothing came within ten seconds: {error}"),
+                    Err(error) => panic!("nothing came within a minute: {error}"),
                 }
             }
         }

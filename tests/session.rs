@@ -358,3 +358,173 @@ fn a_response_of_another_kind_answers_nothing() {
     };
     assert_eq!((request.token, status), (Some(5), CommandStatus::ESME_RUNKNOWNERR));
 }
+
+#[test]
+fn a_pdu_may_be_a_kibibyte_before_the_bind_and_more_only_after_it() {
+    let settings = SessionSettings::default();
+    // A request that is in its place in no state: only its length is looked at before that.
+    let pdu = |octets: usize| {
+        let header = [octets as u32, CommandId::QUERY_SM.0, 0, 7].map(u32::to_be_bytes);
+        let mut pdu = header.as_flattened().to_vec();
+        pdu.resize(octets, b'x');
+        pdu
+    };
+    for (is_bound, most) in [(false, 1_024), (true, settings.pdu_octets_max)] {
+        for octets in [most - 1, most, most + 1] {
+            let mut mc = match is_bound {
+                true => bound(InterfaceVersion::V5_0, &settings).1,
+                false => Session::new(Side::Mc, settings.clone(), at(0)),
+            };
+            let received = mc.receive(at(0), &mut &pdu(octets)[..]).is_some();
+            let is_taken = octets <= most;
+            let answers = commands(&take_output(&mut mc));
+            assert_eq!(mc.close_reason().is_none(), is_taken, "{is_bound} {octets}");
+            if !is_taken {
+                let nack = (CommandId::GENERIC_NACK, CommandStatus::ESME_RINVCMDLEN);
+                assert!(!received && answers == [nack], "{is_bound} {octets}: {answers:?}");
+                assert_eq!(mc.close_reason(), Some(CloseReason::FramingLost));
+            }
+        }
+    }
+    // The header alone tells: nobody waits for the rest.
+    let mut mc: Session<u32> = Session::new(Side::Mc, settings, at(0));
+    assert!(mc.receive(at(0), &mut &pdu(1_025)[..16]).is_none());
+    assert_eq!(mc.close_reason(), Some(CloseReason::FramingLost));
+}
+
+#[test]
+fn while_the_peer_unbinds_pdus_may_be_as_long_as_before() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    mc.request_with(at(1), CommandId::DELIVER_SM, 5, |_| {});
+    mc.unbind(at(1));
+    let header = [2_000, CommandId::DELIVER_SM_RESP.0, 0, 1].map(u32::to_be_bytes);
+    let mut octets = header.as_flattened().to_vec();
+    octets.resize(2_000, 0);
+    assert!(matches!(mc.receive(at(1), &mut &octets[..]), Some(Received::Response { .. })));
+    assert_eq!(mc.close_reason(), None);
+}
+
+#[test]
+fn a_stream_whose_reads_never_end_where_a_pdu_does_is_not_cut_off() {
+    // Nothing but whole PDUs, cut in the middle of each: there is always a part, and never an old one.
+    let settings = SessionSettings { enquire_link_unanswered_max: 0, ..SessionSettings::default() };
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &settings);
+    let mut octets = Vec::new();
+    for number in 2..=101 {
+        Pdu::EnquireLink.encode(CommandStatus::ESME_ROK, number, &mut octets).expect("fits");
+    }
+    let mut left = octets[..8].to_vec();
+    assert!(mc.receive(at(1), &mut &left[..]).is_none());
+    for (second, chunk) in (2..).zip(octets[8..octets.len() - 8].chunks(16)) {
+        left.extend_from_slice(chunk);
+        let mut rest = &left[..];
+        assert!(mc.receive(at(second), &mut rest).is_none());
+        left = rest.to_vec();
+        assert_eq!(left.len(), 8, "half a PDU");
+        assert_eq!(mc.handle_timeout(at(second)), None, "second {second}");
+    }
+    assert_eq!(commands(&take_output(&mut mc)).len(), 99);
+    assert_eq!(mc.close_reason(), None);
+}
+
+#[test]
+fn a_part_that_stays_a_part_is_timed_from_its_own_begin() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let mut octets = Vec::new();
+    Pdu::EnquireLink.encode(CommandStatus::ESME_ROK, 2, &mut octets).expect("fits");
+    octets.extend_from_slice(&[0, 0, 0, 16]);
+    assert!(mc.receive(at(10), &mut &octets[..8]).is_none());
+    let mut rest = &octets[..];
+    assert!(mc.receive(at(20), &mut rest).is_none());
+    assert_eq!(rest, [0, 0, 0, 16]);
+    // More of it is not another.
+    assert!(mc.receive(at(30), &mut &[0, 0, 0, 16, 0][..]).is_none());
+    assert_eq!(mc.handle_timeout(at(49)), None);
+    assert_eq!(mc.handle_timeout(at(50)), Some(Elapsed::Close(CloseReason::PduTimeout)));
+}
+
+#[test]
+fn as_many_requests_wait_as_may_and_outcomes_take_half_of_that() {
+    for window_in_max in [1, 2, 5] {
+        let settings = SessionSettings { window_in_max, ..SessionSettings::default() };
+        let (mut esme, mut mc) = bound(InterfaceVersion::V5_0, &settings);
+        for token in 0..window_in_max as u32 + 1 {
+            let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+            esme.request(at(1), &Pdu::QuerySm(query), token).expect("fits");
+        }
+        let octets = take_output(&mut esme);
+        let mut rest = &octets[..];
+        for waiting in 1..=window_in_max {
+            assert!(!mc.is_window_full());
+            assert!(matches!(mc.receive(at(1), &mut rest), Some(Received::Request(..))));
+            assert_eq!(mc.requests_waiting(), waiting);
+            assert_eq!(mc.has_room_for_outcome(), 2 * waiting <= window_in_max, "{waiting}");
+        }
+        assert!(mc.is_window_full() && mc.receive(at(1), &mut rest).is_none());
+    }
+}
+
+#[test]
+fn the_last_bind_that_may_fail_ends_the_session() {
+    for most in [1, 3] {
+        let settings = SessionSettings { bind_attempts_max: most, ..SessionSettings::default() };
+        let mut mc: Session<u32> = Session::new(Side::Mc, settings, at(0));
+        for attempt in 1..=most {
+            assert_eq!(mc.close_reason(), None, "{attempt} of {most}");
+            let mut octets = Vec::new();
+            bind(InterfaceVersion::V5_0).encode(CommandStatus::ESME_ROK, 1, &mut octets).expect("fits");
+            assert!(matches!(mc.receive(at(0), &mut &octets[..]), Some(Received::Request(..))));
+            mc.refuse_bind(CommandId::BIND_TRANSCEIVER, CommandStatus::ESME_RBINDFAIL, 1);
+        }
+        assert_eq!(mc.close_reason(), Some(CloseReason::BindAttempts), "{most}");
+        assert_eq!(commands(&take_output(&mut mc)).len(), usize::from(most), "each is answered");
+    }
+}
+
+#[test]
+fn whoever_says_anything_is_there_though_it_answers_no_enquire_link() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let mut enquire_link = Vec::new();
+    Pdu::EnquireLink.encode(CommandStatus::ESME_ROK, 2, &mut enquire_link).expect("fits");
+    let mut asked = 0;
+    for second in 1..=350 {
+        assert_eq!(mc.handle_timeout(at(second)), None, "second {second}");
+        asked +=
+            commands(&take_output(&mut mc)).iter().filter(|(id, _)| *id == CommandId::ENQUIRE_LINK).count();
+        // Half a minute after it was heard it is asked, and five seconds later it says something else.
+        if second % 35 == 0 {
+            assert!(mc.receive(at(second), &mut &enquire_link[..]).is_none());
+        }
+    }
+    assert_eq!(asked, 10);
+    // Two in a row are too many.
+    let closed = (351..500).find_map(|second| mc.handle_timeout(at(second)).map(|elapsed| (second, elapsed)));
+    assert_eq!(closed, Some((420, Elapsed::Close(CloseReason::EnquireLinkUnanswered))));
+}
+
+#[test]
+fn who_unbinds_without_a_bind_is_told_so_and_sent_away() {
+    let mut mc: Session<u32> = Session::new(Side::Mc, SessionSettings::default(), at(0));
+    let mut octets = Vec::new();
+    Pdu::Unbind.encode(CommandStatus::ESME_ROK, 3, &mut octets).expect("fits");
+    assert!(mc.receive(at(1), &mut &octets[..]).is_none(), "nobody was bound");
+    let answers = commands(&take_output(&mut mc));
+    assert_eq!(answers, [(CommandId::UNBIND_RESP, CommandStatus::ESME_RINVBNDSTS)]);
+    assert_eq!(mc.close_reason(), Some(CloseReason::Unbound));
+}
+
+#[test]
+fn an_unbind_that_waits_for_an_outcome_does_not_wait_for_ever() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let mut octets = Vec::new();
+    let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+    Pdu::QuerySm(query).encode(CommandStatus::ESME_ROK, 2, &mut octets).expect("fits");
+    Pdu::Unbind.encode(CommandStatus::ESME_ROK, 3, &mut octets).expect("fits");
+    let mut rest = &octets[..];
+    assert!(matches!(mc.receive(at(10), &mut rest), Some(Received::Request(..))));
+    assert!(matches!(mc.receive(at(10), &mut rest), Some(Received::Unbind)));
+    assert_eq!(mc.next_timeout(), Some(at(130)));
+    assert_eq!(mc.handle_timeout(at(129)), None);
+    assert_eq!(mc.handle_timeout(at(130)), Some(Elapsed::Close(CloseReason::Inactivity)));
+    assert!(take_output(&mut mc).is_empty(), "a peer that unbinds is not asked to");
+}

@@ -788,3 +788,77 @@ fn what_was_earned_before_a_stop_is_paid_out_once() {
     assert_eq!(earned, Some(Earned::Follows(Follows::HandOver { id, deferrals: 0 })));
     assert!(store.partition.take_earned().is_none());
 }
+
+#[test]
+fn a_notification_outlives_its_record_when_its_message_is_packed_anew() {
+    for crash_first in [false, true] {
+        let mut store = Store::new(PartitionSettings::default());
+        let id = store.accept();
+        store.record(&Record::Attempt { id, carrier: 0 });
+        store.record(&Record::Forwarded { id, carrier_id: b"1" });
+        let others: Vec<MessageId> = (0..40).map(|_| store.accept()).collect();
+        store.write();
+        for _ in 0..6 {
+            store.accept();
+            store.write();
+        }
+        store.checkpoint();
+        assert_eq!(store.rest.len(), 1);
+        let block = *store.rest.keys().next().expect("a block");
+        // Little is left of the block, and in the segment that stays its message is told of.
+        for other in others {
+            store.finish(other);
+            store.settle(other);
+        }
+        let (state, told) = (MessageState::ACCEPTED, Some(MessageState::ENROUTE));
+        store.record(&Record::Interim { id, state, at: NOW, told });
+        store.write();
+        let key = ParcelKey { id, part: ParcelKey::NOTIFICATION_FIRST };
+        assert!(store.partition.parcel(key).is_some());
+        if crash_first {
+            store.crash();
+            assert!(store.partition.parcel(key).is_some());
+        }
+        store.checkpoint();
+        let packed = store
+            .rest
+            .iter()
+            .any(|(number, (octets, gone))| *number > block && rest_entries(octets).count() > gone.len());
+        assert!(packed, "the block was not packed anew");
+        assert!(store.segments() > 0, "the segment is still replayed");
+        for restart in 1..4 {
+            store.crash();
+            assert!(store.partition.parcel(key).is_some(), "restart {restart}, {crash_first}");
+            let message = store.partition.message(id).expect("it goes on");
+            assert_eq!(message.standing.notifications, 1, "restart {restart}, {crash_first}");
+        }
+    }
+}
+
+#[test]
+fn what_is_due_is_due_at_its_time_and_no_millisecond_before() {
+    // What is far away moves inwards first.
+    let due = |store: &mut Store, at: Timestamp| (0..20).find_map(|_| store.partition.pop_due(clocks(at)));
+    let before = |at: Timestamp| Timestamp::from_millis(at.as_millis() - 1);
+    let mut store = Store::new(PartitionSettings::default());
+    let (id, scheduled) = (store.accept(), store.accept_for(later(60), "1"));
+    assert_eq!(due(&mut store, NOW), Some(Due::Attempt(id)));
+    store.record(&Record::Attempt { id, carrier: 0 });
+    assert_eq!(due(&mut store, before(later(60))), None);
+    assert_eq!(due(&mut store, later(60)), Some(Due::Attempt(scheduled)));
+    store.finish(scheduled);
+    store.settle(scheduled);
+    assert_eq!(due(&mut store, before(later(86_400))), None);
+    assert_eq!(due(&mut store, later(86_400)), Some(Due::Expired(id)));
+    // It has ended when it was said to, and its receipt is kept for three days from then on.
+    store.finish(id);
+    let key = ParcelKey { id, part: ParcelKey::FINAL_RECEIPT };
+    let mut other = Store::new(PartitionSettings::default());
+    let ended = other.accept();
+    other.finish(ended);
+    let over = NOW + other.settings.parcel_retention;
+    assert_eq!(due(&mut other, before(over)), None);
+    let own = ParcelKey { id: ended, part: ParcelKey::FINAL_RECEIPT };
+    assert_eq!(due(&mut other, over), Some(Due::GiveUp(own)));
+    assert!(store.partition.parcel(key).is_some());
+}

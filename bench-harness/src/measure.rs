@@ -383,4 +383,126 @@ mod tests {
         // Before it began, in the warm-up, in the measured time, and behind it.
         assert_eq!([5, 15, 25, 35].map(cut), [(10, 10, 10), (10, 15, 15), (10, 20, 25), (10, 20, 30)]);
     }
+
+    const COURSE: Course = Course { begin: 1_000_000, measure: 2_000_000, end: 3_000_000 };
+    const OK: CommandStatus = CommandStatus::ESME_ROK;
+
+    fn measures() -> Measures {
+        let mut measures = Measures::new(2);
+        measures.set_course(COURSE);
+        measures
+    }
+
+    /// How many latencies there are.
+    fn count(latencies: &Latencies) -> u64 {
+        latencies.histogram().map_or(0, |histogram| histogram.len())
+    }
+
+    /// Times, and whether they are measured: in the warm-up, at both ends of the measured time, and behind it.
+    const TIMES: [(u64, bool); 6] = [
+        (1_000_000, false),
+        (1_999_999, false),
+        (2_000_000, true),
+        (2_999_999, true),
+        (3_000_000, false),
+        (9_000_000, false),
+    ];
+
+    #[test]
+    fn what_is_due_in_the_warm_up_is_in_no_request_and_in_no_latency() {
+        for timed in Timed::ALL {
+            for (due, is_measured) in TIMES {
+                // It is answered in the measured time, or behind it.
+                let now = due.max(2_500_000);
+                let mut measures = measures();
+                measures.sent(1, timed, due, now, true);
+                measures.answered(1, timed, due, now, OK);
+                let [other, tally] = &measures.tallies[..] else { panic!("two groups") };
+                let (mine, what) = (u64::from(is_measured), format!("{} due at {due}", timed.name()));
+                assert_eq!(tally.requests[timed as usize], mine, "{what}");
+                assert_eq!(count(&tally.latencies[timed as usize]), mine, "{what}");
+                assert_eq!(count(&tally.lateness), mine, "{what}");
+                let all = tally.requests.iter().sum::<u64>();
+                assert_eq!((all, tally.latencies.iter().map(count).sum()), (mine, mine), "{what}");
+                assert_eq!((other.requests.iter().sum::<u64>(), other.answered()), (0, 0), "{what}");
+                // Whatever it was: it was sent, and somebody who looks at the second sees it.
+                assert_eq!(measures.pulse.requests, 1, "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_answered_in_the_measured_time_is_counted_by_its_status() {
+        for (now, is_measured) in TIMES {
+            let refused = CommandStatus::ESME_RTHROTTLED;
+            let mine = u64::from(is_measured);
+            for (timed, status, accepted, done) in [
+                (Timed::SubmitSm, OK, mine, 0),
+                (Timed::DataSm, OK, mine, 0),
+                (Timed::SubmitMulti, OK, mine, 0),
+                (Timed::QuerySm, OK, 0, mine),
+                (Timed::SubmitSm, refused, 0, 0),
+                (Timed::QuerySm, refused, 0, 0),
+            ] {
+                let mut measures = measures();
+                measures.answered(0, timed, 1_000_000, now, status);
+                let tally = &measures.tallies[0];
+                let what = format!("{} {status} at {now}", timed.name());
+                assert_eq!((tally.accepted, tally.done), (accepted, done), "{what}");
+                let refusals = tally.refused.get(&refused).copied().unwrap_or(0);
+                assert_eq!(refusals, if status == refused { mine } else { 0 }, "{what}");
+                assert_eq!(tally.answered(), mine, "{what}");
+                assert_eq!(
+                    tally.latencies.iter().map(count).sum::<u64>(),
+                    0,
+                    "it was due in the warm-up: {what}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_no_latency_and_a_latency_is_from_when_it_was_due() {
+        let mut measures = measures();
+        measures.answered(0, Timed::SubmitSm, 2_000_000, 2_700_000, CommandStatus::ESME_RTHROTTLED);
+        assert_eq!(count(&measures.tallies[0].latencies[Timed::SubmitSm as usize]), 0);
+        measures.sent(0, Timed::SubmitSm, 2_000_000, 2_300_000, true);
+        measures.sent(0, Timed::SubmitSm, 2_000_000, 2_600_000, false);
+        measures.answered(0, Timed::SubmitSm, 2_000_000, 2_700_000, OK);
+        let tally = &measures.tallies[0];
+        let only = |latencies: &Latencies| {
+            let histogram = latencies.histogram().expect("one");
+            (histogram.len(), histogram.max())
+        };
+        assert_eq!(only(&tally.latencies[Timed::SubmitSm as usize]), (1, 700));
+        assert_eq!(only(&tally.lateness), (1, 300), "the second was kept waiting by the server");
+    }
+
+    #[test]
+    fn receipts_and_binds_are_measured_as_requests_are() {
+        for (at, is_measured) in TIMES {
+            let mine = u64::from(is_measured);
+            let mut measures = measures();
+            let later = at.max(2_500_000);
+            measures.receipt(0, Some(at), later);
+            measures.receipt(0, None, at);
+            measures.delivery(0, at);
+            measures.bound(0, at, later, OK);
+            measures.bound(0, at, later, CommandStatus::ESME_RBINDFAIL);
+            let tally = &measures.tallies[0];
+            assert_eq!(count(&tally.latencies[Timed::Receipt as usize]), mine, "due at {at}");
+            assert_eq!(tally.receipts, mine + u64::from(later < COURSE.end), "at {at} and {later}");
+            assert_eq!(tally.deliveries, mine, "at {at}");
+            assert_eq!(count(&tally.latencies[Timed::Bind as usize]), mine, "begun at {at}");
+            assert_eq!(tally.requests[Timed::Bind as usize], mine, "begun at {at}");
+            // How many are bound, and how many were refused, is told of the warm-up as well.
+            assert_eq!((tally.binds, tally.binds_refused.values().sum::<u64>()), (1, 1));
+        }
+        // Binds come first, before there is a course.
+        let mut measures = Measures::new(1);
+        measures.bound(0, 5_000, 9_000, OK);
+        measures.sent(0, Timed::SubmitSm, 5_000, 9_000, true);
+        assert_eq!(measures.tallies[0].requests[Timed::Bind as usize], 1);
+        assert_eq!(measures.tallies[0].requests[Timed::SubmitSm as usize], 0);
+    }
 }

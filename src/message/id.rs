@@ -371,4 +371,28 @@ mod tests {
         after.observe(seen);
         assert!(after.next(NOW, 1) > seen);
     }
+
+    #[test]
+    fn a_millisecond_has_as_many_ids_as_its_sequence_and_none_is_of_another_partition() {
+        for count in [1, 2, 3, 255] {
+            let mut source = IdSource::new(3, PartitionNumber(254));
+            let mut last = None;
+            let mut of_first = 0;
+            for _ in 0..5_000 {
+                let first = source.next(NOW, count);
+                for offset in 0..count {
+                    let id = first.in_batch(offset);
+                    assert_eq!(
+                        (id.partition(), id.0 >> TIME_SHIFT),
+                        (PartitionNumber(254), first.0 >> TIME_SHIFT)
+                    );
+                    assert!(last < Some(id), "{count}");
+                    last = Some(id);
+                    of_first += u64::from(id.0 >> TIME_SHIFT == 90_000_000_000);
+                }
+            }
+            // As many as fit in whole.
+            assert_eq!(of_first, (SEQUENCE_MAX + 1) / u64::from(count) * u64::from(count), "{count}");
+        }
+    }
 }

@@ -205,4 +205,47 @@ mod tests {
             assert_eq!(nul_position(&vec![0xFF; len]), None);
         }
     }
+
+    #[test]
+    fn a_field_is_as_long_as_the_specification_lets_it_be() {
+        for (field, characters) in [
+            (&SYSTEM_ID, 15),
+            (&PASSWORD, 8),
+            (&SYSTEM_TYPE, 12),
+            (&ADDRESS_RANGE, 40),
+            (&SERVICE_TYPE, 5),
+            (&SOURCE_ADDR, 20),
+            (&SOURCE_ADDR_LONG, 64),
+            (&DESTINATION_ADDR, 20),
+            (&DESTINATION_ADDR_LONG, 64),
+            (&ESME_ADDR, 64),
+            (&DL_NAME, 20),
+            (&MESSAGE_ID, 64),
+            (&SCHEDULE_DELIVERY_TIME, 16),
+            (&VALIDITY_PERIOD, 16),
+            (&FINAL_DATE, 16),
+        ] {
+            for length in [0, 1, characters - 1, characters, characters + 1] {
+                let value = vec![b'x'; length];
+                let mut octets = Vec::new();
+                let put = put_c_octets(field, &value, &mut octets);
+                assert_eq!(put.is_ok(), length <= characters, "{} {length}", field.name);
+                assert_eq!(octets.len(), if put.is_ok() { length + 1 } else { 0 }, "{}", field.name);
+                // Whatever somebody else puts there.
+                let octets = [&value[..], &[0, 7]].concat();
+                let mut reader = Reader::new(&octets);
+                match reader.c_octets(field) {
+                    Ok(read) => {
+                        assert!(length <= characters, "{} {length}", field.name);
+                        assert_eq!((read, reader.rest()), (&value[..], &[7][..]), "{}", field.name);
+                    }
+                    Err(error) => {
+                        assert!(length > characters, "{} {length}", field.name);
+                        assert_eq!((error.status, error.field), (field.status, field.name));
+                    }
+                }
+            }
+            assert!(put_c_octets(field, b"a\0", &mut Vec::new()).is_err(), "{}", field.name);
+        }
+    }
 }

@@ -317,3 +317,171 @@ impl Core {
 
 /// Everything on an executor shares its core.
 pub(super) type SharedCore = Rc<Core>;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::crypto::ring;
+    use rustls::server::ResolvesServerCertUsingSni;
+
+    use super::*;
+    use crate::account::{AccountSettings, Accounts};
+    use crate::carrier::{Carrier, Simulator, SimulatorSettings};
+    use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Position, Ring, SegmentNumber};
+    use crate::message::Backoff;
+    use crate::pdu::{
+        Address, Bind, CommandStatus, DataCoding, EsmClass, InterfaceVersion, Npi, Pdu, RegisteredDelivery,
+        ShortMessage, Tlvs, Ton,
+    };
+    use crate::route::{CarrierIndex, Routes};
+    use crate::server::mesh::mailbox;
+    use crate::session::SessionSettings;
+    use crate::shard::{
+        Commit, Partition, PartitionMap, PartitionSettings, Recovery, ShardNumber, ShardSettings, Validity,
+    };
+    use crate::store::Checkpoint;
+
+    const CONNECTION: ConnectionId = ConnectionId(7);
+    const PARTITION: PartitionNumber = PartitionNumber(0);
+
+    fn shard() -> Shard {
+        let pause = Duration::from_secs(3_600);
+        let settings = ShardSettings {
+            number: ShardNumber(0),
+            shards: 1,
+            system_id: Box::from(*b"smppd"),
+            session: SessionSettings::default(),
+            validity: Validity { default: 24 * pause, longest: 24 * pause },
+            retry: Backoff { delay_min: pause, delay_max: pause },
+            deliver_retry: Backoff { delay_min: pause, delay_max: pause },
+            portion: 10,
+            is_durable: true,
+        };
+        let demo = AccountSettings { any_source: true, ..AccountSettings::new("demo", "x") };
+        let accounts = Accounts::default().reload(vec![demo]);
+        let recovery = Recovery::new(
+            PARTITION,
+            0,
+            PartitionSettings::default(),
+            &Checkpoint::initial(),
+            crate::time::Now::ZERO,
+        );
+        let start = JournalStart {
+            identity: Identity { partition: PARTITION, salt: 1 },
+            ring: Ring::resume(1 << 23, BATCH_OCTETS_MAX, &[], SegmentNumber(0), 3),
+            last: Position(0),
+        };
+        let partition = Partition::open(recovery.finish(start), Box::new(|octets| Box::new(vec![0; octets])));
+        let carriers: Vec<Box<dyn Carrier>> = vec![Box::new(Simulator::new(SimulatorSettings::default()))];
+        let routes = Routes::new([(String::new(), CarrierIndex(0))]);
+        let map = PartitionMap::new([(PARTITION, ShardNumber(0))]);
+        Shard::new(settings, Rc::new(accounts), routes, carriers, vec![partition], map)
+    }
+
+    fn core() -> Core {
+        let (mut senders, _) = mailbox(1, 1);
+        let tls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+        Core {
+            shard: RefCell::new(shard()),
+            clock: Clock::new(),
+            buffers: RefCell::new(Buffers::default()),
+            tls: Arc::new(std::sync::RwLock::new(Arc::new(tls))),
+            journals: Vec::new(),
+            journal_bells: vec![Bell::default()],
+            more_bell: Bell::default(),
+            resting: RefCell::default(),
+            resting_bell: Bell::default(),
+            mesh: Vec::new(),
+            states: Vec::new(),
+            verifier: Verifier::start(1, 1).expect("a verifier"),
+            own_mail: senders.remove(0),
+            pulse: Arc::default(),
+            is_draining: Cell::new(false),
+            connections: RefCell::default(),
+            next_connection: Cell::new(1),
+            verified: RefCell::default(),
+            number: 0,
+            balance: Arc::new(Balance::new(1, 10)),
+            traffic: Cell::new((Instant::ZERO, 0)),
+            handshakes: Cell::new(0),
+            impatient: RefCell::default(),
+            is_writing: vec![Cell::new(false)],
+        }
+    }
+
+    /// A session submits a message that waits for an hour.
+    fn submit(shard: &mut Shard, now: Now) {
+        let nobody = Address { ton: Ton(0), npi: Npi(0), digits: b"" };
+        let bind = Bind {
+            system_id: b"demo",
+            password: b"x",
+            system_type: b"",
+            interface_version: InterfaceVersion::V5_0,
+            address_range: nobody,
+            tlvs: Tlvs::EMPTY,
+        };
+        let submit = ShortMessage {
+            service_type: b"",
+            source: Address { digits: b"12125550100", ..nobody },
+            destination: Address { digits: b"12125559999", ..nobody },
+            esm_class: EsmClass::DEFAULT,
+            protocol_id: 0,
+            priority_flag: 0,
+            schedule_delivery_time: b"000000010000000R",
+            validity_period: b"",
+            registered_delivery: RegisteredDelivery::NONE,
+            replace_if_present_flag: 0,
+            data_coding: DataCoding::DEFAULT,
+            sm_default_msg_id: 0,
+            short_message: b"hello",
+            tlvs: Tlvs::EMPTY,
+        };
+        let mut send = |pdu: &Pdu<'_>, number| {
+            let mut octets = Vec::new();
+            pdu.encode(CommandStatus::ESME_ROK, number, &mut octets).expect("it fits");
+            shard.handle_octets(now, CONNECTION, &octets);
+            if number == 1 {
+                shard.handle_verified(now, CONNECTION, true);
+            }
+        };
+        send(&Pdu::BindTransceiver(bind), 1);
+        send(&Pdu::SubmitSm(submit), 2);
+    }
+
+    #[test]
+    fn a_core_is_settled_when_nothing_is_on_its_way_to_the_disk() {
+        let core = core();
+        let now = core.clock.now();
+        assert!(core.is_settled());
+        core.shard.borrow_mut().connected(now, CONNECTION, "test");
+        submit(&mut core.shard.borrow_mut(), now);
+        assert!(!core.is_settled(), "a batch waits");
+        let batch = core.shard.borrow_mut().take_batch(0).expect("a batch");
+        core.is_writing[0].set(true);
+        assert!(!core.shard.borrow().partitions()[0].has_batch());
+        assert!(!core.is_settled(), "a batch is being written: whoever waits for it is not answered yet");
+        core.is_writing[0].set(false);
+        let commit = Commit {
+            position: batch.position(),
+            payload_octets: batch.payload_octets(),
+            octets: batch.aligned_octets(),
+            micros: 1,
+            spare: None,
+        };
+        core.shard.borrow_mut().committed(now, 0, commit);
+        assert!(core.is_settled());
+        // It stops: a last checkpoint is on its way to rest.
+        core.shard.borrow_mut().stop();
+        assert!(!core.is_settled());
+        core.shard.borrow_mut().store_failed(now, 0, "the test says so");
+        assert!(core.is_settled(), "nothing more goes there");
+        // Even then what was recorded before is written, and answered.
+        core.is_writing[0].set(true);
+        assert!(!core.is_settled());
+    }
+}

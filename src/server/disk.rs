@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use crate::config::Durability;
 use crate::journal::{BATCH_ALIGN, Batch, BatchBuffer, Buffers};
 use crate::server::descriptors;
+use crate::server::durable_file;
 use crate::server::fault::{self, Layer, Point};
 
 /// Zeros are written in pieces of this.
@@ -227,7 +228,7 @@ pub(super) fn make_segment(folder: &Path, file: u32, segment_octets: u64) -> io:
             segment.write_all(&zeros)?;
         }
         segment.sync_all()?;
-        File::open(folder)?.sync_all()
+        durable_file::sync_folder(folder)
     })();
     if filled.is_err() {
         // Half a segment is worse than none: it would be taken for a whole one next time.
@@ -257,5 +258,57 @@ mod tests {
         assert_eq!(taken_over.recv(), Ok(Ok(())));
         next.join().expect("it ends");
         std::fs::remove_file(&path).expect("the file");
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn a_segment_is_whole_before_its_name_is_durable_and_gone_when_that_fails() {
+        let folder = std::env::temp_dir().join(format!("smppd-segment-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let path = segment_path(&folder, 7);
+        let octets = || std::fs::metadata(&path).map_or(0, |file| file.len());
+        for fails in [true, false] {
+            let seen = Rc::new(std::cell::RefCell::new(Vec::new()));
+            let watcher = {
+                let (seen, path) = (Rc::clone(&seen), path.clone());
+                move |point, synced: &Path| {
+                    let length = std::fs::metadata(&path).expect("a file").len();
+                    seen.borrow_mut().push((point, synced.to_owned(), length));
+                    if fails { Err(io::Error::other("the test says so")) } else { Ok(()) }
+                }
+            };
+            let made = fault::watch(watcher, || make_segment(&folder, 7, 2 * FILL_OCTETS as u64));
+            assert_eq!(seen.take(), [(Point::FolderSync, folder.clone(), 2 * FILL_OCTETS as u64)]);
+            assert_eq!((made.is_err(), octets() == 0), (fails, fails));
+        }
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn a_file_that_is_taken_over_is_synced_once_and_behind_its_lock() {
+        let path = std::env::temp_dir().join(format!("smppd-synced-over-{}", std::process::id()));
+        std::fs::write(&path, "what an earlier process wrote").expect("a file");
+        let seen = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let watcher = {
+            let seen = Rc::clone(&seen);
+            move |point, file: &Path| {
+                let is_locked = matches!(File::open(file)?.try_lock(), Err(TryLockError::WouldBlock));
+                seen.borrow_mut().push((point, is_locked));
+                Ok(())
+            }
+        };
+        fault::watch(watcher, || take_over(&path)).expect("taken over");
+        assert_eq!(seen.take(), [(Point::JournalSync, true)]);
+        let failing = |_, _: &Path| Err(io::Error::other("the test says so"));
+        assert!(fault::watch(failing, || take_over(&path)).is_err());
+        std::fs::remove_file(&path).expect("the file");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_synced_is_not_taken_over() {
+        // Whatever else can be done with it, the kernel syncs no such file.
+        let error = take_over(Path::new("/dev/null")).expect_err("it was not synced");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     }
 }

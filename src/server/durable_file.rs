@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rustix::process::geteuid;
 
+use crate::server::fault::{self, Point};
+
 /// Puts a file in the place of what is there, if anything, with this mode: written beside it, then renamed, so
 /// that neither a reader nor a crash ever finds a part. Durable when it returns.
 ///
@@ -71,6 +73,7 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// It cannot be read or synced.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    fault::strike(Point::FolderSync, path)?;
     File::open(path)?.sync_all()
 }
 
@@ -103,5 +106,57 @@ mod tests {
         make_folder(&place).expect("there already");
         assert!(make_folder(&path).is_err(), "a file is in its place");
         fs::remove_dir_all(&place).expect("removed");
+    }
+
+    /// Where folders were synced, and what `look` saw there, while `what` was done.
+    #[cfg(debug_assertions)]
+    fn synced<S: 'static>(
+        look: impl Fn() -> S + 'static,
+        what: impl FnOnce() -> io::Result<()>,
+    ) -> Vec<(std::path::PathBuf, S)> {
+        let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let watcher = {
+            let seen = std::rc::Rc::clone(&seen);
+            move |point, folder: &Path| {
+                assert_eq!(point, Point::FolderSync);
+                seen.borrow_mut().push((folder.to_owned(), look()));
+                Ok(())
+            }
+        };
+        fault::watch(watcher, what).expect("done");
+        seen.take()
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn a_new_name_is_durable_when_a_file_is_replaced_and_a_folder_made() {
+        let place = std::env::temp_dir().join(format!("smppd-synced-{}", std::process::id()));
+        let deep = place.join("deep/er");
+        let made = {
+            let deep = deep.clone();
+            synced(move || deep.is_dir(), || make_folder(&place.join("deep/er")))
+        };
+        let above = std::env::temp_dir();
+        assert_eq!(made, [(above, false), (place.clone(), false), (place.join("deep"), true)]);
+        assert_eq!(synced(|| (), || make_folder(&place)), [], "it was there");
+        let path = deep.join("file");
+        for text in ["one", "another"] {
+            let read = {
+                let path = path.clone();
+                move || fs::read_to_string(&path).unwrap_or_default()
+            };
+            // Behind the rename, or that may be lost.
+            assert_eq!(synced(read, || replace(&path, text, 0o600)), [(deep.clone(), text.to_owned())]);
+        }
+        let failing = |_, _: &Path| Err(io::Error::other("the test says so"));
+        assert!(fault::watch(failing, || replace(&path, "third", 0o600)).is_err(), "not durable, not done");
+        fs::remove_dir_all(&place).expect("removed");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_synced_is_told_of() {
+        // The kernel syncs nothing of this file system.
+        let error = sync_folder(Path::new("/proc/self")).expect_err("it was not synced");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
     }
 }

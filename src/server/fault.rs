@@ -10,10 +10,13 @@
 //! | `state-op=7`, `state-op=7:panic` | the seventh order to the state at rest fails, or panics |
 //! | `journal-sync=2` | the second sync of a file of the journal fails, which a start makes of each |
 //! | `state-sync=2` | the second sync of the state at rest fails, or panics |
+//! | `folder-sync=2` | the second sync of a folder fails, which makes the names in it durable |
 //! | `journal-unsynced` | batches are written without waiting for the disk |
 //! | `state-unsynced` | the state at rest is never synced, neither by us nor by sled |
 //! | `partition=1` | only this partition is struck, and only its writes are counted |
 
+#[cfg(all(test, debug_assertions))]
+pub(super) use armed::watch;
 #[cfg(debug_assertions)]
 pub(super) use armed::{announce, is_unsynced, strike, write};
 #[cfg(not(debug_assertions))]
@@ -31,6 +34,8 @@ pub(super) enum Point {
     StateOp,
     /// A sync of the state at rest.
     StateSync,
+    /// A sync of a folder.
+    FolderSync,
 }
 
 /// What can be left unsynced.
@@ -138,6 +143,7 @@ mod armed {
                     ("journal-sync", Some(_)) => Point::JournalSync,
                     ("state-op", Some(_)) => Point::StateOp,
                     ("state-sync", Some(_)) => Point::StateSync,
+                    ("folder-sync", Some(_)) => Point::FolderSync,
                     _ => return Err(unknown()),
                 };
                 let manner = match (manner, point) {
@@ -212,11 +218,44 @@ mod armed {
     /// # Panics
     /// When that is asked for.
     pub(in crate::server) fn strike(point: Point, folder: &Path) -> io::Result<()> {
+        #[cfg(test)]
+        watched(point, folder)?;
         match pass(point, folder) {
             None => Ok(()),
             Some(Manner::Panic) => panic!("a fault on purpose: {point:?}"),
             Some(Manner::Error | Manner::Short | Manner::Late) => Err(error()),
         }
+    }
+
+    /// Whoever looks on while a point is passed, and may have it fail.
+    #[cfg(test)]
+    type Watcher = Box<dyn FnMut(Point, &Path) -> io::Result<()>>;
+
+    #[cfg(test)]
+    thread_local! {
+        static WATCHER: std::cell::RefCell<Option<Watcher>> = const { std::cell::RefCell::new(None) };
+    }
+
+    /// Does something, and has `watcher` called at each point that this thread passes meanwhile, where it may fail. A unit
+    /// test sees there what is durable before what.
+    #[cfg(test)]
+    pub(in crate::server) fn watch<R>(
+        watcher: impl FnMut(Point, &Path) -> io::Result<()> + 'static,
+        what: impl FnOnce() -> R,
+    ) -> R {
+        WATCHER.set(Some(Box::new(watcher)));
+        let result = what();
+        WATCHER.set(None);
+        result
+    }
+
+    #[cfg(test)]
+    fn watched(point: Point, folder: &Path) -> io::Result<()> {
+        // It may pass points itself, unseen.
+        let Some(mut watcher) = WATCHER.take() else { return Ok(()) };
+        let outcome = watcher(point, folder);
+        WATCHER.set(Some(watcher));
+        outcome
     }
 
     /// What becomes of a write of `octets` to the journal in `folder`.

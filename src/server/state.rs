@@ -912,4 +912,118 @@ mod tests {
         let full = unopened(sled::Error::Io(io::ErrorKind::StorageFull.into()));
         assert_eq!(told(Path::new("state"), &full), "state: no storage space");
     }
+
+    /// At each sync while `what` is done: whether the checkpoint with this next block is there by then.
+    #[cfg(debug_assertions)]
+    fn synced<R>(
+        state: &State,
+        next_rest: RestNumber,
+        what: impl FnOnce(&State) -> io::Result<R>,
+    ) -> (io::Result<R>, Vec<bool>) {
+        let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let watcher = {
+            let (seen, rest) = (std::rc::Rc::clone(&seen), state.rest.clone());
+            move |point, _: &Path| {
+                if point == Point::StateSync {
+                    seen.borrow_mut().push(checkpoint(&rest)?.next_rest == next_rest);
+                }
+                Ok(())
+            }
+        };
+        (fault::watch(watcher, || what(state)), seen.take())
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn what_a_checkpoint_stands_on_is_synced_before_it_and_it_before_that_is_said() {
+        let (folder, state) = state("checkpoint-synced");
+        let next_rest = RestNumber(3);
+        let order = || {
+            let checkpoint = Checkpoint { next_rest, ..Checkpoint::initial() };
+            StoreOp::Checkpoint(checkpoint, RestChanges { removed: vec![RestNumber(1)], gone: Vec::new() })
+        };
+        let before: [StoreOp; 3] = [
+            StoreOp::PutRest(RestNumber(1), vec![1]),
+            StoreOp::PutRest(RestNumber(2), vec![2]),
+            StoreOp::PutFinals(1, Vec::new().into()),
+        ];
+        for op in before {
+            let (done, syncs) = synced(&state, next_rest, |state| state.apply(op));
+            assert!(done.is_ok() && syncs.is_empty(), "the checkpoint syncs for all of them");
+        }
+        let (done, syncs) = synced(&state, next_rest, |state| state.apply(order()));
+        assert_eq!(done.expect("stored"), Some(StoreDone::Checkpoint(Checkpoint::initial().segment)));
+        assert_eq!(syncs, [false, true]);
+        // The first sync fails: the checkpoint must not be there. The second fails: it must not be said to be made.
+        for (number, other) in [(1, RestNumber(4)), (2, RestNumber(5))] {
+            let mut passed = 0;
+            let watcher = move |point, _: &Path| {
+                passed += usize::from(point == Point::StateSync);
+                if passed == number { Err(io::Error::other("the test says so")) } else { Ok(()) }
+            };
+            let checkpoint = Checkpoint { next_rest: other, ..Checkpoint::initial() };
+            let op = StoreOp::Checkpoint(checkpoint, RestChanges { removed: Vec::new(), gone: Vec::new() });
+            assert!(fault::watch(watcher, || state.apply(op)).is_err(), "sync {number}");
+            assert_eq!(
+                state.checkpoint().expect("readable").next_rest == other,
+                number == 2,
+                "sync {number}"
+            );
+        }
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[cfg(debug_assertions)]
+    #[test]
+    fn the_salt_of_a_journal_is_durable_before_anybody_uses_it() {
+        let (folder, state) = state("salt-synced");
+        let identity = |state: &State| state.identity(PartitionNumber(0));
+        let (made, syncs) = synced(&state, RestNumber(9), identity);
+        assert_eq!(syncs, [false]);
+        let (found, syncs) = synced(&state, RestNumber(9), identity);
+        assert_eq!((found.expect("an identity"), syncs), (made.expect("an identity"), vec![]));
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn a_database_of_which_a_part_cannot_be_synced_is_not_taken_for_durable() {
+        // The kernel syncs no such file.
+        let unsyncable = Path::new("/dev/null");
+        let (folder, mut state) = state("unsyncable");
+        let put_aside = |name: &str| {
+            std::fs::rename(folder.join("state").join(name), folder.join("aside")).expect("it is there");
+            std::os::unix::fs::symlink(unsyncable, folder.join("state").join(name)).expect("a link");
+        };
+        let put_back = |name: &str| {
+            std::fs::rename(folder.join("aside"), folder.join("state").join(name)).expect("it is there");
+        };
+        state.sync().expect("as it is");
+        put_aside("conf");
+        assert!(state.identity(PartitionNumber(0)).is_err(), "its settings");
+        put_back("conf");
+        let log = std::mem::replace(&mut state.file, File::open(unsyncable).expect("a device"));
+        assert!(state.sync().is_err(), "its log");
+        state.file = log;
+        let blob = folder.join("state/blobs/7");
+        std::os::unix::fs::symlink(unsyncable, &blob).expect("a link");
+        assert!(state.sync().is_err(), "its large values");
+        std::fs::remove_file(&blob).expect("removed");
+        state.sync().expect("as it was");
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn what_ended_when_its_retention_ends_stays_and_no_millisecond_longer() {
+        let (folder, state) = state("retention");
+        let mut ids = IdSource::new(0, PartitionNumber(0));
+        put(&state, 1, ids.next(at(0), 1), at(5));
+        assert_eq!(state.sweep(at(5), &mut Vec::new()).expect("swept"), 0);
+        let later = Timestamp::from_millis(at(5).as_millis() + 1);
+        assert_eq!(state.sweep(later, &mut Vec::new()).expect("swept"), 1);
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
 }

@@ -214,9 +214,7 @@ impl Shard {
             }
             AfterGathering::ReplaceOrSubmit(octets) => match newest {
                 // The newest may be with a partition that could not be asked.
-                _ if status != CommandStatus::ESME_ROK => {
-                    self.write_answer(reply_to, &Answer::Status(status));
-                }
+                _ if status != CommandStatus::ESME_ROK => self.refuse_replacement(reply_to, status),
                 Some(Age { id, .. }) => return self.supersede(now, (reply_to, order), id, octets),
                 None => self.submit_after_all(now, reply_to, &octets),
             },
@@ -229,7 +227,7 @@ impl Shard {
                 CommandStatus::ESME_RREPLACEFAIL | CommandStatus::ESME_RINVMSGID => {
                     self.submit_after_all(now, reply_to, &octets);
                 }
-                status => self.write_answer(reply_to, &Answer::Status(status)),
+                status => self.refuse_replacement(reply_to, status),
             },
         }
         self.end_order(now, reply_to, order);
@@ -264,10 +262,16 @@ impl Shard {
                 self.ask_again((reply_to, order), account, id, operation, then);
             }
             Err(error) => {
-                self.write_answer(reply_to, &Answer::Status(error.into()));
+                self.refuse_replacement(reply_to, error.into());
                 self.end_order(now, reply_to, order);
             }
         }
+    }
+
+    /// A submit_sm that was to replace a message is refused, as any other may be.
+    fn refuse_replacement(&mut self, reply_to: ReplyTo, status: CommandStatus) {
+        self.counters.refused += 1;
+        self.write_answer(reply_to, &Answer::Status(status));
     }
 
     /// The sender has the response: the message may go on, if its owner is another shard. Ours has paid the response out

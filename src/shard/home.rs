@@ -189,4 +189,24 @@ mod tests {
                 && matches!(message, MeshMessage::Settle { outcome: Delivery::Returned, .. })
         }));
     }
+
+    #[test]
+    fn the_owners_may_have_twice_what_all_windows_hold_and_nothing_for_transmitters() {
+        let mut home = Home::default();
+        assert_eq!((home.room(1), home.room(4)), (0, 0));
+        home.admit(session(0, 1), 10, 0);
+        assert_eq!(home.room(1), 0, "its bind is not answered");
+        assert!(home.ready(session(0, 1)));
+        assert_eq!([1, 2, 3, 4, 20].map(|owners| home.room(owners)), [20, 10, 7, 5, 1]);
+        home.admit(session(1, 2), 0, 0);
+        assert!(!home.ready(session(1, 2)), "a transmitter changes nothing");
+        assert_eq!(home.room(1), 20);
+        home.admit(session(2, 3), 5, 0);
+        assert!(home.ready(session(2, 3)));
+        assert_eq!(home.room(1), 30);
+        assert!(!home.release(session(1, 2)) && home.release(session(0, 1)));
+        assert_eq!((home.room(1), home.room(0)), (10, 10));
+        assert!(!home.release(session(0, 1)) && !home.ready(session(0, 1)), "it is gone");
+        assert!(home.release(session(2, 3)) && home.is_empty());
+    }
 }

@@ -645,7 +645,10 @@ mod tests {
     use crate::account::AccountSettings;
     use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Position, Ring, SegmentNumber};
     use crate::message::Backoff;
-    use crate::pdu::{Address, Bind, QuerySm, Tlvs};
+    use crate::pdu::{
+        Address, Bind, DataCoding, EsmClass, QuerySm, RegisteredDelivery, ShortMessage, Tag, TlvBuf, Tlvs,
+    };
+    use crate::route::CarrierIndex;
     use crate::session::SessionSettings;
     use crate::store::Checkpoint;
     use crate::time::Timestamp;
@@ -714,5 +717,107 @@ mod tests {
         assert!(catch_unwind(AssertUnwindSafe(|| send(&mut shard, &query))).is_err());
         let entry = shard.sessions.get_mut(&CONNECTION).expect("it is still there");
         assert_eq!(entry.session.take_unanswered(), Some(sent));
+    }
+
+    #[test]
+    fn a_session_that_is_gone_leaves_no_timer() {
+        let mut shard = shard();
+        let ends: [fn(&mut Shard); 4] = [
+            |shard| {
+                // It goes on with another shard.
+                let bind = Bind {
+                    system_id: b"demo",
+                    password: b"x",
+                    system_type: b"",
+                    interface_version: InterfaceVersion::V5_0,
+                    address_range: Address::default(),
+                    tlvs: Tlvs::EMPTY,
+                };
+                send(shard, &Pdu::BindTransceiver(bind));
+                assert!(shard.depart(CONNECTION).is_some());
+            },
+            |shard| shard.disconnected(NOW, CONNECTION, CloseReason::PeerClosed),
+            |shard| {
+                // It has ended by itself before its connection does.
+                shard.handle_octets(NOW, CONNECTION, &[0; 16]);
+                shard.disconnected(NOW, CONNECTION, CloseReason::Ours);
+            },
+            |shard| {
+                shard.drain(NOW);
+                shard.disconnected(NOW, CONNECTION, CloseReason::Ours);
+            },
+        ];
+        for (number, end) in ends.into_iter().enumerate() {
+            shard.connected(NOW, CONNECTION, "test");
+            assert_eq!(shard.session_timers.len(), 1, "{number}");
+            end(&mut shard);
+            assert_eq!((shard.sessions(), shard.session_timers.len()), (0, 0), "{number}");
+        }
+    }
+
+    #[test]
+    fn what_waited_for_a_reload_comes_in_its_order_and_before_what_came_since() {
+        let mut shard = shard();
+        let accounts = ["demo", "late"].map(|name| AccountSettings::new(name, "x"));
+        let next = Rc::new(shard.accounts.reload(accounts.into()));
+        let account = next.index_of(b"late").expect("an account");
+        let session =
+            |connection| SessionAddress { shard: ShardNumber(0), connection: ConnectionId(connection) };
+        let admit = |connection| MeshMessage::Admit { account, session: session(connection), window: 1 };
+        let released = |connection| MeshMessage::Released { account, session: session(connection) };
+        // The first session came and went before this shard has heard of the account, the second comes then and goes.
+        shard.handle_mesh(NOW, [admit(1), released(1), admit(2)]);
+        assert_eq!((shard.early.len(), shard.homes.len()), (3, 0), "nobody knows that account here");
+        shard.local.push_back(released(2));
+        shard.reload(NOW, next, Routes::new([]));
+        let bound = shard.homes.get(&account).map(|home| home.is_empty());
+        assert!(bound.is_none_or(|is_empty| is_empty), "a session that is gone keeps its place");
+        assert!(shard.early.is_empty());
+    }
+
+    #[test]
+    fn a_submission_that_may_not_replace_is_counted_as_refused() {
+        let mut shard = shard();
+        shard.connected(NOW, CONNECTION, "test");
+        send(
+            &mut shard,
+            &Pdu::BindTransceiver(Bind {
+                system_id: b"demo",
+                password: b"x",
+                system_type: b"",
+                interface_version: InterfaceVersion::V5_0,
+                address_range: Address::default(),
+                tlvs: Tlvs::EMPTY,
+            }),
+        );
+        shard.handle_verified(NOW, CONNECTION, true);
+        let demo = AccountSettings { any_source: true, credits: 1, ..AccountSettings::new("demo", "x") };
+        let accounts = Rc::new(shard.accounts.reload(vec![demo]));
+        shard.reload(NOW, accounts, Routes::new([(String::new(), CarrierIndex(0))]));
+        let waits = ShortMessage {
+            service_type: b"",
+            source: Address { digits: b"12125550100", ..Address::default() },
+            destination: Address { digits: b"12125559999", ..Address::default() },
+            esm_class: EsmClass::DEFAULT,
+            protocol_id: 0,
+            priority_flag: 0,
+            schedule_delivery_time: b"000000010000000R",
+            validity_period: b"",
+            registered_delivery: RegisteredDelivery::NONE,
+            replace_if_present_flag: 0,
+            data_coding: DataCoding::DEFAULT,
+            sm_default_msg_id: 0,
+            short_message: b"hello",
+            tlvs: Tlvs::EMPTY,
+        };
+        send(&mut shard, &Pdu::SubmitSm(waits));
+        assert_eq!((shard.counters().accepted, shard.counters().refused), (1, 0));
+        // Two segments in the place of one cost a credit that is not there.
+        let mut payload = TlvBuf::default();
+        payload.put(Tag::MESSAGE_PAYLOAD, &[b'x'; 161]).expect("it fits");
+        let replacing =
+            ShortMessage { replace_if_present_flag: 1, short_message: b"", tlvs: payload.as_tlvs(), ..waits };
+        send(&mut shard, &Pdu::SubmitSm(replacing));
+        assert_eq!((shard.counters().accepted, shard.counters().refused), (1, 1));
     }
 }

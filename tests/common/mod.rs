@@ -8,7 +8,8 @@ use std::time::Duration;
 use smppd::account::{AccountSettings, Accounts, StatusName};
 use smppd::carrier::{Carrier, News, Report, Simulator, SimulatorSettings};
 use smppd::journal::{BatchBuffer, BatchHeader, Identity, JournalStart, Position, Ring, SegmentNumber};
-use smppd::message::{Backoff, Content, MessageId, PartitionNumber};
+use smppd::message::{Backoff, Content, Message, MessageId, PartitionNumber};
+use smppd::metrics::Counters;
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
     Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi,
@@ -809,5 +810,161 @@ impl Net {
                 self.shards[esme.0].handle_octets(self.now, esme.1, &answer);
             }
         }
+    }
+}
+
+impl ReceivedPdu {
+    /// What is in it.
+    pub fn read<R>(&self, read: impl FnOnce(Pdu<'_>) -> R) -> R {
+        self.with(read)
+    }
+
+    pub fn sequence_number(&self) -> u32 {
+        u32::from_be_bytes(self.octets[12..16].try_into().expect("four octets"))
+    }
+
+    /// message_state, error_code and final_date of a query_sm_resp.
+    pub fn state(&self) -> (u8, u8, String) {
+        self.with(|pdu| {
+            let Pdu::QuerySmResp(body) = pdu else { panic!("not a query_sm_resp: {pdu:?}") };
+            let final_date = String::from_utf8(body.final_date.to_vec()).expect("ASCII");
+            (body.message_state, body.error_code, final_date)
+        })
+    }
+}
+
+impl Net {
+    /// The first account of a test that wants it otherwise.
+    pub fn account(system_id: &str) -> AccountSettings {
+        settings(&[system_id]).remove(0)
+    }
+
+    /// Other accounts from now on, on every shard.
+    pub fn reload(&mut self, accounts: Vec<AccountSettings>) {
+        self.accounts = self.accounts.reload(accounts);
+        let (now, accounts) = (self.now, Rc::new(self.accounts.clone()));
+        for shard in &mut self.shards {
+            shard.reload(now, Rc::clone(&accounts), Routes::new([(String::new(), self.route)]));
+        }
+        self.turn();
+    }
+
+    /// What a shard has counted.
+    pub fn counters(&self, shard: usize) -> Counters {
+        self.shards[shard].counters()
+    }
+
+    /// Messages of a shard that a carrier has, or may have.
+    pub fn with_carrier(&self, shard: usize) -> Vec<MessageId> {
+        self.shards[shard].partitions()[0].resume().0
+    }
+
+    /// A message that is not over and not cold, wherever it is.
+    pub fn message(&self, message_id: &str) -> Option<&Message> {
+        let id = MessageId::parse(message_id.as_bytes()).expect("an id");
+        self.shards.iter().flat_map(Shard::partitions).find_map(|partition| partition.message(id))
+    }
+
+    /// What wall clocks say now.
+    pub fn wall(&self) -> Timestamp {
+        self.now.wall
+    }
+
+    pub fn connection(&self, esme: Esme) -> ConnectionId {
+        esme.1
+    }
+
+    /// The peer closes its end.
+    pub fn disconnect(&mut self, esme: Esme) {
+        self.shards[esme.0].disconnected(self.now, esme.1, CloseReason::PeerClosed);
+        self.turn();
+    }
+
+    /// Answers a request with a status and nothing else.
+    pub fn answer(&mut self, esme: Esme, request: &ReceivedPdu, status: CommandStatus) {
+        let mut octets = Vec::new();
+        smppd::pdu::put_header_only(
+            request.command_id.response(),
+            status,
+            request.sequence_number(),
+            &mut octets,
+        );
+        self.send_octets(esme, &octets);
+    }
+
+    /// Sends a request and gives the status of its response; everything else that came is dropped.
+    pub fn ask(&mut self, esme: Esme, pdu: &Pdu<'_>) -> CommandStatus {
+        self.asked(esme, pdu).command_status
+    }
+
+    /// Sends a request and gives its response; everything else that came is dropped.
+    pub fn asked(&mut self, esme: Esme, pdu: &Pdu<'_>) -> ReceivedPdu {
+        const NUMBER: u32 = 0x00AA_55AA;
+        self.send(esme, pdu, NUMBER);
+        let received = self.received(esme);
+        let response = |pdu: &ReceivedPdu| pdu.command_id.is_response() && pdu.sequence_number() == NUMBER;
+        let response = received.into_iter().find(response).expect("a response");
+        assert_eq!(response.command_id, pdu.command_id().response(), "another operation's response");
+        response
+    }
+
+    /// Binds a session of `system_id` on a shard.
+    pub fn bound(&mut self, shard: usize, system_id: &str) -> Esme {
+        let esme = self.connect(shard);
+        assert_eq!(self.bind(esme, system_id), ACCEPTED_BIND);
+        esme
+    }
+
+    /// Submits a message that must be accepted; its message_id.
+    pub fn accept(&mut self, esme: Esme, message: ShortMessage<'_, Address<'_>>) -> String {
+        let response = self.asked(esme, &Pdu::SubmitSm(message));
+        assert_eq!(response.command_status, CommandStatus::ESME_ROK);
+        response.message_id()
+    }
+
+    /// Lets a carrier of the first shard say something, at its next turn.
+    pub fn news(&mut self, news: News) {
+        self.witnessed[0].borrow_mut().news.push_back(news);
+    }
+
+    /// Binds as a transceiver of this version; the response.
+    pub fn bind_response(&mut self, esme: Esme, system_id: &str, version: InterfaceVersion) -> ReceivedPdu {
+        self.send_bind(esme, system_id, CommandId::BIND_TRANSCEIVER, version);
+        self.inboxes.get_mut(&esme).expect("an answer to the bind").remove(0)
+    }
+
+    /// Brings nothing about in time, but lets everything that waits for a tick go on.
+    pub fn tick(&mut self) {
+        let now = self.now;
+        self.shards.iter_mut().for_each(|shard| shard.tick(now));
+        self.turn();
+    }
+
+    /// Carries about what one shard has to say, once.
+    pub fn step(&mut self, shard: usize) {
+        self.carry_out(shard);
+    }
+
+    /// So much time passes for one shard, and nothing is carried about.
+    pub fn pass_for(&mut self, shard: usize, millis: u64) {
+        for _ in 0..millis.div_ceil(10) {
+            let step = Duration::from_millis(10);
+            self.now = Now { instant: self.now.instant + step, wall: self.now.wall + step };
+            self.shards[shard].tick(self.now);
+        }
+    }
+
+    /// There are ways to these destinations alone from now on.
+    pub fn reroute(&mut self, prefix: &str) {
+        let (now, accounts) = (self.now, Rc::new(self.accounts.clone()));
+        for shard in &mut self.shards {
+            shard.reload(now, Rc::clone(&accounts), Routes::new([(prefix.to_owned(), self.route)]));
+        }
+        self.turn();
+    }
+
+    /// Final messages of one shard leave memory; nothing is carried about.
+    pub fn put_to_rest_of(&mut self, shard: usize) {
+        self.shards[shard].flush_finals();
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use smppd::message::MessageId;
-use smppd::pdu::{CommandId, CommandStatus, Pdu};
+use smppd::pdu::{CommandId, CommandStatus, Pdu, ShortMessage};
 
 use crate::support::esme::{DELIVERED, Esme, Next, message};
 use crate::support::load::Ledger;
@@ -260,4 +260,64 @@ fn a_sync_that_fails_under_load_stops_one_partition() {
     });
     assert!(!ledger.refused.is_empty(), "nothing was refused");
     heals(&place, ledger);
+}
+
+/// A message that waits for an hour: nothing about it is recorded but that it was accepted.
+fn waiting(text: &str) -> Pdu<'_> {
+    let in_an_hour = b"000000010000000R";
+    Pdu::SubmitSm(ShortMessage { schedule_delivery_time: in_an_hour, ..message(DELIVERED, text) })
+}
+
+#[test]
+fn a_batch_of_which_its_sender_was_told_that_it_failed_is_wiped_out() {
+    if !has_faults("refused messages on the disk") {
+        return;
+    }
+    for (manner, most) in [(":late", 6), (":short", 2), ("", 2)] {
+        for number in 1..=most {
+            let place = place("journal-wiped");
+            let launch = place.server().settings(SETTINGS).cores(1);
+            let faults = format!("journal-write={number}{manner}");
+            let server = place.server().settings(SETTINGS).cores(1).faults(&faults).start();
+            let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
+            // A batch for each: one that is answered, or not, before the next is sent.
+            let texts: Vec<String> = (1..=number).map(|count| format!("message-{count}")).collect();
+            let answers: Vec<_> = texts.iter().map(|text| esme.ask(&waiting(text))).collect();
+            let (refused, accepted) = answers.split_last().expect("an answer");
+            assert_eq!(refused.status, CommandStatus::ESME_RSYSERR, "{faults}");
+            let ids: Vec<String> = accepted.iter().map(|answer| answer.message_id()).collect();
+            server.kill();
+            let server = launch.start();
+            let found = format!("partition 000: {} messages and 0 deliveries go on", ids.len());
+            assert!(server.log().contains(&found), "{faults}: {}", server.log());
+            let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            assert_eq!(esme.unknown_of(&ids), [""; 0], "{faults}");
+            // The journal goes on where the wiped batch was.
+            esme.ask(&waiting("afterwards")).message_id();
+            server.kill();
+            let server = launch.start();
+            let found = format!("partition 000: {} messages and 0 deliveries go on", ids.len() + 1);
+            assert!(server.log().contains(&found), "{faults}: {}", server.log());
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_synced_stops_the_first_start() {
+    if !has_faults("a failed sync of a folder") {
+        return;
+    }
+    // In the folder of the partition its journal, and in each start again; in that of the journal three files.
+    let in_partition = format!("partition-{STRUCK:03}");
+    let in_journal = format!("partition-{STRUCK:03}/journal");
+    for (number, folder) in (1..).zip([&in_partition, &in_partition, &in_journal, &in_journal, &in_journal]) {
+        let place = place("folder-sync");
+        let output = faulty(&place, &format!("folder-sync={number}")).fails();
+        assert_eq!(output.status.code(), Some(1), "sync {number}");
+        let complaint = crate::support::complaint(&output);
+        let line = complaint.lines().find(|line| line.contains("Input/output error")).expect("a complaint");
+        assert!(line.contains(folder.as_str()), "sync {number}: {line}");
+        assert!(place.server().start().stop().success(), "sync {number}");
+    }
 }

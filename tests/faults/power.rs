@@ -118,3 +118,19 @@ fn the_disk_keeps_what_was_synced_and_not_all_of_the_rest() {
     };
     assert_eq!((kept(synced), kept(unsynced)), (16, 0));
 }
+
+#[test]
+fn an_account_that_was_added_stays_when_the_power_goes() {
+    let Some((place, mut disk)) = place_with_disk("a power cut behind an account that was added") else {
+        return;
+    };
+    let mut dice = Dice::new();
+    for round in 0..3 {
+        let name = format!("added-{round}");
+        place.account(&format!("add {name} --bind-limit 0 --any-source"));
+        disk.cut(&mut dice);
+        disk.restore();
+        let accounts = fs::read_to_string(place.data().join("accounts.toml")).expect("accounts");
+        assert!(accounts.contains(&name), "it was said to be added: {accounts}");
+    }
+}

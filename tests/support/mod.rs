@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The password of every account that a test makes.
 pub const PASSWORD: &str = "secret";
 /// What is bound to happen happens within this, however busy the machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A directory of a test's own, removed with it.
 pub struct Place(PathBuf);

@@ -120,4 +120,25 @@ mod tests {
         let names: Vec<_> = figures.latencies_in_order().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["submit_sm", "receipt", "query_sm", "cancel_sm", "ping", "bind"]);
     }
+
+    #[test]
+    fn each_quantile_is_its_own() {
+        let all: Vec<u64> = (1..=10_000).collect();
+        let latency = Latency::of(&histogram(&all));
+        let Latency { p50, p90, p99, p999, p9999, max, .. } = latency;
+        assert_eq!(latency.count, 10_000);
+        assert!((latency.mean - 5_000.5).abs() < 5.0, "{}", latency.mean);
+        // Three digits are told apart: what is up to eight larger may be taken for the same here.
+        for (name, quantile, exact) in [
+            ("p50", p50, 5_000),
+            ("p90", p90, 9_000),
+            ("p99", p99, 9_900),
+            ("p99.9", p999, 9_990),
+            ("p99.99", p9999, 9_999),
+            ("max", max, 10_000),
+        ] {
+            assert!((exact..exact + 8).contains(&quantile), "{name} = {quantile}");
+        }
+        assert!(p50 < p90 && p90 < p99 && p99 < p999 && p999 < p9999 && p9999 < max);
+    }
 }

@@ -11,7 +11,7 @@ use smppd::carrier::{Carrier, News, ReplyNews, Report, Simulator};
 use smppd::message::{Content, MessageId, PartitionNumber};
 use smppd::pdu::DataCoding;
 use smppd::pdu::receipt::MessageState;
-use smppd::time::Timestamp;
+use smppd::time::Instant;
 
 use crate::oracle::{Oracle, Token, token_of};
 use crate::random::Random;
@@ -207,6 +207,14 @@ impl Land {
         self.say(delay * MILLI, Said { carrier, partition: None, news });
     }
 
+    /// The server has no room for a reply now: it is said again.
+    fn took_back(&mut self, report: &Report) {
+        if let Some(said) = report.token.and_then(|token| self.said.remove(&token)) {
+            let delay = self.random.range(1, 300) * MILLI;
+            self.say(delay, said);
+        }
+    }
+
     fn next_due(&mut self, carrier: u8, partitions: &BTreeSet<PartitionNumber>) -> Option<Report> {
         let hears = |said: &Said| {
             said.carrier == carrier && said.partition.is_none_or(|partition| partitions.contains(&partition))
@@ -254,7 +262,7 @@ impl Nasty {
 }
 
 impl Carrier for Nasty {
-    fn offer(&mut self, _now: Timestamp, message: &Content<'_>, resumed: bool) -> Option<Report> {
+    fn offer(&mut self, _now: Instant, message: &Content<'_>, resumed: bool) -> Option<Report> {
         let mut land = self.land.borrow_mut();
         let known = land.offered(self.index, message, resumed);
         land.plan(self.index, message, known);
@@ -262,12 +270,16 @@ impl Carrier for Nasty {
         if land.random.chance(30) { land.next_due(self.index, &self.partitions) } else { None }
     }
 
-    fn poll(&mut self, _now: Timestamp) -> Option<Report> {
+    fn poll(&mut self, _now: Instant) -> Option<Report> {
         self.land.borrow_mut().next_due(self.index, &self.partitions)
     }
 
     fn acknowledge(&mut self, token: u64) {
         self.land.borrow_mut().acknowledged(token);
+    }
+
+    fn take_back(&mut self, _now: Instant, report: Report) {
+        self.land.borrow_mut().took_back(&report);
     }
 }
 
@@ -286,14 +298,14 @@ impl Watched {
 }
 
 impl Carrier for Watched {
-    fn offer(&mut self, now: Timestamp, message: &Content<'_>, resumed: bool) -> Option<Report> {
+    fn offer(&mut self, now: Instant, message: &Content<'_>, resumed: bool) -> Option<Report> {
         self.land.borrow_mut().offered(self.index, message, resumed);
         let report = self.simulator.offer(now, message, resumed)?;
         self.land.borrow_mut().says(&report.news);
         Some(report)
     }
 
-    fn poll(&mut self, now: Timestamp) -> Option<Report> {
+    fn poll(&mut self, now: Instant) -> Option<Report> {
         let report = self.simulator.poll(now)?;
         self.land.borrow_mut().says(&report.news);
         Some(report)
@@ -301,5 +313,9 @@ impl Carrier for Watched {
 
     fn acknowledge(&mut self, token: u64) {
         self.simulator.acknowledge(token);
+    }
+
+    fn take_back(&mut self, now: Instant, report: Report) {
+        self.simulator.take_back(now, report);
     }
 }

@@ -22,6 +22,8 @@ use smppd::time::Now;
 use crate::random::Random;
 
 const SECTOR: usize = 512;
+/// The longest pause before another attempt.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_millis(2_000);
 /// Journal files that are made before the first message comes.
 const FILES_READY: usize = 3;
 
@@ -363,7 +365,7 @@ impl PartitionDisk {
             Unsynced::Rest(..) | Unsynced::Removed(_) => None,
         }));
         let candidates = blocks.range(BlockKey::range(&ids)).rev();
-        store::find(&ids, candidates.map(|(_, block)| Ok::<_, BlockError>(*block))).unwrap_or_default()
+        store::find(&ids, candidates.map(Ok::<_, BlockError>)).unwrap_or_default()
     }
 
     // The end of a process and the beginning of the next.
@@ -486,9 +488,10 @@ impl PartitionDisk {
         settings: PartitionSettings,
         found: &Found,
         accounts: &Accounts,
+        now: Now,
     ) -> Result<Partition, String> {
         let number = self.identity.partition;
-        let mut recovery = Recovery::new(number, 0, settings, &self.checkpoint);
+        let mut recovery = Recovery::new(number, 0, settings, &self.checkpoint, now);
         let other_version =
             |position: Position| format!("partition {number}: batch {} cannot be read", position.0);
         for (_, position, records) in &found.batches {
@@ -567,6 +570,7 @@ pub fn partition_settings(random: &mut Random) -> PartitionSettings {
         checkpoint_segments: random.range(1, 4) as usize,
         checkpoint_visits: random.range(1, 40) as usize,
         parcel_retention: Duration::from_secs(3_600),
+        retry_delay_max: RETRY_DELAY_MAX,
         ..PartitionSettings::default()
     }
 }

@@ -78,9 +78,10 @@ impl World {
         }
         self.accounts =
             Accounts::default().reload(self.settings.clone()).with_unknown(names.iter().map(|name| &**name));
+        let now = self.now();
         let mut partitions = Vec::new();
         for (disk, found) in self.disks.values_mut().zip(&found) {
-            match disk.recover(self.partition_settings, found, &self.accounts) {
+            match disk.recover(self.partition_settings, found, &self.accounts, now) {
                 Ok(partition) => partitions.push(partition),
                 Err(reason) => {
                     self.oracle.borrow_mut().violate(reason);
@@ -106,7 +107,7 @@ impl World {
             system_id: Box::from(*b"smppd"),
             session: self.session_settings.clone(),
             validity: terms::VALIDITY,
-            retry: Backoff { delay_min: millis(200), delay_max: millis(2_000) },
+            retry: Backoff { delay_min: millis(200), delay_max: disk::RETRY_DELAY_MAX },
             deliver_retry: Backoff { delay_min: millis(200), delay_max: millis(2_000) },
             portion: self.portion,
             is_durable: true,
