@@ -29,7 +29,7 @@ fn a_stop_with_traffic_loses_nothing_and_exits_with_0() {
     let mut ledger = Ledger::default();
     for round in 0..3 {
         let stop = |server: Server| assert!(server.stop().success());
-        ledger.absorb(load(launch.start(), round, Duration::from_millis(300), stop));
+        ledger.absorb(load(launch.start(), round, 600, stop));
     }
     check_all(&launch, ledger);
 }
@@ -43,11 +43,10 @@ fn everything_is_there_with_another_number_of_cores() {
         let server = launch.start();
         let mut query = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
         assert_eq!(query.unknown_of(&ledger.ids()), [""; 0], "with {cores} cores");
-        let time = Duration::from_millis(200);
         ledger.absorb(if cores == 1 {
-            load_on(vec![Esme::bound(&server, "demo")], server, round, time, Server::kill)
+            load_on(vec![Esme::bound(&server, "demo")], server, round, 400, Server::kill)
         } else {
-            load(server, round, time, Server::kill)
+            load(server, round, 400, Server::kill)
         });
     }
     check_all(&place.server().settings(SETTINGS).cores(1), ledger);

@@ -5,16 +5,19 @@
 //! was valid for a day, and one that is set back makes it wait longer; with the default of 72 hours nothing
 //! expires in these tests.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use smppd::pdu::CommandId;
+use smppd::pdu::{CommandId, Pdu, ShortMessage};
+use smppd::time::{Timestamp, smpp};
 
 use crate::support::esme::{DELIVERED, Esme, NEVER_TAKEN, message};
 use crate::support::load::{Ledger, Mix};
 use crate::support::rounds::{Rounds, SETTINGS, check_all, load_with, place};
-use crate::support::{Launch, Place, Server, eventually, skip};
+use crate::support::{Launch, Place, Server, eventually, rounds, skip};
 
 const LIBRARIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -67,6 +70,8 @@ fn is_ahead(id: &str) -> bool {
     u128::from(millis) > (now + Duration::from_secs(1_800)).as_millis()
 }
 
+/// By how much a nervous clock is off, one after the other.
+const STEPS: [&str; 6] = ["-0.05", "+0.02", "-0.2", "+0", "-1.5", "+1"];
 const JUMPS: [&str; 5] = ["+1h", "-1h", "+2d", "-2d", "+0"];
 
 #[test]
@@ -92,23 +97,64 @@ fn nothing_is_lost_when_the_clock_is_set_under_load() {
     let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
     // Tried for 72 hours, and none of the jumps is as long.
     let waiting = esme.submit(&message(NEVER_TAKEN, "waiting"));
-    let mut ledger =
-        load_with(begin, sessions, Vec::new(), server, 0, Duration::from_millis(200), |server| {
-            for jump in JUMPS {
-                clock.set(jump);
-                std::thread::sleep(Duration::from_millis(200));
-                assert_eq!(esme.query(&waiting).message_state(), 1, "not ENROUTE after a jump to {jump}");
-                if jump == "+1h" {
-                    let id = esme.submit(&message(DELIVERED, "an hour ahead"));
-                    assert!(is_ahead(&id), "the clock of the server was not set: {id}");
-                }
+    let mut ledger = load_with(begin, sessions, Vec::new(), server, 0, 400, |server| {
+        for jump in JUMPS {
+            clock.set(jump);
+            std::thread::sleep(Duration::from_millis(200));
+            assert_eq!(esme.query(&waiting).message_state(), 1, "not ENROUTE after a jump to {jump}");
+            if jump == "+1h" {
+                let id = esme.submit(&message(DELIVERED, "an hour ahead"));
+                assert!(is_ahead(&id), "the clock of the server was not set: {id}");
             }
-            let id = esme.submit(&message(DELIVERED, "afterwards"));
-            eventually("a delivery after the jumps", || (esme.query(&id).message_state() == 2).then_some(()));
-            assert!(!server.log().contains("stands still"), "{}", server.log());
-            assert!(server.stop().success());
-        });
+        }
+        let id = esme.submit(&message(DELIVERED, "afterwards"));
+        eventually("a delivery after the jumps", || (esme.query(&id).message_state() == 2).then_some(()));
+        assert!(!server.log().contains("stands still"), "{}", server.log());
+        assert!(server.stop().success());
+    });
     assert!(ledger.accepted.len() > 100);
     ledger.sent.extend(["an hour ahead", "afterwards"].map(str::to_owned));
     check_all(&launch, ledger);
+}
+
+#[test]
+fn a_crowd_that_is_due_is_sent_while_the_clock_steps_to_and_fro() {
+    const CROWD: usize = 3_000;
+    let place = place("clock-steps");
+    let Some(clock) = FakeClock::new("steps of the clock while a crowd is due", &place) else { return };
+    let server = clock.launch(&place).start();
+    let mut receiver = Esme::bound_as(&server, "demo", CommandId::BIND_RECEIVER);
+    let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
+    for _ in 0..rounds(2) {
+        // All of them at one time: more than a turn takes, so that some wait while the clock is set.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock");
+        let date = smpp::absolute(Timestamp::from_millis((now.as_millis() as u64 / 1_000 + 3) * 1_000));
+        let scheduled =
+            ShortMessage { schedule_delivery_time: date.as_slice(), ..message(DELIVERED, "crowd") };
+        let mut octets = Vec::new();
+        let numbers: Vec<u32> =
+            (0..CROWD).map(|_| esme.put(&Pdu::SubmitSm(scheduled), &mut octets)).collect();
+        esme.write(&octets).expect("a connection");
+        let ids: HashSet<String> =
+            numbers.into_iter().map(|number| esme.response(number).message_id()).collect();
+        assert_eq!(ids.len(), CROWD);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for step in STEPS.iter().cycle() {
+                    clock.set(step);
+                    std::thread::sleep(Duration::from_millis(1));
+                    if is_over.load(Ordering::Relaxed) {
+                        return clock.set("+0");
+                    }
+                }
+            });
+            // Each is sent, and the receipt of each is delivered and confirmed.
+            let ends: Vec<String> =
+                receiver.receipts_of(&ids).into_iter().map(|receipt| receipt.stat).collect();
+            is_over.store(true, Ordering::Relaxed);
+            assert!(ends.iter().all(|stat| stat == "DELIVRD"), "{ends:?}");
+        });
+    }
+    assert!(server.stop().success());
 }

@@ -247,7 +247,7 @@ fn a_sync_that_fails_under_load_stops_one_partition() {
     let launch = place.server().settings("checkpoint_segments = 1\n").settings(SETTINGS);
     let server = launch.argument(ADMIN).faults(&faults).start();
     let sessions = Esme::bound_on_both_cores(&server, "demo", CommandId::BIND_TRANSCEIVER);
-    let ledger = load_with(begin, sessions.into(), Vec::new(), server, 0, Duration::ZERO, |server| {
+    let ledger = load_with(begin, sessions.into(), Vec::new(), server, 0, 0, |server| {
         let deadline = std::time::Instant::now() + PATIENCE;
         while server.metric("smppd_partitions_failed") == 0 {
             assert!(std::time::Instant::now() < deadline, "no checkpoint came to its sync");

@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use smppd::pdu::{CommandId, ShortMessage};
 
@@ -88,8 +87,8 @@ fn prepared(name: &str, mix: Mix, end: impl FnOnce(Server)) -> (Place, PathBuf, 
         let server = launch.start();
         let begin = || Ledger { mix, ..Ledger::default() };
         let sessions = Esme::bound_on_both_cores(&server, "demo", CommandId::BIND_TRANSCEIVER).into();
-        let time = Duration::from_millis(if mix == Mix::Heavy { 2_000 } else { 300 });
-        ledger.absorb(load_with(begin, sessions, Vec::new(), server, round, time, end));
+        let messages = if mix == Mix::Heavy { 4_000 } else { 600 };
+        ledger.absorb(load_with(begin, sessions, Vec::new(), server, round, messages, end));
     }
     let whole = place.path("whole");
     copy(&place.data(), &whole);

@@ -46,7 +46,7 @@ fn a_disk_that_fills_under_load_refuses_submissions_and_nothing_else() {
     let receivers = vec![Esme::bound_as(&server, "demo", CommandId::BIND_RECEIVER)];
     let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
     let waiting = esme.submit(&message(NEVER_TAKEN, "waiting"));
-    let ledger = load_with(begin, sessions, receivers, server, 0, Duration::from_millis(300), |server| {
+    let ledger = load_with(begin, sessions, receivers, server, 0, 600, |server| {
         disk.fill(4);
         let full = CommandStatus::ESME_RMSGQFUL;
         eventually("refusals", || (status(&mut esme, "probe") == full).then_some(()));

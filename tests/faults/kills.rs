@@ -1,7 +1,5 @@
 //! kill -9, again and again, on one data directory.
 
-use std::time::Duration;
-
 use crate::support::load::Mix;
 use crate::support::rounds::{Rounds, SETTINGS, place};
 use crate::support::{Server, rounds};
@@ -24,6 +22,5 @@ fn nothing_acknowledged_is_lost_when_the_server_is_killed_amid_checkpoints() {
     let place = place("killed-heavy");
     // Belongs to `[journal]`.
     let launch = place.server().settings("checkpoint_segments = 1\n").settings(SETTINGS);
-    Rounds { mix: Mix::Heavy, time: Duration::from_millis(700), ..Rounds::of(rounds(5)) }
-        .run(&launch, Server::kill);
+    Rounds { mix: Mix::Heavy, messages: 1_500, ..Rounds::of(rounds(5)) }.run(&launch, Server::kill);
 }

@@ -8,7 +8,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
 use smppd::pdu::CommandStatus;
 
@@ -21,7 +20,7 @@ const DISK_MIB: u64 = 400;
 /// Belongs to `[journal]`: files are made free, and written over, as soon as can be.
 const FREQUENT_CHECKPOINTS: &str = "checkpoint_segments = 1\n";
 /// Rounds in which each partition's journal comes round.
-const HEAVY: Rounds = Rounds { mix: Mix::Heavy, time: Duration::from_millis(700), ..Rounds::of(8) };
+const HEAVY: Rounds = Rounds { mix: Mix::Heavy, messages: 1_500, ..Rounds::of(8) };
 
 fn place_with_disk(what: &str) -> Option<(Place, Disk)> {
     let place = Place::new("power");

@@ -1,7 +1,8 @@
 //! Load that keeps account of what it sent and heard.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ impl Kind {
 pub struct Ledger {
     /// What [`Self::run`] sends.
     pub mix: Mix,
+    /// How many messages were answered so far, by all who load together.
+    pub answered: Arc<AtomicUsize>,
     /// What may be said instead of ESME_ROK.
     pub may_be_refused: &'static [CommandStatus],
     /// The texts of messages that were refused.
@@ -114,6 +117,7 @@ impl Ledger {
                 Next::Silence => panic!("{} messages are not answered", in_flight.len()),
                 Next::Pdu(pdu) if pdu.command_id == CommandId::SUBMIT_SM_RESP => {
                     let text = in_flight.remove(&pdu.sequence_number).expect("an answer to a message, once");
+                    self.answered.fetch_add(1, Ordering::Relaxed);
                     // What comes shortly before the server's own unbind is refused, and what comes behind it;
                     // nothing else that is not foreseen.
                     let is_ending = match pdu.status {

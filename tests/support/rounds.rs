@@ -1,15 +1,16 @@
 //! A server that ends under load, again and again, and what must be there afterwards.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smppd::pdu::CommandId;
 
 use super::esme::Esme;
 use super::load::{Ledger, Mix};
-use super::{Launch, Place, Server};
+use super::{Launch, PATIENCE, Place, Server};
 
 /// Receipts that are not confirmed come again soon; so do messages that no carrier takes.
 pub const SETTINGS: &str = "
@@ -35,10 +36,10 @@ pub fn place(name: &str) -> Place {
     place
 }
 
-/// Two sessions submit for a while; then something happens to the server. What they sent and heard.
-pub fn load(server: Server, round: usize, time: Duration, then: impl FnOnce(Server)) -> Ledger {
+/// Two sessions submit until so many messages are answered; then something happens to the server. What they sent and heard.
+pub fn load(server: Server, round: usize, messages: usize, then: impl FnOnce(Server)) -> Ledger {
     let sessions = Esme::bound_on_both_cores(&server, "demo", CommandId::BIND_TRANSCEIVER);
-    load_on(sessions.into(), server, round, time, then)
+    load_on(sessions.into(), server, round, messages, then)
 }
 
 /// The same on these sessions.
@@ -46,26 +47,28 @@ pub fn load_on(
     sessions: Vec<Esme>,
     server: Server,
     round: usize,
-    time: Duration,
+    messages: usize,
     then: impl FnOnce(Server),
 ) -> Ledger {
-    load_with(Ledger::default, sessions, Vec::new(), server, round, time, then)
+    load_with(Ledger::default, sessions, Vec::new(), server, round, messages, then)
 }
 
-/// Each session begins with a ledger that says how it submits; receivers only listen.
+/// Each session begins with a ledger that says how it submits; receivers only listen. `then` comes when so many messages
+/// are answered, however long that takes, or when all sessions have ended.
 pub fn load_with(
     begin: impl Fn() -> Ledger,
     sessions: Vec<Esme>,
     receivers: Vec<Esme>,
     server: Server,
     round: usize,
-    time: Duration,
+    messages: usize,
     then: impl FnOnce(Server),
 ) -> Ledger {
     let mut bystander = Esme::bound_as(&server, "other", CommandId::BIND_RECEIVER);
+    let answered = Arc::new(AtomicUsize::new(0));
     let mut loads = Vec::new();
     for (number, mut esme) in (0..).zip(sessions) {
-        let mut ledger = begin();
+        let mut ledger = Ledger { answered: Arc::clone(&answered), ..begin() };
         loads.push(thread::spawn(move || {
             ledger.run(&mut esme, &format!("{round}-{number}"), WINDOW, &AtomicBool::new(false));
             ledger
@@ -79,7 +82,11 @@ pub fn load_with(
         }));
     }
     let bystander = thread::spawn(move || gets_nothing(&mut bystander));
-    thread::sleep(time);
+    let deadline = Instant::now() + PATIENCE;
+    while answered.load(Ordering::Relaxed) < messages && loads.iter().any(|load| !load.is_finished()) {
+        assert!(Instant::now() < deadline, "{answered:?} of {messages} messages were answered");
+        thread::sleep(Duration::from_millis(1));
+    }
     then(server);
     let mut ledger = begin();
     for load in loads {
@@ -129,8 +136,8 @@ fn all_have_ended(server: &Server, ledger: &Ledger) {
 pub struct Rounds {
     pub count: usize,
     pub mix: Mix,
-    /// How long the load lasts at least, and how much longer it may.
-    pub time: Duration,
+    /// After how many answers the end comes at least; there may be as many more.
+    pub messages: usize,
     /// Whether the sessions that submit get the receipts as well.
     pub is_transceiver: bool,
     /// What may be said instead of ESME_ROK while the end comes near.
@@ -139,8 +146,7 @@ pub struct Rounds {
 
 impl Rounds {
     pub const fn of(count: usize) -> Self {
-        let time = Duration::from_millis(150);
-        Self { count, mix: Mix::Plain, time, is_transceiver: true, may_be_refused: &[] }
+        Self { count, mix: Mix::Plain, messages: 300, is_transceiver: true, may_be_refused: &[] }
     }
 
     /// Each round begins with a look at what the one before left, and ends as `end` ends the server.
@@ -166,7 +172,7 @@ impl Rounds {
                 unknown.iter().take(3).collect::<Vec<_>>()
             );
             drop((one, other));
-            let time = self.time + self.time * (37 * round as u32 % 150) / 150;
+            let messages = self.messages + self.messages * (37 * round % 150) / 150;
             total.absorb(std::mem::replace(&mut last, begin()));
             let sessions = Esme::bound_on_both_cores(&server, "demo", mode).into();
             let receivers = match mode {
@@ -175,7 +181,7 @@ impl Rounds {
                 }
                 _ => Vec::new(),
             };
-            last = load_with(begin, sessions, receivers, server, round, time, &mut end);
+            last = load_with(begin, sessions, receivers, server, round, messages, &mut end);
             // Refused because a write failed: nobody knows what became of the write.
             last.refused.retain(|_, status| !self.may_be_refused.contains(status));
             assert!(!last.accepted.is_empty(), "nothing was accepted in round {round}");
