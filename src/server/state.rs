@@ -1026,4 +1026,29 @@ mod tests {
         drop(state);
         std::fs::remove_dir_all(&folder).expect("removed");
     }
+
+    #[test]
+    fn blocks_are_counted_as_they_come_and_go_and_one_that_is_missing_is_an_error() {
+        let (folder, state) = state("counted");
+        let mut ids = IdSource::new(0, PartitionNumber(0));
+        let counts = || -> Vec<(u64, Option<u32>)> {
+            state.reader().counts().map(|count| count.expect("a count")).collect()
+        };
+        put(&state, 1, ids.next(at(0), 1), at(1));
+        put(&state, 2, ids.next(at(0), 1), at(9));
+        assert_eq!(counts(), [(1, Some(1)), (2, Some(1))]);
+        // The same again, after a crash before that was said.
+        put(&state, 2, ids.next(at(0), 1), at(9));
+        assert_eq!(counts(), [(1, Some(1)), (2, Some(1))]);
+        assert_eq!(state.sweep(at(5), &mut Vec::new()).expect("swept"), 1);
+        assert_eq!(counts(), [(2, Some(1))]);
+        state.apply(StoreOp::PutFinals(2, Vec::new().into())).expect("nothing is over");
+        assert_eq!(counts(), []);
+        assert!(state.apply(StoreOp::GetRest(RestNumber(9))).is_err(), "it was never put");
+        state.apply(StoreOp::PutRest(RestNumber(9), vec![7])).expect("stored");
+        let got = state.apply(StoreOp::GetRest(RestNumber(9))).expect("it is there");
+        assert_eq!(got, Some(StoreDone::GotRest(RestNumber(9), Bytes::from_static(&[7]))));
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
 }
