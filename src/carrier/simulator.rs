@@ -214,10 +214,10 @@ impl Carrier for Simulator {
         let (behaviour, error) = self.outcome(destination, draws.next());
         let delay = self.delay(draws.next());
         let now = whole_millis(now);
-        let final_at = now + Duration::from_millis(delay);
-        let reply_at = final_at + Duration::from_millis(self.delay(draws.next()));
+        let final_at = behind(now, delay);
+        let reply_at = behind(final_at, self.delay(draws.next()));
         let reply = reply(message, &self.settings.reply_keyword).map(|reply| (reply_at, Box::new(reply)));
-        let accepted_at = now + Duration::from_millis(delay / 2);
+        let accepted_at = behind(now, delay / 2);
         self.say(Pending { id: message.id, next: Step::Take, behaviour, error, accepted_at, final_at, reply })
     }
 
@@ -248,6 +248,11 @@ impl Carrier for Simulator {
 
 /// After this a reply is said again for which there was no room.
 const REPLY_AGAIN: Duration = Duration::from_secs(1);
+
+/// So many milliseconds later.
+const fn behind(from: Instant, millis: u64) -> Instant {
+    Instant::from_nanos(from.as_nanos().saturating_add(millis.saturating_mul(1_000_000)))
+}
 
 /// The last whole millisecond: what is due in one lies together.
 const fn whole_millis(now: Instant) -> Instant {

@@ -51,11 +51,13 @@ impl Order {
     /// Whether a request has to do, or may have to do, with messages that a request under way has to do with. What is
     /// submitted behind a cancel_sm needs not wait, as nothing younger than that is cancelled, unless it would be put in the
     /// place of a message that is about to be.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else changes messages")]
+    #[inline(always)]
     pub(super) fn must_wait(&self, pdu: &Pdu<'_>) -> bool {
-        if self.under_way.is_empty() {
-            return false;
-        }
+        !self.under_way.is_empty() && self.meets(pdu)
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else changes messages")]
+    fn meets(&self, pdu: &Pdu<'_>) -> bool {
         let meets = |address: Address<'_>, any: bool| {
             let digits = submission::without_plus(address).digits;
             let mut under_way = self.under_way.iter().filter(|under_way| any || under_way.replaces);

@@ -69,7 +69,9 @@ impl Add<Duration> for Instant {
 
     /// Saturates at the last instant.
     fn add(self, delay: Duration) -> Self {
-        Self(u64::try_from(delay.as_nanos()).map_or(u64::MAX, |nanos| self.0.saturating_add(nanos)))
+        // Without the 128 bits of `as_nanos`: this is done for every message.
+        let nanos = delay.as_secs().saturating_mul(1_000_000_000);
+        Self(self.0.saturating_add(nanos.saturating_add(delay.subsec_nanos().into())))
     }
 }
 

@@ -55,7 +55,9 @@ impl Partition {
 
     /// Brings back the oldest of them beside what is in memory: those must not wait until nothing younger is there.
     pub fn fetch_beside(&mut self, account: AccountIndex) {
-        let block = self.memory.rest.block_for(account);
+        // Nearly always there are none at all.
+        let has_any = self.memory.rest.cold().1 > 0;
+        let block = if has_any { self.memory.rest.block_for(account) } else { None };
         if block.is_some_and(|number| !self.fetching.contains(&number)) {
             self.fetch_for(account);
         }
