@@ -632,3 +632,35 @@ fn what_may_still_be_confirmed_is_not_given_up() {
     net.pass_seconds(14, 1);
     assert_eq!((net.unfinished(), net.counters(0).deliver_given_up), (0, 1));
 }
+
+// Places at the account's home.
+
+#[test]
+fn who_has_the_answer_to_an_unbind_can_bind_again_on_any_core() {
+    let mut waited = 0;
+    for shard in 0..3 {
+        let mut net = Net::new(3);
+        // As many as may be.
+        let [esme, _other] = [0, 1].map(|_| {
+            let esme = net.connect(shard);
+            assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+            esme
+        });
+        let ways = [0, 1, 2].map(|to| (shard, to));
+        ways.iter().for_each(|way| net.hold_mesh(*way, true));
+        net.send(esme, &Pdu::Unbind, 2);
+        let is_answered =
+            |net: &mut Net| net.received(esme).iter().any(|pdu| pdu.command_id == CommandId::UNBIND_RESP);
+        if !is_answered(&mut net) {
+            // The home is another core, and has not heard of it.
+            waited += 1;
+            ways.iter().for_each(|way| net.hold_mesh(*way, false));
+            net.turn();
+            assert!(is_answered(&mut net));
+        }
+        ways.iter().for_each(|way| net.hold_mesh(*way, false));
+        let again = net.connect((shard + 1) % 3);
+        assert_eq!(net.bind(again, "demo"), ACCEPTED_BIND);
+    }
+    assert_eq!(waited, 2, "one of the cores is the home");
+}

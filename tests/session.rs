@@ -279,6 +279,7 @@ fn every_unbind_is_answered() {
     let mut rest = &octets[..];
     assert!(matches!(mc.receive(at(1), &mut rest), Some(Received::Request(..))));
     assert!(matches!(mc.receive(at(1), &mut rest), Some(Received::Unbind)));
+    mc.let_go();
     assert!(mc.receive(at(1), &mut rest).is_none());
     mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, 2);
     let sent: Vec<CommandId> = commands(&take_output(&mut mc)).into_iter().map(|(id, _)| id).collect();
@@ -296,6 +297,7 @@ fn unbind_is_answered_behind_everything_else() {
     let mut rest = &octets[..];
     let Some(Received::Request(header, _)) = mc.receive(at(1), &mut rest) else { panic!("no request") };
     assert!(matches!(mc.receive(at(1), &mut rest), Some(Received::Unbind)));
+    mc.let_go();
     assert!(take_output(&mut mc).is_empty());
     mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, header.sequence_number);
     let octets = take_output(&mut mc);
@@ -523,6 +525,7 @@ fn an_unbind_that_waits_for_an_outcome_does_not_wait_for_ever() {
     let mut rest = &octets[..];
     assert!(matches!(mc.receive(at(10), &mut rest), Some(Received::Request(..))));
     assert!(matches!(mc.receive(at(10), &mut rest), Some(Received::Unbind)));
+    mc.let_go();
     assert_eq!(mc.next_timeout(), Some(at(130)));
     assert_eq!(mc.handle_timeout(at(129)), None);
     assert_eq!(mc.handle_timeout(at(130)), Some(Elapsed::Close(CloseReason::Inactivity)));

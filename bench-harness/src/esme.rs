@@ -231,7 +231,8 @@ impl Esme {
                 Received::Refused(header, status) => {
                     self.session.respond_header(header.command_id, status, header.sequence_number);
                 }
-                Received::Notice(_) | Received::Unbind => {}
+                Received::Unbind => self.session.let_go(),
+                Received::Notice(_) => {}
             }
         }
         // Requests are ignored as well, but only when the session is over.

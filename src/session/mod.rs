@@ -42,7 +42,8 @@ pub enum Received<'a, T> {
         /// The response.
         pdu: Pdu<'a>,
     },
-    /// The peer unbinds; the session answers by itself when all else is answered.
+    /// The peer unbinds. The session answers by itself, when all else is answered and the owner has
+    /// [let it go](Session::let_go).
     Unbind,
 }
 
@@ -378,6 +379,12 @@ impl<T: Copy> Session<T> {
         }
     }
 
+    /// Nobody counts the session as bound any more: the peer's unbind may be answered. Once for each
+    /// [`Received::Unbind`].
+    pub fn let_go(&mut self) {
+        self.answered();
+    }
+
     /// Ends the session; what is in the output is still to be sent.
     pub fn end(&mut self, reason: CloseReason) {
         self.close.get_or_insert(reason);
@@ -530,6 +537,8 @@ impl<T: Copy> Session<T> {
         }
         self.state = State::Unbinding;
         self.unbind_by = None;
+        // The owner's part is one more thing to wait for.
+        self.requests_waiting += usize::from(was_bound);
         if let Some(earlier) = self.unbind_to_answer.replace(sequence_number) {
             self.put_unbind_resp(CommandStatus::ESME_ROK, earlier);
         }

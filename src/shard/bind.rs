@@ -165,10 +165,30 @@ impl Shard {
 
     /// The session binds no more: its place at the home is free, once.
     pub(super) fn release(&mut self, connection: ConnectionId) {
-        if let Some(account) = self.admitted.remove(&connection) {
-            let session = self.address(connection);
-            let home = self.home_of(self.accounts.get(account));
-            self.send(home, MeshMessage::Released { account, session });
+        self.release_for(connection, false);
+    }
+
+    /// Whether the session was counted until now.
+    fn release_for(&mut self, connection: ConnectionId, unbinds: bool) -> bool {
+        let Some(account) = self.admitted.remove(&connection) else { return false };
+        let session = self.address(connection);
+        let home = self.home_of(self.accounts.get(account));
+        self.send(home, MeshMessage::Released { account, session, unbinds });
+        true
+    }
+
+    /// The peer unbinds. Whoever has the answer may bind again at once, on another core perhaps, and must find its place free.
+    pub(super) fn unbound(&mut self, entry: &mut Entry) {
+        if !self.release_for(entry.connection, true) {
+            entry.session.let_go();
+        }
+    }
+
+    /// The home counts the session no more: its unbind is answered.
+    pub(super) fn let_go(&mut self, session: SessionAddress) {
+        if let Some(mut entry) = self.sessions.remove(&session.connection) {
+            entry.session.let_go();
+            self.put_back(entry);
         }
     }
 
@@ -180,7 +200,10 @@ impl Shard {
     }
 
     /// At the home: the session is gone.
-    pub(super) fn released(&mut self, account: AccountIndex, session: SessionAddress) {
+    pub(super) fn released(&mut self, account: AccountIndex, session: SessionAddress, unbinds: bool) {
+        if unbinds {
+            self.send(session.shard, MeshMessage::Unbound { session });
+        }
         let Some(home) = self.homes.get_mut(&account) else { return };
         let changes = home.release(session);
         if changes {

@@ -76,6 +76,13 @@ pub enum MeshMessage {
         account: AccountIndex,
         /// Which session.
         session: SessionAddress,
+        /// Its peer waits for the answer to its unbind until the home has heard of it.
+        unbinds: bool,
+    },
+    /// From the home: the session is counted no more.
+    Unbound {
+        /// Which session.
+        session: SessionAddress,
     },
     /// From the home to every owner: how many parcels of this account it takes at once.
     Grant {
@@ -163,7 +170,7 @@ impl MeshMessage {
             | Self::Delivered { account, .. }
             | Self::Settle { account, .. }
             | Self::Ask { account, .. } => Some(*account),
-            Self::Admitted { .. } | Self::Answer { .. } | Self::Told { .. } => None,
+            Self::Admitted { .. } | Self::Unbound { .. } | Self::Answer { .. } | Self::Told { .. } => None,
         }
     }
 }

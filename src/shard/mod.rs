@@ -289,7 +289,7 @@ impl Shard {
                         self.responded(entry, sent, status);
                     }
                 }
-                Received::Unbind => self.release(entry.connection),
+                Received::Unbind => self.unbound(entry),
                 // Neither reaches a message centre: the operation matrix nacks them.
                 Received::Notice(_) => {}
             }
@@ -577,7 +577,10 @@ impl Shard {
             MeshMessage::Admit { account, session, window } => self.admit(account, session, window),
             MeshMessage::Admitted { session, outcome } => self.admitted(session, outcome),
             MeshMessage::Ready { account, session } => self.ready(account, session),
-            MeshMessage::Released { account, session } => self.released(account, session),
+            MeshMessage::Released { account, session, unbinds } => {
+                self.released(account, session, unbinds);
+            }
+            MeshMessage::Unbound { session } => self.let_go(session),
             MeshMessage::Grant { account, room } => self.granted(account, room),
             MeshMessage::Offer { account, owner, parcel } => self.offered(account, owner, parcel),
             MeshMessage::Deliver { account, session, owner, parcel } => {
@@ -764,7 +767,8 @@ mod tests {
         let session =
             |connection| SessionAddress { shard: ShardNumber(0), connection: ConnectionId(connection) };
         let admit = |connection| MeshMessage::Admit { account, session: session(connection), window: 1 };
-        let released = |connection| MeshMessage::Released { account, session: session(connection) };
+        let released =
+            |connection| MeshMessage::Released { account, session: session(connection), unbinds: false };
         // The first session came and went before this shard has heard of the account, the second comes then and goes.
         shard.handle_mesh(NOW, [admit(1), released(1), admit(2)]);
         assert_eq!((shard.early.len(), shard.homes.len()), (3, 0), "nobody knows that account here");

@@ -160,7 +160,8 @@ impl Esme {
                         _ => {}
                     }
                 }
-                Received::Notice(_) | Received::Unbind => {}
+                Received::Unbind => link.session.let_go(),
+                Received::Notice(_) => {}
             }
         }
         link.unread = rest.to_vec();
