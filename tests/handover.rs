@@ -80,6 +80,9 @@ fn four_connections_are_shared_out_to_two_cores() {
             assert_eq!(esme.ask(&Pdu::Unbind).status, CommandStatus::ESME_ROK);
             assert!(esme.until_closed().iter().all(|pdu| pdu.receipt().is_some()));
         }
+        drop(esmes);
+        // Their seats are free when the server has seen that they have gone.
+        eventually("nobody is there", || (server.metric("smppd_connections_open") == 0).then_some(()));
     }
     // The kernel does not deal out thirty-two connections evenly.
     eventually("a session has moved", || (server.metric(MOVED) > 0).then_some(()));

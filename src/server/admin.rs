@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tiny_http::{Header, Method, Response, Server};
 
 use crate::metrics::{Counters, Histogram};
+use crate::server::balance::Balance;
 use crate::server::core::Pulse;
 use crate::server::descriptors;
 
@@ -21,14 +22,14 @@ use crate::server::descriptors;
 pub(super) fn start(
     address: SocketAddr,
     pulses: Vec<Arc<Pulse>>,
-    connections_max: usize,
+    balance: Arc<Balance>,
 ) -> io::Result<SocketAddr> {
     let server = Server::http(address).map_err(io::Error::other)?;
     let bound = server.server_addr().to_ip().unwrap_or(address);
     thread::Builder::new().name("admin".into()).spawn(move || {
         for request in server.incoming_requests() {
             let response = match (request.method(), request.url()) {
-                (Method::Get, "/metrics") => plain(200, metrics(&pulses, connections_max)),
+                (Method::Get, "/metrics") => plain(200, metrics(&pulses, balance.connections())),
                 (Method::Get, "/health") => health(&pulses),
                 (Method::Get, _) => plain(404, "try /metrics or /health\n".to_owned()),
                 _ => plain(405, "only GET\n".to_owned()),
@@ -56,7 +57,7 @@ fn totals(pulses: &[Arc<Pulse>]) -> Counters {
     counters.fold(Counters::default(), |sum, core| sum.plus(&core))
 }
 
-fn metrics(pulses: &[Arc<Pulse>], connections_max: usize) -> String {
+fn metrics(pulses: &[Arc<Pulse>], (connections, connections_max): (u64, u64)) -> String {
     let mut text = String::new();
     let totals = totals(pulses);
     for (name, help, value) in totals.each() {
@@ -68,9 +69,16 @@ fn metrics(pulses: &[Arc<Pulse>], connections_max: usize) -> String {
     histogram(&mut text, "smppd_journal_commit_seconds", help, &totals.commit_micros, 1e-6);
     let help = "How long batches were, in octets.";
     histogram(&mut text, "smppd_journal_commit_octets", help, &totals.commit_octets, 1.0);
-    let (name, help) =
-        ("smppd_connections_max", "Connections that are taken, as limits and open files allow.");
-    _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {connections_max}\n");
+    for (name, help, value) in [
+        ("smppd_connections_open", "Connections, bound or not.", connections),
+        (
+            "smppd_connections_max",
+            "Connections that are taken, as limits and open files allow.",
+            connections_max,
+        ),
+    ] {
+        _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+    }
     process(&mut text);
     for (core, pulse) in pulses.iter().enumerate() {
         _ = writeln!(text, "smppd_core_heartbeats_total{{core=\"{core}\"}} {}", pulse.pacemaker.beats());
@@ -148,7 +156,7 @@ mod tests {
         for micros in [100, 300, 300, 40_000_000] {
             pulse.counters.lock().expect("a lock").commit_micros.add(micros);
         }
-        let text = metrics(&[pulse], 7);
+        let text = metrics(&[pulse], (3, 7));
         for line in [
             "# TYPE smppd_journal_commit_seconds histogram",
             "smppd_journal_commit_seconds_bucket{le=\"0.000064\"} 0",
@@ -157,6 +165,7 @@ mod tests {
             "smppd_journal_commit_seconds_bucket{le=\"+Inf\"} 4",
             "smppd_journal_commit_seconds_count 4",
             "smppd_journal_commit_octets_sum 0",
+            "smppd_connections_open 3",
             "smppd_connections_max 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
@@ -165,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_the_process_uses_is_told() {
-        let text = metrics(&[], 7);
+        let text = metrics(&[], (3, 7));
         for name in ["process_cpu_seconds_total ", "process_resident_memory_bytes "] {
             let value = text.lines().find_map(|line| line.strip_prefix(name)?.parse::<f64>().ok());
             assert!(value.is_some_and(|value| value > 0.0), "{name} in {text}");

@@ -49,10 +49,16 @@ impl Balance {
         Self { loads, sessions_max: sessions_max as u64, connections: AtomicU64::new(0) }
     }
 
+    /// Connections of all cores, and how many there may be.
+    pub(super) fn connections(&self) -> (u64, u64) {
+        (self.connections.load(Ordering::Relaxed), self.sessions_max * self.loads().len() as u64)
+    }
+
     /// Whether all cores together have as many connections as they may have: one that moves to another core takes no
     /// descriptor more, but leaves room where it was.
     pub(super) fn is_full(&self) -> bool {
-        self.connections.load(Ordering::Relaxed) >= self.sessions_max * self.loads().len() as u64
+        let (connections, connections_max) = self.connections();
+        connections >= connections_max
     }
 
     /// A connection was accepted.

@@ -151,7 +151,7 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
         println!("listening on {address} ({})", if *is_tls { "TLS" } else { "plain TCP" });
     }
     if let Some(address) = config.admin {
-        let bound = admin::start(address, server.pulses.clone(), connections_max * cores)
+        let bound = admin::start(address, server.pulses.clone(), Arc::clone(&server.balance))
             .map_err(|error| format!("listen.admin = {address}: {error}"))?;
         println!("metrics and health on http://{bound}");
     }
@@ -211,6 +211,7 @@ struct Server {
     pulses: Vec<Arc<Pulse>>,
     executors: Vec<JoinHandle<()>>,
     states: Vec<(PartitionNumber, Sender<Order>, StateThread)>,
+    balance: Arc<Balance>,
     /// Those of the start: routes name them by place.
     carriers: Vec<(String, CarrierSettings)>,
     news: (Sender<News>, Receiver<News>),
@@ -252,6 +253,7 @@ impl Server {
             pulses,
             executors: Vec::new(),
             states: Vec::new(),
+            balance: Arc::clone(&balance),
             carriers: config.carriers.clone(),
             news: unbounded(),
         };
@@ -570,8 +572,15 @@ fn try_reserve(address: SocketAddr) -> std::io::Result<socket2::Socket> {
     let local = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     let host: IpAddr = if address.ip().is_unspecified() { local } else { address.ip() };
     let probe = SocketAddr::new(host, address.port());
-    if address.port() != 0 && TcpStream::connect_timeout(&probe, Duration::from_secs(1)).is_ok() {
-        return Err(std::io::ErrorKind::AddrInUse.into());
+    if address.port() != 0 {
+        match TcpStream::connect_timeout(&probe, Duration::from_secs(1)) {
+            Ok(_) => return Err(std::io::ErrorKind::AddrInUse.into()),
+            // Whoever is there has too much to do for another connection.
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                return Err(std::io::ErrorKind::AddrInUse.into());
+            }
+            Err(_) => {}
+        }
     }
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
