@@ -233,6 +233,23 @@ fn what_is_submitted_behind_a_cancel_by_addresses_is_not_cancelled() {
 }
 
 #[test]
+fn what_comes_in_the_same_octets_behind_a_cancel_by_addresses_is_not_cancelled() {
+    for version in VERSIONS {
+        let mut net = Net::new(2);
+        let (esme, ids) = crowd(&mut net, version, 3);
+        let mut octets = Vec::new();
+        for (sequence_number, pdu) in [(2, &CANCEL_ALL), (3, &Pdu::SubmitSm(SCHEDULED))] {
+            pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("it fits");
+        }
+        net.send_octets(esme, &octets);
+        let answers = net.received(esme);
+        assert!(answers.iter().all(|pdu| pdu.command_status == CommandStatus::ESME_ROK), "{version:?}");
+        assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 1, "{version:?}");
+        assert!(ids.iter().all(|id| net.text_if_waiting(id).is_none()), "{version:?}");
+    }
+}
+
+#[test]
 fn the_youngest_of_every_version_is_replaced_and_no_second_message_made() {
     for version in VERSIONS {
         let mut net = Net::new(2);

@@ -157,7 +157,26 @@ impl Shard {
         order.begin(number, destination_addr, replaces);
         let reply_to = self.begin_gathering(reply_to, number, self.partition_map.partitions(), then);
         for shard in self.all_shards() {
-            self.send(shard, MeshMessage::Ask { reply_to, account, operation: operation.clone() });
+            if shard == self.settings.number {
+                // At once: what the session sends behind it, in the same octets even, comes to partitions of ours.
+                self.search_for(reply_to, account, operation);
+            } else {
+                self.send(shard, MeshMessage::Ask { reply_to, account, operation: operation.clone() });
+            }
+        }
+    }
+
+    /// One shard's part of an operation that every partition has a part in.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are about one message")]
+    pub(super) fn search_for(&mut self, reply_to: ReplyTo, account: AccountIndex, operation: &Operation) {
+        match operation {
+            Operation::CancelMatching(matching) => {
+                self.search_all(reply_to, account, matching, Sought::ToCancel { cancelled: 0 });
+            }
+            Operation::FindMatching(matching) => {
+                self.search_all(reply_to, account, matching, Sought::Newest(None));
+            }
+            _ => unreachable!("it is about one message"),
         }
     }
 
@@ -319,13 +338,7 @@ impl Shard {
     }
 
     /// Searches each partition of ours, in this turn or the next ones.
-    pub(super) fn search_all(
-        &mut self,
-        reply_to: ReplyTo,
-        account: AccountIndex,
-        matching: &Matching,
-        sought: Sought,
-    ) {
+    fn search_all(&mut self, reply_to: ReplyTo, account: AccountIndex, matching: &Matching, sought: Sought) {
         self.searches.extend(self.partitions.iter().map(|partition| Search {
             reply_to,
             account,

@@ -10,7 +10,7 @@ use crate::pdu::{
     CancelSm, CommandId, CommandStatus, Header, Pdu, QuerySm, RegisteredDelivery, ReplaceSm, Tag,
 };
 use crate::shard::answer::too_late;
-use crate::shard::gather::{AfterGathering, Sought};
+use crate::shard::gather::AfterGathering;
 use crate::shard::mesh::{Answer, Matching, MeshMessage, Operation, Replacement, ReplyTo};
 use crate::shard::parked::Parked;
 use crate::shard::partition::Earned;
@@ -125,15 +125,12 @@ impl Shard {
                 let answer = self.cancel(now, account, id, &source.digits, &destination.digits);
                 self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
             }
-            Operation::CancelMatching(matching) => {
-                self.search_all(reply_to, account, &matching, Sought::ToCancel { cancelled: 0 });
+            Operation::CancelMatching(_) | Operation::FindMatching(_) => {
+                self.search_for(reply_to, account, &operation);
             }
             Operation::Replace { id, source, replacement } => {
                 let answer = self.replace(now, account, id, &source.digits, &replacement);
                 self.answer_when_durable(id, reply_to, Answer::Status(status_of(answer)));
-            }
-            Operation::FindMatching(matching) => {
-                self.search_all(reply_to, account, &matching, Sought::Newest(None));
             }
             Operation::Supersede { id, content } => {
                 let answer = self.supersede_with(account, id, &content);
