@@ -351,6 +351,23 @@ fn what_comes_behind_a_replacement_happens_behind_it() {
 }
 
 #[test]
+fn a_session_that_is_not_read_from_because_of_its_order_is_not_silent() {
+    let mut net = Net::new(2);
+    let (esme, _) = crowd(&mut net, InterfaceVersion::V5_0, 1);
+    let ways = [(0, 1), (1, 0)];
+    ways.iter().for_each(|way| net.hold_mesh(*way, true));
+    // The second waits for the first, which waits for the other core.
+    net.send(esme, &Pdu::SubmitSm(REPLACING), 2);
+    net.send(esme, &Pdu::SubmitSm(REPLACING), 3);
+    net.pass_seconds(600, 1);
+    assert!(!net.is_closed(esme), "nobody could have heard it");
+    ways.iter().for_each(|way| net.hold_mesh(*way, false));
+    net.turn();
+    let answers = net.received(esme).into_iter().filter(|pdu| pdu.command_id == CommandId::SUBMIT_SM_RESP);
+    assert_eq!(answers.map(|pdu| pdu.command_status).collect::<Vec<_>>(), [CommandStatus::ESME_ROK; 2]);
+}
+
+#[test]
 fn a_replacement_of_one_of_many_has_its_own_id_in_response_receipt_and_query() {
     for replaced in [0, 1] {
         let mut net = Net::new(2);

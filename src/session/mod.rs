@@ -80,6 +80,8 @@ pub struct Session<T> {
     is_unbind_answered: bool,
     /// The owner reads nothing, because the peer takes nothing.
     is_paused: bool,
+    /// The owner reads nothing, because a request waits for its turn.
+    is_held: bool,
     /// Since when we have not read: what the peer said since then is not known.
     deaf_since: Option<Instant>,
     failed_binds: u8,
@@ -107,6 +109,7 @@ impl<T: Copy> Session<T> {
             unbind_by: None,
             is_unbind_answered: false,
             is_paused: false,
+            is_held: false,
             deaf_since: None,
             failed_binds: 0,
             close: None,
@@ -165,6 +168,12 @@ impl<T: Copy> Session<T> {
     /// held against the peer: while nothing is read no timer runs.
     pub fn pause(&mut self, now: Instant, is_paused: bool) {
         self.is_paused = is_paused;
+        self.note_deafness(now);
+    }
+
+    /// The same while a request of the peer waits for another one.
+    pub fn hold(&mut self, now: Instant, is_held: bool) {
+        self.is_held = is_held;
         self.note_deafness(now);
     }
 
@@ -578,7 +587,7 @@ impl<T: Copy> Session<T> {
 
     /// Whether octets of the peer may wait unread.
     const fn is_deaf(&self) -> bool {
-        self.is_paused || self.is_window_full()
+        self.is_paused || self.is_held || self.is_window_full()
     }
 
     /// Notes when we stop listening; when we listen again, all that waits for the peer has as much time left

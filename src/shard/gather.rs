@@ -258,7 +258,9 @@ impl Shard {
     fn end_order(&mut self, now: Now, reply_to: ReplyTo, order: u64) {
         let connection = reply_to.session.connection;
         let Some(mut entry) = self.sessions.remove(&connection) else { return };
-        let held = entry.order.end(order).filter(|_| entry.session.close_reason().is_none());
+        let held = entry.order.end(order);
+        entry.session.hold(now.instant, false);
+        let held = held.filter(|_| entry.session.close_reason().is_none());
         if let Some(octets) = held
             && let Framing::Frame(frame) = next_frame(&octets, octets.len())
             && let Ok(pdu) = frame.decode()

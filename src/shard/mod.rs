@@ -528,6 +528,7 @@ impl Shard {
     fn request(&mut self, now: Now, entry: &mut Entry, header: &Header, pdu: &Pdu<'_>) {
         if entry.order.must_wait(pdu) {
             entry.order.hold(header, pdu);
+            entry.session.hold(now.instant, true);
             return;
         }
         match pdu {
