@@ -351,6 +351,24 @@ fn what_comes_behind_a_replacement_happens_behind_it() {
 }
 
 #[test]
+fn a_message_that_is_gone_when_it_is_to_be_replaced_leaves_the_turn_to_the_next() {
+    let mut net = Net::new(2);
+    let (esme, ids) = crowd(&mut net, InterfaceVersion::V5_0, 2);
+    let asker = net.connect(1);
+    assert_eq!(net.bind(asker, "demo"), ACCEPTED_BIND);
+    net.hold_mesh((1, 0), true);
+    net.send(asker, &Pdu::SubmitSm(REPLACING), 2);
+    // The younger one is found, and cancelled before it is replaced.
+    net.release_mesh_once((1, 0));
+    net.cancel(esme, 2, &ids[1]);
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+    net.hold_mesh((1, 0), false);
+    net.turn();
+    assert_eq!(net.received(asker).remove(0).message_id(), ids[0]);
+    assert_eq!((net.waiting(NUMBER, SUBSCRIBER), net.waiting_text(&ids[0])), (1, "new".into()));
+}
+
+#[test]
 fn a_session_that_is_not_read_from_because_of_its_order_is_not_silent() {
     let mut net = Net::new(2);
     let (esme, _) = crowd(&mut net, InterfaceVersion::V5_0, 1);

@@ -6,6 +6,7 @@ use crate::pdu::{Address, CommandStatus, DestAddress, Framing, Header, Pdu, next
 use crate::shard::mesh::{Answer, Matching, MeshMessage, Operation, ReplyTo};
 use crate::shard::parked::Parked;
 use crate::shard::partition::Age;
+use crate::shard::submit::Superseding;
 use crate::shard::{Shard, submission};
 use crate::store::RestNumber;
 use crate::time::Now;
@@ -106,7 +107,7 @@ pub(super) enum AfterGathering {
     /// is none it is a new message.
     ReplaceOrSubmit(Box<[u8]>),
     /// The same, when that message's owner has answered.
-    Superseded(MessageId, Box<[u8]>),
+    Superseded(MessageId, Box<[u8]>, AccountIndex, Matching),
 }
 
 /// One partition's part: what waits between two addresses, wherever it is. Cold blocks come back one after the other,
@@ -155,7 +156,17 @@ impl Shard {
         let number = self.next_gathering;
         let replaces = matches!(then, AfterGathering::ReplaceOrSubmit(_));
         order.begin(number, destination_addr, replaces);
-        let reply_to = self.begin_gathering(reply_to, number, self.partition_map.partitions(), then);
+        self.ask_all((reply_to, number), account, operation, then);
+    }
+
+    fn ask_all(
+        &mut self,
+        (reply_to, order): (ReplyTo, u64),
+        account: AccountIndex,
+        operation: &Operation,
+        then: AfterGathering,
+    ) {
+        let reply_to = self.begin_gathering(reply_to, order, self.partition_map.partitions(), then);
         for shard in self.all_shards() {
             if shard == self.settings.number {
                 // At once: what the session sends behind it, in the same octets even, comes to partitions of ours.
@@ -239,14 +250,17 @@ impl Shard {
                 Some(Age { id, .. }) => return self.supersede(now, (reply_to, order), id, octets),
                 None => self.submit_after_all(now, reply_to, &octets),
             },
-            AfterGathering::Superseded(id, octets) => match status {
+            AfterGathering::Superseded(id, octets, account, matching) => match status {
                 CommandStatus::ESME_ROK => {
                     self.write_answer(reply_to, &Answer::Submitted(id));
                     self.tell_of_superseding(id);
                 }
-                // A carrier has taken it since it was found.
+                // Since it was found a carrier has taken it, or another session has done something to it. There may be an
+                // older one. Each time somebody else has come further, so that this comes to an end.
                 CommandStatus::ESME_RREPLACEFAIL | CommandStatus::ESME_RINVMSGID => {
-                    self.submit_after_all(now, reply_to, &octets);
+                    let then = AfterGathering::ReplaceOrSubmit(octets);
+                    let operation = Operation::FindMatching(matching);
+                    return self.ask_all((reply_to, order), account, &operation, then);
                 }
                 status => self.refuse_replacement(reply_to, status),
             },
@@ -279,9 +293,9 @@ impl Shard {
     fn supersede(&mut self, now: Now, (reply_to, order): (ReplyTo, u64), id: MessageId, octets: Box<[u8]>) {
         let Some(entry) = self.sessions.get(&reply_to.session.connection) else { return };
         match self.superseding(now, entry, id, &octets) {
-            Ok((account, content)) => {
+            Ok(Superseding { account, content, matching }) => {
                 let operation = Operation::Supersede { id, content };
-                let then = AfterGathering::Superseded(id, octets);
+                let then = AfterGathering::Superseded(id, octets, account, matching);
                 self.ask_again((reply_to, order), account, id, operation, then);
             }
             Err(error) => {

@@ -232,11 +232,7 @@ impl Shard {
         let mut octets = Vec::new();
         // What was decoded can be encoded.
         _ = pdu.encode(CommandStatus::ESME_ROK, reply_to.sequence_number, &mut octets);
-        let operation = Operation::FindMatching(Matching {
-            service_type: Some(submitted.service_type.into()),
-            source: checked.source.into(),
-            destination: destination.into(),
-        });
+        let operation = Operation::FindMatching(matching_of(submitted, checked, destination));
         let then = AfterGathering::ReplaceOrSubmit(octets.into());
         self.gather(&mut entry.order, reply_to, account, (&operation, destination.digits), then);
     }
@@ -247,7 +243,7 @@ impl Shard {
         entry: &Entry,
         id: MessageId,
         octets: &[u8],
-    ) -> Result<(AccountIndex, Box<[u8]>), SubmitError> {
+    ) -> Result<Superseding, SubmitError> {
         let Framing::Frame(frame) = next_frame(octets, octets.len()) else {
             unreachable!("it was encoded by us");
         };
@@ -260,12 +256,31 @@ impl Shard {
         let destination = submission::destination(submitted.destination)?;
         let mut content = Vec::new();
         content_of(now, account, &submitted, &checked, destination, id, (0, 1)).put(&mut content);
-        Ok((index, content.into()))
+        let matching = matching_of(&submitted, &checked, destination);
+        Ok(Superseding { account: index, content: content.into(), matching })
     }
 
     fn count_refusal(&mut self, error: SubmitError) {
         self.counters.refused += 1;
         self.counters.throttled += u64::from(error == SubmitError::Throttled);
+    }
+}
+
+/// A submit_sm that is to stand in the place of a message.
+pub(super) struct Superseding {
+    pub(super) account: AccountIndex,
+    /// Its record, under the id of the message.
+    pub(super) content: Box<[u8]>,
+    /// What the message was found by.
+    pub(super) matching: Matching,
+}
+
+/// What messages have to be for a submit_sm to replace one of them.
+fn matching_of(submitted: &ShortMessage<'_>, checked: &Checked<'_>, destination: Address<'_>) -> Matching {
+    Matching {
+        service_type: Some(submitted.service_type.into()),
+        source: checked.source.into(),
+        destination: destination.into(),
     }
 }
 
