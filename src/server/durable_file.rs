@@ -131,6 +131,8 @@ mod tests {
     #[test]
     fn a_new_name_is_durable_when_a_file_is_replaced_and_a_folder_made() {
         let place = std::env::temp_dir().join(format!("smppd-synced-{}", std::process::id()));
+        // Of a run that was ended, its number given again.
+        let _ = fs::remove_dir_all(&place);
         let deep = place.join("deep/er");
         let made = {
             let deep = deep.clone();
