@@ -531,3 +531,23 @@ fn an_unbind_that_waits_for_an_outcome_does_not_wait_for_ever() {
     assert_eq!(mc.handle_timeout(at(130)), Some(Elapsed::Close(CloseReason::Inactivity)));
     assert!(take_output(&mut mc).is_empty(), "a peer that unbinds is not asked to");
 }
+
+#[test]
+fn a_window_that_opens_ends_the_pause_of_the_timers_at_once() {
+    let settings = SessionSettings { window_in_max: 1, ..SessionSettings::default() };
+    let (mut esme, mut mc) = bound(InterfaceVersion::V5_0, &settings);
+    // The bind_transceiver was the one request of the window.
+    mc.answered_by(at(0));
+    mc.request_with(at(1), CommandId::DELIVER_SM, 7, |_| {});
+    let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+    esme.request(at(1), &Pdu::QuerySm(query), 1).expect("fits");
+    let octets = take_output(&mut esme);
+    let mut rest = &octets[..];
+    let Some(Received::Request(header, _)) = mc.receive(at(2), &mut rest) else { panic!("no request") };
+    // Three seconds nothing is read; then the peer has as much time left as before, and no more.
+    mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RQUERYFAIL, header.sequence_number);
+    mc.answered_by(at(5));
+    assert_eq!(mc.next_timeout(), Some(at(14)));
+    assert_eq!(mc.handle_timeout(at(13)), None);
+    assert_eq!(mc.handle_timeout(at(14)), Some(Elapsed::Unanswered(7)));
+}

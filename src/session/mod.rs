@@ -590,6 +590,13 @@ impl<T: Copy> Session<T> {
         self.is_paused || self.is_held || self.is_window_full()
     }
 
+    /// An answer may have made room in a full window: from `now` on we listen again.
+    pub fn answered_by(&mut self, now: Instant) {
+        if self.deaf_since.is_some() {
+            self.note_deafness(now);
+        }
+    }
+
     /// Notes when we stop listening; when we listen again, all that waits for the peer has as much time left
     /// as it had then.
     fn note_deafness(&mut self, now: Instant) {

@@ -54,7 +54,7 @@ impl Shard {
         };
         let written = entry.session.respond(&pdu, reply_to.sequence_number);
         debug_assert!(written.is_ok(), "an id fits its field");
-        if entry.note(&mut self.outputs.dirty, &mut self.session_timers) {
+        if entry.note(self.now, &mut self.outputs.dirty, &mut self.session_timers) {
             self.release(reply_to.session.connection);
         }
     }

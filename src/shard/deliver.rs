@@ -6,6 +6,7 @@ use crate::journal::Record;
 use crate::message::{Parcel, ParcelKey};
 use crate::pdu::{CommandId, CommandStatus};
 use crate::shard::mesh::{Delivery, MeshMessage, SessionAddress, ShardNumber};
+use crate::shard::partition::{Earned, Follows};
 use crate::shard::{Entry, Event, Sent, Shard};
 use crate::time::Now;
 
@@ -25,6 +26,16 @@ impl Shard {
         let Some(account) = self.partitions[place].await_offer(key) else { return false };
         self.to_pump.insert(account);
         true
+    }
+
+    /// The same for one that has come back from rest: behind what was earned before, the response of its submission among it.
+    pub(super) fn enqueue_behind(&mut self, place: usize, key: ParcelKey) {
+        let partition = &mut self.partitions[place];
+        let account = partition.parcel(key).map(|held| held.account);
+        match account.filter(|_| !partition.has_failed()) {
+            Some(account) => partition.earn(Earned::Follows(Follows::Deliver { key, account })),
+            None => _ = self.enqueue(key),
+        }
     }
 
     /// Offers what accounts wait for, and gives sessions what their homes have: once for all that a turn has brought.
@@ -108,7 +119,7 @@ impl Shard {
             out.extend_from_slice(tlvs);
         });
         self.counters.deliver_sent += 1;
-        if entry.note(&mut self.outputs.dirty, &mut self.session_timers) {
+        if entry.note(self.now, &mut self.outputs.dirty, &mut self.session_timers) {
             self.release(session.connection);
         }
     }

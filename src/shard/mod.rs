@@ -91,7 +91,13 @@ impl Entry {
     }
 
     /// Notes its output and its timer; whether the session is over, so that its home must not go on choosing it.
-    fn note(&mut self, dirty: &mut Vec<ConnectionId>, timers: &mut Timers<Instant, ConnectionId>) -> bool {
+    fn note(
+        &mut self,
+        now: Instant,
+        dirty: &mut Vec<ConnectionId>,
+        timers: &mut Timers<Instant, ConnectionId>,
+    ) -> bool {
+        self.session.answered_by(now);
         let is_over = self.session.close_reason().is_some();
         if !self.is_dirty && (is_over || !self.session.output().is_empty()) {
             self.is_dirty = true;
@@ -150,6 +156,8 @@ pub struct Shard {
     /// About accounts that another core has heard of before us: they wait for our own reload.
     early: VecDeque<MeshMessage>,
     is_draining: bool,
+    /// The time, as of the turn that is under way.
+    now: Instant,
     outputs: Outputs,
     counters: Counters,
 }
@@ -194,6 +202,7 @@ impl Shard {
             local: VecDeque::new(),
             early: VecDeque::new(),
             is_draining: false,
+            now: Instant::ZERO,
             outputs,
             counters: Counters::default(),
         }
@@ -264,6 +273,7 @@ impl Shard {
     /// Takes PDUs off the front of `octets`; how many octets were used. What is left is part of a PDU, or
     /// waits for room in the window, or for the answer to a bind: it comes again, with what was read since.
     pub fn handle_octets(&mut self, now: Now, connection: ConnectionId, octets: &[u8]) -> usize {
+        self.now = now.instant;
         let Some(mut entry) = self.sessions.remove(&connection) else { return octets.len() };
         let mut rest = octets;
         // A fault of ours ends this session and no other. It goes back to its place first, with the deliveries it
@@ -411,7 +421,7 @@ impl Shard {
         let returned_from = if let StoreDone::GotRest(number, _) = &done { Some(*number) } else { None };
         match self.partitions[place].store_done(done, &self.accounts) {
             Ok(Returned { with_carrier, parcels }) => {
-                parcels.into_iter().for_each(|key| _ = self.enqueue(key));
+                parcels.into_iter().for_each(|key| self.enqueue_behind(place, key));
                 // A report that waited may be the carrier's last word on a message: it comes first.
                 if let Some(number) = returned_from {
                     self.unpark(now, partition, number);
@@ -562,7 +572,7 @@ impl Shard {
     /// A session goes back to its place, its output and timer noted.
     fn put_back(&mut self, mut entry: Box<Entry>) {
         let connection = entry.connection;
-        if entry.note(&mut self.outputs.dirty, &mut self.session_timers) {
+        if entry.note(self.now, &mut self.outputs.dirty, &mut self.session_timers) {
             self.release(connection);
         }
         self.sessions.insert(connection, entry);

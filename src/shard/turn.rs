@@ -10,6 +10,7 @@ use crate::time::Now;
 impl Shard {
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
+        self.now = now.instant;
         while let Some((_, connection)) = self.session_timers.pop_due(now.instant) {
             let Some(mut entry) = self.sessions.remove(&connection) else { continue };
             entry.alarm = None;
@@ -59,6 +60,7 @@ impl Shard {
 
     /// The end of every input.
     pub(super) fn turn(&mut self, now: Now) {
+        self.now = now.instant;
         self.partitions.iter_mut().for_each(|partition| partition.note_time(now));
         let portion = self.settings.portion;
         let (mut to_pay, mut to_hear, mut to_cancel) = (portion, portion, portion);
