@@ -46,6 +46,8 @@ struct Submission {
     connection: Connection,
     terms: Terms,
     is_replacement: bool,
+    /// By replace_if_present.
+    may_replace: bool,
     /// When a core took it in, by either clock.
     taken_in: Option<(u64, Timestamp)>,
     /// Messages of its account's rate that it took, at least.
@@ -614,6 +616,7 @@ impl Oracle {
             connection,
             terms,
             is_replacement,
+            may_replace: false,
             taken_in: None,
             admitted: 0,
             outcome: None,
@@ -639,7 +642,9 @@ impl Oracle {
                 self.released(connection);
             }
             if !command_id.is_response() {
-                self.requested(connection, sequence_number);
+                let may_replace =
+                    matches!(frame.decode(), Ok(Pdu::SubmitSm(pdu)) if pdu.replace_if_present_flag == 1);
+                self.requested(connection, sequence_number, may_replace);
             }
             if command_id == CommandId::DELIVER_SM_RESP || command_id == CommandId::GENERIC_NACK {
                 let Some(line) = self.lines.get_mut(&connection) else { continue };
@@ -665,14 +670,33 @@ impl Oracle {
         }
     }
 
-    fn requested(&mut self, connection: Connection, sequence_number: u32) {
+    fn requested(&mut self, connection: Connection, sequence_number: u32, may_replace: bool) {
         let asked = self.lines.get(&connection).and_then(|line| line.asked.get(&sequence_number));
         if let Some(Asked::Submit(token) | Asked::Replace(token)) = asked.copied()
             && let Some(submission) = self.submissions.get_mut(token as usize)
         {
             submission.taken_in = Some((self.now, self.wall));
-            self.allowances[submission.account].requested(token, self.now);
+            submission.may_replace = may_replace;
+            let account = submission.account;
+            // Behind a request of which every partition has a part it may wait: nobody knows when it is admitted.
+            if !self.is_behind_a_search(connection, sequence_number) {
+                self.allowances[account].requested(token, self.now);
+            }
         }
+    }
+
+    /// Whether a request that may keep those behind it waiting has no answer yet.
+    fn is_behind_a_search(&self, connection: Connection, sequence_number: u32) -> bool {
+        let Some(line) = self.lines.get(&connection) else { return false };
+        line.asked.range(..sequence_number).any(|(_, asked)| match asked {
+            Asked::CancelMany => true,
+            Asked::Submit(token) => {
+                self.submissions.get(*token as usize).is_some_and(|submission| submission.may_replace)
+            }
+            Asked::Bind | Asked::Query(_) | Asked::Cancel(_) | Asked::Replace(_) | Asked::QueryForeign => {
+                false
+            }
+        })
     }
 
     /// Octets that the server hands to the network.
