@@ -504,3 +504,70 @@ fn transaction_mode_is_refused_with_a_window_of_one() {
     assert_eq!(esme.ask(&Pdu::SubmitSm(never)).status, CommandStatus::ESME_RINVESMCLASS);
     assert_eq!(esme.ask(&Pdu::EnquireLink).status, OK);
 }
+
+#[test]
+fn who_reads_late_again_and_again_is_not_one_who_reads_nothing() {
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    let place = Place::with_demo("late");
+    let settings = "[session]\nwrite_timeout_seconds = 3\n[limits]\noutput_octets_max = 65536\n";
+    let server = place.server().cores(1).settings(settings).start();
+    // Once a reader was so late that the server may well drop it, nothing is shown.
+    let is_shown = (0..10).any(|_| {
+        let mut late = Esme::connect_plain(&server);
+        assert_eq!(late.bind("demo", CommandId::BIND_TRANSMITTER), OK);
+        (0..2).all(|round| {
+            if round > 0 {
+                late.hears_nothing_for(TIMEOUT + Duration::from_millis(200));
+            }
+            is_read_in_time(&late.socket, TIMEOUT)
+        })
+    });
+    assert!(is_shown, "the machine is too busy to tell");
+}
+
+/// Asks until nobody takes any more, then reads every answer. False when that began too late.
+fn is_read_in_time(socket: &std::net::TcpStream, timeout: Duration) -> bool {
+    use std::io::{Read, Write};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    let mut requests = Vec::new();
+    (0..4_096).for_each(|_| Pdu::EnquireLink.encode(OK, 7, &mut requests).expect("it fits"));
+    let (asked, is_enough, is_over) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_enough.load(SeqCst) {
+                asked.fetch_add(requests.len(), SeqCst);
+                if (&*socket).write_all(&requests).is_err() {
+                    break;
+                }
+            }
+            is_over.store(true, SeqCst);
+        });
+        let mut before = usize::MAX;
+        while before != asked.load(SeqCst) {
+            before = asked.load(SeqCst);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        is_enough.store(true, SeqCst);
+        let is_in_time = begin.elapsed() < timeout;
+        let (mut read, mut octets) = (0, vec![0; 1 << 20]);
+        loop {
+            // In this order: behind its end nothing more is asked.
+            let (was_over, asked) = (is_over.load(SeqCst), asked.load(SeqCst));
+            if read == asked && was_over {
+                return is_in_time;
+            }
+            if read == asked {
+                std::thread::yield_now();
+                continue;
+            }
+            match (&*socket).read(&mut octets) {
+                Ok(0) | Err(_) => {
+                    assert!(begin.elapsed() >= timeout, "{read} of {asked} octets and then the end");
+                    return false;
+                }
+                Ok(count) => read += count,
+            }
+        }
+    })
+}
