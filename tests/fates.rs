@@ -6,6 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Esme, MESSAGE, NUMBER, Net, ReceivedPdu};
+use smppd::account::AccountSettings;
 use smppd::carrier::News;
 use smppd::message::{MessageId, State};
 use smppd::pdu::receipt::MessageState;
@@ -834,4 +835,61 @@ fn sessions_of_an_account_that_left_are_asked_to_go_and_no_others() {
     let again = net.connect(0);
     assert_eq!(net.bind(again, "other"), CommandStatus::ESME_RBINDFAIL);
     assert_eq!(net.bind(again, "new"), OK);
+}
+
+#[test]
+fn what_a_session_did_not_answer_goes_to_the_next_one_without_a_pause() {
+    let mut net = Net::new(2);
+    net.confirms = false;
+    let gone = net.bound(0, "demo");
+    let mut ids: Vec<String> = (0..12).map(|_| net.accept(gone, MESSAGE)).collect();
+    net.pass_millis(1_000);
+    assert_eq!(deliveries(net.received(gone)).len(), 10, "a window of them");
+    net.disconnect(gone);
+    net.confirms = true;
+    // The session is another one's fault, and no delivery's.
+    let next = net.bound(1, "demo");
+    let mut told: Vec<String> = deliveries(net.received(next)).iter().map(ReceivedPdu::receipt_id).collect();
+    ids.sort();
+    told.sort();
+    assert_eq!(told, ids);
+}
+
+#[test]
+fn what_waited_for_a_session_that_unbinds_goes_to_the_next_one() {
+    let mut net = Net::new(1);
+    net.reload(vec![AccountSettings { deliver_window: 1, ..Net::account("demo") }]);
+    net.confirms = false;
+    let leaving = net.bound(0, "demo");
+    // Its unbind has to wait for an outcome that does not come.
+    let outcome = ShortMessage { esm_class: EsmClass::FORWARD, destination: NEVER_TAKEN, ..QUIET };
+    net.send(leaving, &Pdu::SubmitSm(outcome), 50);
+    let ids = [0, 1].map(|_| net.accept(leaving, MESSAGE));
+    net.pass_millis(1_000);
+    let told = deliveries(net.received(leaving));
+    assert_eq!(told.len(), 1, "the home has another that waits for room in the window");
+    net.send(leaving, &Pdu::Unbind, 51);
+    assert!(!net.is_closed(leaving));
+    net.confirms = true;
+    let next = net.bound(0, "demo");
+    let [told, others] = [told, deliveries(net.received(next))]
+        .map(|receipts| receipts.iter().map(ReceivedPdu::receipt_id).collect::<Vec<_>>());
+    assert_eq!(others.len(), 1);
+    let mut all = [told, others].concat();
+    all.sort();
+    assert_eq!(all, ids);
+}
+
+#[test]
+fn a_carrier_that_has_taken_a_message_is_not_offered_it_again() {
+    let mut net = Net::new(1);
+    let esme = net.bound(0, "demo");
+    let id = net.accept(esme, QUIET);
+    assert_eq!(net.message(&id).map(|message| message.standing.state), Some(State::Forwarded));
+    // It was busy with an attempt before that, and says so late.
+    net.news(News::Busy { id: parsed(&id), error: 11 });
+    net.tick();
+    assert_eq!(net.message(&id).map(|message| message.standing.state), Some(State::Forwarded));
+    net.pass_seconds(60, 1);
+    assert_eq!(net.offers(), 1);
 }

@@ -7,11 +7,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use common::{ACCEPTED_BIND, Esme, MESSAGE, NUMBER, Net, SUBSCRIBER};
+use smppd::account::AccountSettings;
 use smppd::message::{MessageId, PartitionNumber};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, CancelSm, CommandId, CommandStatus, DestAddress, DestAddresses, EsmClass, InterfaceVersion, Pdu,
-    QuerySm, RegisteredDelivery, ReplaceSm, ShortMessage, SubmitMulti, Tlvs,
+    Address, Bind, CancelSm, CommandId, CommandStatus, DestAddress, DestAddresses, EsmClass,
+    InterfaceVersion, Pdu, QuerySm, RegisteredDelivery, ReplaceSm, ShortMessage, SubmitMulti, Tag, TlvBuf,
+    Tlvs,
 };
 use smppd::shard::Shard;
 use smppd::store::{BlockError, BlockKey, FinalMessage, cut, find};
@@ -715,4 +717,158 @@ fn who_has_the_answer_to_an_unbind_can_bind_again_on_any_core() {
         assert_eq!(net.bind(again, "demo"), ACCEPTED_BIND);
     }
     assert_eq!(waited, 2, "one of the cores is the home");
+}
+
+#[test]
+fn octets_behind_a_request_that_had_to_wait_are_asked_for_when_it_goes_on() {
+    let mut net = Net::new(1);
+    let esme = net.bound(0, "demo");
+    let mut octets = Vec::new();
+    for (number, pdu) in [(2, Pdu::SubmitSm(REPLACING)), (3, Pdu::SubmitSm(SCHEDULED)), (4, Pdu::EnquireLink)]
+    {
+        pdu.encode(CommandStatus::ESME_ROK, number, &mut octets).expect("it fits");
+    }
+    // Nothing of this is answered for a while.
+    net.hold_disk(true);
+    let connection = net.connection(esme);
+    net.input(0, |shard, now| {
+        let used = shard.handle_octets(now, connection, &octets);
+        assert_eq!(used, octets.len() - 16, "the second waits for the first");
+        assert!(shard.wants_octets(connection), "there was nothing to replace");
+        assert!(shard.outputs().dirty.contains(&connection), "nobody would look for the rest");
+        assert_eq!(shard.handle_octets(now, connection, &octets[used..]), 16);
+    });
+    net.turn();
+    let answers: Vec<CommandId> = net.received(esme).iter().map(|pdu| pdu.command_id).collect();
+    assert_eq!(answers, [CommandId::ENQUIRE_LINK_RESP]);
+    net.hold_disk(false);
+    net.turn();
+    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK; 2]);
+}
+
+#[test]
+fn a_message_that_is_replaced_twice_goes_on_when_both_senders_have_the_response() {
+    let mut net = Net::new(3);
+    let (_, ids) = crowd(&mut net, InterfaceVersion::V5_0, 1);
+    net.reload(vec![AccountSettings { bind_limit: 0, ..Net::account("demo") }]);
+    let [slow, quick] = [1, 2].map(|shard| net.bound(shard, "demo"));
+    net.hold_mesh((0, 1), true);
+    net.send(slow, &Pdu::SubmitSm(REPLACING), 2);
+    // The message is found, and replaced; that this is so stays under way.
+    net.release_mesh_once((0, 1));
+    assert_eq!(net.waiting_text(&ids[0]), "new");
+    let text = b"newer";
+    net.send(quick, &Pdu::SubmitSm(ShortMessage { short_message: text, ..REPLACING }), 2);
+    assert_eq!(net.received(quick).remove(0).message_id(), ids[0]);
+    assert_eq!(net.waiting_text(&ids[0]), "newer");
+    net.pass_seconds(700, 1);
+    assert_eq!(net.offers(), 0, "one of its senders has no name for it");
+    net.hold_mesh((0, 1), false);
+    net.turn();
+    let answers = net.received(slow);
+    let answer = answers.iter().find(|pdu| pdu.command_id == CommandId::SUBMIT_SM_RESP);
+    assert_eq!(answer.map(|pdu| pdu.message_id()).as_ref(), Some(&ids[0]));
+    net.pass_millis(100);
+    assert_eq!(net.offers(), 1);
+}
+
+/// `demo` has three messages that wait where memory does not hold them, and its cancel_sm waits for the first block of
+/// those; `other` has begun to cancel so many that nothing else is cancelled for a long time.
+fn cancel_in_the_cold(net: &mut Net) -> (Esme, Esme) {
+    const MANY: u32 = 100;
+    let settings = &mut net.partition_settings;
+    (settings.messages_octets_max, settings.checkpoint_segments) = (400_000, 1);
+    net.portion = 1;
+    net.crash_and_restart();
+    let [demo, other] = ["demo", "other"].map(|system_id| net.bound(0, system_id));
+    let tomorrow = ShortMessage { schedule_delivery_time: b"000001000000000R", ..SCHEDULED };
+    (0..3).for_each(|number| net.send(demo, &Pdu::SubmitSm(tomorrow), 10 + number));
+    let elsewhere = Address { digits: b"12125558888", ..NUMBER };
+    for number in 0..800 {
+        net.send(demo, &Pdu::SubmitSm(ShortMessage { destination: elsewhere, ..tomorrow }), 100 + number);
+        net.pass_millis(10);
+    }
+    assert!(net.received(demo).iter().all(|pdu| pdu.command_status == CommandStatus::ESME_ROK));
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 0, "they are cold");
+    // In one batch, so that none of them goes to rest.
+    net.hold_disk(true);
+    (0..MANY).for_each(|number| net.send(other, &Pdu::SubmitSm(tomorrow), 10 + number));
+    net.hold_disk(false);
+    net.turn();
+    assert_eq!(net.unfinished(), 803 + MANY as usize);
+    net.received(other);
+    net.stop_stores_after(0);
+    net.send(demo, &CANCEL_ALL, 2);
+    assert!(net.received(demo).is_empty(), "it waits for a block");
+    net.hand_in(other, &CANCEL_ALL, 2);
+    (demo, other)
+}
+
+#[test]
+fn a_replacement_behind_a_cancel_replaces_nothing_that_is_cancelled() {
+    let mut net = Net::new(1);
+    let (demo, other) = cancel_in_the_cold(&mut net);
+    net.hand_in(demo, &Pdu::SubmitSm(REPLACING), 3);
+    net.stop_stores_after(usize::MAX);
+    net.turn();
+    assert_eq!(statuses(&mut net, other), [CommandStatus::ESME_ROK]);
+    let answers = net.received(demo);
+    let told: Vec<_> = answers.iter().map(|pdu| (pdu.command_id, pdu.command_status)).collect();
+    let ok = CommandStatus::ESME_ROK;
+    assert_eq!(told, [(CommandId::CANCEL_SM_RESP, ok), (CommandId::SUBMIT_SM_RESP, ok)]);
+    assert_eq!(net.text_if_waiting(&answers[1].message_id()).as_deref(), Some("new"));
+    assert_eq!(net.unfinished(), 801);
+}
+
+#[test]
+fn a_cancel_finds_what_has_grown_cold_again_before_its_turn_came() {
+    let mut net = Net::new(1);
+    let (demo, other) = cancel_in_the_cold(&mut net);
+    net.stop_stores_after(1);
+    net.carry_once();
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 3, "the block is back");
+    let elsewhere = Address { digits: b"12125557777", ..NUMBER };
+    let mut payload = TlvBuf::default();
+    payload.put(Tag::MESSAGE_PAYLOAD, &[b'x'; 30_000]).expect("it fits");
+    for number in 1_000..1_006 {
+        let (short_message, tlvs) = (&b""[..], payload.as_tlvs());
+        let long = ShortMessage { destination: elsewhere, short_message, tlvs, ..SCHEDULED };
+        net.hand_in(demo, &Pdu::SubmitSm(long), number);
+    }
+    // The others have their turns for more than a second.
+    for _ in 0..20 {
+        net.input(60, Shard::tick);
+    }
+    assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 0, "and gone again, as memory is short");
+    assert!(net.unfinished() > 809, "the others are not done");
+    net.stop_stores_after(usize::MAX);
+    net.turn();
+    assert_eq!(statuses(&mut net, other), [CommandStatus::ESME_ROK]);
+    assert_eq!(statuses(&mut net, demo), [CommandStatus::ESME_ROK; 7]);
+    assert_eq!(net.unfinished(), 806);
+}
+
+#[test]
+fn a_peer_that_closes_while_its_password_is_verified_keeps_no_place() {
+    for shard in [0, 1] {
+        let mut net = Net::new(2);
+        net.reload(vec![AccountSettings { bind_limit: 1, ..Net::account("demo") }]);
+        let gone = net.connect(0);
+        let bind = Bind {
+            system_id: b"demo",
+            password: b"secret",
+            system_type: b"",
+            interface_version: InterfaceVersion::V5_0,
+            address_range: Address::default(),
+            tlvs: Tlvs::EMPTY,
+        };
+        net.hand_in(gone, &Pdu::BindTransceiver(bind), 1);
+        let connection = net.connection(gone);
+        net.input(0, |shard, now| shard.peer_closed(now, connection));
+        net.turn();
+        // What it was answered may still be on its way.
+        assert!(!net.is_closed(gone));
+        let next = net.connect(shard);
+        assert_eq!(net.bind(next, "demo"), ACCEPTED_BIND);
+    }
 }

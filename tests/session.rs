@@ -551,3 +551,38 @@ fn a_window_that_opens_ends_the_pause_of_the_timers_at_once() {
     assert_eq!(mc.handle_timeout(at(13)), None);
     assert_eq!(mc.handle_timeout(at(14)), Some(Elapsed::Unanswered(7)));
 }
+
+#[test]
+fn an_unbind_of_our_own_is_called_off_when_the_peer_unbinds() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    let query = QuerySm { message_id: b"1", source: NOBODY, tlvs: Tlvs::EMPTY };
+    let mut octets = Vec::new();
+    Pdu::QuerySm(query).encode(CommandStatus::ESME_ROK, 2, &mut octets).expect("fits");
+    assert!(matches!(mc.receive(at(1), &mut &octets[..]), Some(Received::Request(..))));
+    // Ours waits a second for the answer that is owed, and the peer does not wait for ours.
+    mc.unbind(at(1));
+    let mut unbind = Vec::new();
+    Pdu::Unbind.encode(CommandStatus::ESME_ROK, 3, &mut unbind).expect("fits");
+    mc.receive(at(1), &mut &unbind[..]);
+    for second in 2..20 {
+        assert_eq!(mc.handle_timeout(at(second)), None);
+    }
+    assert!(take_output(&mut mc).is_empty(), "a peer that unbinds is not asked to");
+    mc.respond_header(CommandId::QUERY_SM, CommandStatus::ESME_RINVMSGID, 2);
+    let answers: Vec<CommandId> = commands(&take_output(&mut mc)).iter().map(|(id, _)| *id).collect();
+    assert_eq!(answers, [CommandId::QUERY_SM_RESP, CommandId::UNBIND_RESP]);
+    assert_eq!(mc.close_reason(), Some(CloseReason::Unbound));
+}
+
+#[test]
+fn what_was_not_answered_is_told_though_an_enquire_link_is_in_front_of_it() {
+    let (_, mut mc) = bound(InterfaceVersion::V5_0, &SessionSettings::default());
+    mc.request_with(at(29), CommandId::DELIVER_SM, 11, |_| {});
+    assert_eq!(mc.handle_timeout(at(30)), None);
+    assert!(commands(&take_output(&mut mc)).iter().any(|(id, _)| *id == CommandId::ENQUIRE_LINK));
+    for token in [12, 13] {
+        mc.request_with(at(31), CommandId::DELIVER_SM, token, |_| {});
+    }
+    mc.end(CloseReason::PeerClosed);
+    assert_eq!(std::iter::from_fn(|| mc.take_unanswered()).collect::<Vec<_>>(), [11, 12, 13]);
+}

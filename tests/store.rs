@@ -7,7 +7,7 @@ use smppd::account::{AccountIndex, AccountSettings, Accounts};
 use smppd::journal::{
     BatchBuffer, BatchHeader, Identity, JournalStart, Position, Record, Ring, SegmentNumber,
 };
-use smppd::message::{Content, MessageId, ParcelKey, PartitionNumber, State};
+use smppd::message::{Content, MessageId, ParcelKey, PartitionNumber, Reply, State, reply_for};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{Address, DataCoding, EsmClass, Npi, RegisteredDelivery, Ton};
 use smppd::shard::{Due, Earned, Follows, Matching, Partition, PartitionSettings, Recovery};
@@ -861,4 +861,45 @@ fn what_is_due_is_due_at_its_time_and_no_millisecond_before() {
     let own = ParcelKey { id: ended, part: ParcelKey::FINAL_RECEIPT };
     assert_eq!(due(&mut other, over), Some(Due::GiveUp(own)));
     assert!(store.partition.parcel(key).is_some());
+}
+
+#[test]
+fn a_reply_finds_its_account_at_rest_though_that_has_left_and_sent_nothing() {
+    let mut store = Store::new(PartitionSettings::default());
+    let reply = Reply {
+        source: Address { digits: b"447700900123", ..NUMBER },
+        destination: NUMBER,
+        data_coding: DataCoding::DEFAULT,
+        user_data: b"yes",
+        has_udh: false,
+    };
+    let id = store.partition.next_id(NOW, 1);
+    let parcel = reply_for(id, b"other", &reply, NOW).expect("it fits");
+    store.record(&Record::Mo(parcel.as_octets()));
+    for _ in 0..12 {
+        store.accept();
+        store.write();
+    }
+    store.checkpoint();
+    // Those that the next start knows: no account is left in its file, and the journal speaks of this one no more.
+    let named = store.checkpoint.credits_used.iter().map(|(system_id, _)| &**system_id);
+    store.accounts = Accounts::default().with_unknown(named);
+    store.crash();
+    assert_eq!(store.partition.unfinished(), (12, 1));
+}
+
+#[test]
+fn without_a_journal_no_submission_waits_for_one() {
+    let settings = PartitionSettings {
+        journal_waiting_octets_max: 10,
+        is_durable: false,
+        ..PartitionSettings::default()
+    };
+    let mut store = Store::new(settings);
+    for number in 0..100 {
+        assert!(store.partition.has_room(), "{number}");
+        store.accept();
+        assert!(!store.partition.has_room(), "{number}");
+        store.partition.commit_unwritten();
+    }
 }

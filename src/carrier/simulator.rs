@@ -534,6 +534,47 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_may_name_an_end_alone() {
+        let rule = |prefix: Option<&str>, suffix: Option<&str>, error| SimulatorRule {
+            prefix: prefix.map(str::to_owned),
+            suffix: suffix.map(str::to_owned),
+            behaviour: Behaviour::State(MessageState::UNDELIVERABLE),
+            error: Some(error),
+        };
+        let rules =
+            vec![rule(None, Some("00"), 1), rule(Some("44"), Some("7"), 2), rule(Some("44"), None, 3)];
+        let settings = SimulatorSettings { rules, ..SimulatorSettings::default() };
+        for (destination, error) in [
+            ("12125550100", Some(1)),
+            ("447700900100", Some(1)),
+            ("447700900107", Some(2)),
+            ("447700900108", Some(3)),
+            ("12125550107", None),
+        ] {
+            let expected =
+                error.map_or((MessageState::DELIVERED, 0), |error| (MessageState::UNDELIVERABLE, error));
+            let story = story_of(settings.clone(), &message(1 << 40, destination, b""));
+            assert_eq!(states(&story), [expected], "{destination}");
+        }
+    }
+
+    #[test]
+    fn a_reply_for_which_there_is_no_room_is_said_again_after_a_second() {
+        let mut simulator = Simulator::new(SimulatorSettings::default());
+        let said = simulator.offer(NOW, &message(1 << 40, "12125550101", b"reply Hi"), false);
+        let reports = said.into_iter().chain(std::iter::from_fn(|| simulator.poll(Instant::MAX)));
+        let reply = reports.last().expect("a reply");
+        assert!(matches!(reply.news, News::Reply(_)));
+        for again in [0, 1_000] {
+            let now = NOW + Duration::from_millis(again);
+            simulator.take_back(now, reply.clone());
+            assert_eq!(simulator.poll(now + Duration::from_millis(999)), None, "{again}");
+            assert_eq!(simulator.poll(now + Duration::from_millis(1_000)).as_ref(), Some(&reply), "{again}");
+        }
+        assert_eq!(simulator.pending(), 0);
+    }
+
+    #[test]
     fn a_keyword_brings_a_reply_after_the_final_state() {
         let story =
             story_of(SimulatorSettings::default(), &message(1 << 40, "12125550101", b"Reply Yes, please"));

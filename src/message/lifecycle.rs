@@ -179,6 +179,19 @@ mod tests {
     }
 
     #[test]
+    fn only_a_carrier_that_has_not_answered_an_attempt_can_turn_it_down() {
+        for state in STATES {
+            let deferred = match state {
+                State::Scheduled | State::Queued => Err(Refused::NotAttempted),
+                State::Attempting => Ok((State::Queued, Effect::Nothing)),
+                State::Forwarded => Err(Refused::InTransit),
+                State::Final(_) => Err(Refused::Over),
+            };
+            assert_eq!(next(state, Event::Deferred), deferred, "{state:?}");
+        }
+    }
+
+    #[test]
     fn an_interim_report_does_not_end_a_message() {
         for state in [State::Attempting, State::Forwarded] {
             for told in [MessageState::ACCEPTED, MessageState::ENROUTE] {

@@ -199,3 +199,23 @@ impl<'a> UnsuccessSmes<'a> {
         std::iter::from_fn(move || UnsuccessSme::read(&mut reader).ok())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_submit_multi_to_nobody_is_refused_for_the_number_of_its_destinations() {
+        let refused = |outcome: Result<_, Unreadable>| {
+            outcome.map(|_: DestAddresses<'_>| ()).map_err(|error| error.status)
+        };
+        let number = Err(CommandStatus::ESME_RINVNUMDESTS);
+        assert_eq!(refused(DestAddresses::new(0, b"")), number);
+        assert_eq!(refused(Destination::read(&mut Reader::new(&[0]))), number);
+        let mut octets = Vec::new();
+        DestAddress::DistributionList(b"friends").put(&mut octets).expect("it fits");
+        assert_eq!(refused(DestAddresses::new(1, &octets)), Ok(()));
+        let flag = Err(CommandStatus::ESME_RINVDESTFLAG);
+        assert_eq!(refused(DestAddresses::new(1, &[3, 0])), flag);
+    }
+}

@@ -117,6 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn no_pair_of_surrogates_is_cut_in_two() {
+        // The first and the last character of the first and of the last high surrogate, and some between.
+        for character in ['\u{10000}', '\u{103FF}', '\u{1F600}', '\u{100000}', '\u{10FC00}', '\u{10FFFF}'] {
+            for before in 60..72 {
+                let text = format!("{}{}", "x".repeat(before), character.to_string().repeat(80));
+                let octets = Alphabet::Ucs2.encode(&text).expect("it can be said");
+                let segments = segments(Alphabet::Ucs2, &octets, EIGHT).expect("few");
+                let texts: String =
+                    texts_of(&segments, EIGHT).into_iter().map(|text| Alphabet::Ucs2.decode(text)).collect();
+                assert!(texts == text, "U+{:X} behind {before}", u32::from(character));
+            }
+        }
+    }
+
+    #[test]
     fn counts_at_every_edge() {
         use Alphabet::{Ascii, Binary, Gsm7, Latin1, Ucs2};
         for (alphabet, reference, octets, segments) in [

@@ -657,10 +657,11 @@ mod tests {
 
     use super::*;
     use crate::account::AccountSettings;
-    use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Position, Ring, SegmentNumber};
-    use crate::message::Backoff;
+    use crate::journal::{BATCH_OCTETS_MAX, Identity, JournalStart, Position, Record, Ring, SegmentNumber};
+    use crate::message::{Backoff, IdSource, Reply, reply_for};
     use crate::pdu::{
-        Address, Bind, DataCoding, EsmClass, QuerySm, RegisteredDelivery, ShortMessage, Tag, TlvBuf, Tlvs,
+        Address, Bind, DataCoding, EsmClass, Framing, Npi, QuerySm, RegisteredDelivery, ShortMessage, Tag,
+        TlvBuf, Tlvs, Ton, next_frame,
     };
     use crate::route::CarrierIndex;
     use crate::session::SessionSettings;
@@ -672,6 +673,24 @@ mod tests {
     const PARTITION: PartitionNumber = PartitionNumber(0);
 
     fn shard() -> Shard {
+        shard_of(vec![partition(PARTITION)])
+    }
+
+    fn partition(number: PartitionNumber) -> Partition {
+        let recovery = Recovery::new(number, 0, PartitionSettings::default(), &Checkpoint::initial(), NOW);
+        let start = JournalStart {
+            identity: Identity { partition: number, salt: 1 },
+            ring: Ring::resume(1 << 23, BATCH_OCTETS_MAX, &[], SegmentNumber(0), 1),
+            last: Position(0),
+        };
+        Partition::open(recovery.finish(start), Box::new(|octets| Box::new(vec![0; octets])))
+    }
+
+    fn accounts() -> Accounts {
+        Accounts::default().reload(vec![AccountSettings::new("demo", "x")])
+    }
+
+    fn shard_of(partitions: Vec<Partition>) -> Shard {
         let pause = Duration::from_secs(1);
         let settings = ShardSettings {
             number: ShardNumber(0),
@@ -684,16 +703,8 @@ mod tests {
             portion: 10,
             is_durable: false,
         };
-        let accounts = Accounts::default().reload(vec![AccountSettings::new("demo", "x")]);
-        let recovery = Recovery::new(PARTITION, 0, PartitionSettings::default(), &Checkpoint::initial(), NOW);
-        let start = JournalStart {
-            identity: Identity { partition: PARTITION, salt: 1 },
-            ring: Ring::resume(1 << 23, BATCH_OCTETS_MAX, &[], SegmentNumber(0), 1),
-            last: Position(0),
-        };
-        let partition = Partition::open(recovery.finish(start), Box::new(|octets| Box::new(vec![0; octets])));
-        let map = PartitionMap::new([(PARTITION, ShardNumber(0))]);
-        Shard::new(settings, Rc::new(accounts), Routes::new([]), Vec::new(), vec![partition], map)
+        let map = PartitionMap::new(partitions.iter().map(|partition| (partition.number, ShardNumber(0))));
+        Shard::new(settings, Rc::new(accounts()), Routes::new([]), Vec::new(), partitions, map)
     }
 
     fn send(shard: &mut Shard, pdu: &Pdu<'_>) {
@@ -834,5 +845,67 @@ mod tests {
             ShortMessage { replace_if_present_flag: 1, short_message: b"", tlvs: payload.as_tlvs(), ..waits };
         send(&mut shard, &Pdu::SubmitSm(replacing));
         assert_eq!((shard.counters().accepted, shard.counters().refused), (1, 1));
+    }
+
+    const BIND: Pdu<'static> = Pdu::BindTransceiver(Bind {
+        system_id: b"demo",
+        password: b"x",
+        system_type: b"",
+        interface_version: InterfaceVersion::V5_0,
+        address_range: Address { ton: Ton::UNKNOWN, npi: Npi::UNKNOWN, digits: b"" },
+        tlvs: Tlvs::EMPTY,
+    });
+
+    #[test]
+    fn the_oldest_delivery_of_all_partitions_is_the_first() {
+        let texts = [["2", "3", "6"], ["1", "4", "5"]];
+        let partitions = [0, 1].map(|number| {
+            let number = PartitionNumber(number);
+            let mut partition = partition(number);
+            let mut ids = IdSource::new(0, number);
+            for text in texts[usize::from(number.0)] {
+                let at = NOW.wall + Duration::from_secs(text.parse().expect("a number"));
+                let reply = Reply {
+                    source: Address::default(),
+                    destination: Address::default(),
+                    data_coding: DataCoding::DEFAULT,
+                    user_data: text.as_bytes(),
+                    has_udh: false,
+                };
+                let parcel = reply_for(ids.next(at, 1), b"demo", &reply, at).expect("it fits");
+                partition.record(&Record::Mo(parcel.as_octets()), &accounts(), None).expect("recorded");
+            }
+            partition
+        });
+        let mut shard = shard_of(partitions.into());
+        shard.resume(NOW);
+        shard.connected(NOW, CONNECTION, "test");
+        send(&mut shard, &BIND);
+        shard.handle_verified(NOW, CONNECTION, true);
+        let mut octets = Vec::new();
+        shard.take_output(CONNECTION, &mut octets);
+        let (mut rest, mut told) = (&octets[..], String::new());
+        while let Framing::Frame(frame) = next_frame(rest, usize::MAX) {
+            if let Ok(Pdu::DeliverSm(deliver_sm)) = frame.decode() {
+                told += str::from_utf8(deliver_sm.short_message).expect("digits");
+            }
+            rest = &rest[frame.header.command_length as usize..];
+        }
+        assert_eq!(told, "123456");
+    }
+
+    #[test]
+    fn a_session_that_was_not_let_in_is_nobodys() {
+        for is_let_in in [true, false] {
+            let mut shard = shard();
+            shard.connected(NOW, CONNECTION, "test");
+            send(&mut shard, &BIND);
+            shard.handle_verified(NOW, CONNECTION, is_let_in);
+            shard.disconnected(NOW, CONNECTION, CloseReason::PeerClosed);
+            let closed = shard.outputs().events.iter().filter_map(|event| {
+                if let Event::Closed { system_id, .. } = event { Some(system_id.as_deref()) } else { None }
+            });
+            assert_eq!(closed.collect::<Vec<_>>(), [is_let_in.then_some("demo")]);
+        }
     }
 }
