@@ -2,7 +2,9 @@
 
 use smppd::message::{Content, MessageId};
 use smppd::pdu::CommandStatus;
+use smppd::pdu::receipt::MessageState;
 
+use super::records::Standing;
 use super::{Oracle, Token, token_of};
 
 impl Oracle {
@@ -10,12 +12,19 @@ impl Oracle {
     /// resumed an attempt, if it ever was.
     pub fn offered(&mut self, content: &Content<'_>, offers: Option<u32>, resumed: bool) {
         let id = content.id;
-        let Some(fact) = self.facts.get(&id) else {
+        let life = self.life(id);
+        let Some(fact) = self.facts.get_mut(&life) else {
             return self.violate(format!("{id} was offered before it was durable"));
         };
-        let (attempts, ended, deliver_at) = (fact.attempts, fact.ended, fact.times.deliver_at);
-        // What was due before a restart is due, even if the clock was put back.
-        let wall = if resumed || offers.is_some() { self.wall_latest } else { self.wall };
+        if let Standing::WithCarrier { is_offered } = &mut fact.standing {
+            *is_offered = true;
+        }
+        let fact = fact.clone();
+        let (attempts, ended, deliver_at) = (fact.attempts, fact.ended(), fact.times.deliver_at);
+        // What was due is due, even if the clock was put back.
+        let first = fact.tokens.first().and_then(|token| self.submissions.get(*token as usize));
+        let since = first.and_then(|submission| submission.taken_in).map_or(fact.noted, |(at, _)| at);
+        let wall = self.wall.latest_since(since, self.now);
         let offers = offers.unwrap_or(0);
         self.require(wall >= deliver_at, || {
             format!("{id} was offered at {wall}, it was to wait until {deliver_at}")
@@ -25,7 +34,7 @@ impl Oracle {
             format!("{id} was offered {offers} times before, with {attempts} attempts on record")
         });
         self.require(ended.is_none(), || format!("{id} was offered after it ended {ended:?}"));
-        let was_cancelled = self.cancelled.contains(&id);
+        let was_cancelled = self.cancelled.contains(&life);
         self.require(!was_cancelled, || format!("{id} was offered after it was cancelled"));
         if let Some(token) = token_of(content.user_data)
             && let Some(submission) = self.submissions.get(token as usize)
@@ -38,31 +47,40 @@ impl Oracle {
         }
     }
 
-    /// A carrier says that a message has expired.
-    pub fn said_expired(&mut self, id: MessageId) {
-        self.said_expired.insert(id);
+    /// Which message of its name a carrier hears of.
+    pub fn life_of(&self, id: MessageId) -> super::Life {
+        self.life(id)
+    }
+
+    /// A carrier says that a message has come to this end.
+    pub fn said(&mut self, id: MessageId, state: MessageState) {
+        let life = self.life(id);
+        match state {
+            MessageState::EXPIRED => _ = self.said_expired.insert(life),
+            MessageState::DELETED => _ = self.said_deleted.insert(life),
+            _ => {}
+        }
     }
 
     /// A report need not be said again: is what it said durable?
     pub fn acknowledged_end(&mut self, id: MessageId) {
-        let is_over = self.facts.get(&id).is_some_and(|fact| fact.ended.is_some());
+        let is_over = self.fact(id).is_some_and(|fact| fact.end.is_some()) || self.life(id).number > 0;
         self.require(is_over, || format!("the report of {id}'s end was acknowledged before it was durable"));
     }
 
     /// A reply need not be said again: is it durable?
-    pub fn acknowledged_reply(&mut self, token: Token, destination: &[u8]) {
-        let Some(owner) = self.owner_of(destination) else { return };
-        let is_stored = self.stored_replies.contains(&token);
-        // While an account is removed its numbers are nobody's.
-        self.require(is_stored || self.removed.contains(&owner), || {
+    pub fn acknowledged_reply(&mut self, token: Token, destination: &[u8], said_at: u64) {
+        let is_stored = self.replies.contains_key(&token);
+        // A core hears late of who has which number.
+        let since = said_at.saturating_sub(super::HEARSAY);
+        let is_someones = self.books.iter().any(|book| {
+            book.in_force(since).all(|settings| {
+                settings
+                    .is_some_and(|settings| settings.numbers.iter().any(|own| own.as_bytes() == destination))
+            })
+        });
+        self.require(is_stored || !is_someones, || {
             format!("reply {token} was acknowledged before it was durable")
         });
-        if is_stored {
-            self.acknowledged_replies.insert(token);
-        }
-    }
-
-    pub(super) fn owner_of(&self, number: &[u8]) -> Option<usize> {
-        self.bounds.iter().position(|account| account.numbers.iter().any(|own| own.as_bytes() == number))
     }
 }

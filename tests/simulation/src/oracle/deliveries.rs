@@ -1,11 +1,12 @@
-//! Receipts, notifications and replies: to whom, when, how often.
+//! Receipts, notifications and replies on the wire: to whom, when, how often.
 
 use smppd::message::{MessageId, ParcelKey};
 use smppd::pdu::receipt::{MessageState, ParsedReceipt};
-use smppd::pdu::{CommandStatus, ShortMessage, Tag};
+use smppd::pdu::{CommandStatus, ShortMessage};
+use smppd::session::BindMode;
 
 use super::submissions::Submission;
-use super::{Connection, Fact, Oracle, Token, token_of};
+use super::{Connection, Fact, Life, Oracle, Parcel, token_of};
 
 /// What the server sent last about something.
 #[derive(Clone, Copy, Debug)]
@@ -17,14 +18,6 @@ pub(super) struct Sent {
     pub(super) answer: Option<CommandStatus>,
 }
 
-/// What a deliver_sm was about.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Delivered {
-    Receipt(MessageId),
-    Notification(MessageId),
-    Reply(Token),
-}
-
 impl Oracle {
     pub(super) fn delivering(
         &mut self,
@@ -33,95 +26,119 @@ impl Oracle {
         deliver: &ShortMessage<'_>,
     ) {
         let Some(line) = self.lines.get(&connection) else { return };
-        let account = line.esme_account;
-        self.require(self.lines[&connection].is_open, || format!("{connection} is closed and is sent to"));
+        let (account, is_open, receives) =
+            (line.esme_account, line.is_open, line.mode != BindMode::Transmitter);
+        self.require(is_open, || format!("{connection} is closed and is sent to"));
+        self.require(receives, || format!("{connection} is a transmitter and is sent to"));
         let about = if deliver.esm_class.message_type() == 0 {
             self.delivering_reply(account, deliver)
         } else {
-            self.delivering_receipt(account, deliver)
+            self.delivering_receipt(connection, account, deliver)
         };
         if let Some(about) = about {
             self.check_repetition(about, connection, sequence_number);
         }
+        self.books[account].served_at = self.now;
         let (now, since) = (self.now, self.now.saturating_sub(self.response_nanos));
         let Some(line) = self.lines.get_mut(&connection) else { return };
         line.deliveries.insert(sequence_number, (now, about));
         let in_flight = line.deliveries.values().filter(|(at, _)| *at > since).count();
-        let window = self.bounds[account].window;
+        let (_, window) = line.window;
         self.require(in_flight <= window, || format!("{in_flight} deliver_sm in flight, {window} may be"));
     }
 
-    pub(super) fn delivering_reply(
-        &mut self,
-        account: usize,
-        deliver: &ShortMessage<'_>,
-    ) -> Option<Delivered> {
+    fn delivering_reply(&mut self, account: usize, deliver: &ShortMessage<'_>) -> Option<Parcel> {
         let Some(token) = token_of(deliver.short_message) else {
             self.violate("a reply that nobody wrote".to_owned());
             return None;
         };
-        let owner = self.owner_of(deliver.destination.digits);
-        self.require(owner == Some(account), || {
-            format!("reply {token} for account {owner:?} went to {account}")
-        });
-        let is_stored = self.stored_replies.contains(&token);
-        self.require(is_stored, || format!("reply {token} was sent before it was durable"));
+        let copies: Vec<Parcel> =
+            self.replies.get(&token).into_iter().flatten().map(|life| (*life, ParcelKey::REPLY)).collect();
+        let Some(name) = self.next_of(&copies) else {
+            self.violate(format!("reply {token} was sent before it was durable, or after it was settled"));
+            return None;
+        };
+        let owed = self.owed.get(&name)?;
+        let owner = owed.account;
+        self.require(owner == account, || format!("reply {token} for account {owner} went to {account}"));
         self.seen.replies += 1;
-        Some(Delivered::Reply(token))
+        Some(name)
     }
 
-    pub(super) fn delivering_receipt(
+    fn delivering_receipt(
         &mut self,
+        connection: Connection,
         account: usize,
         deliver: &ShortMessage<'_>,
-    ) -> Option<Delivered> {
-        let parsed = ParsedReceipt::parse(deliver.short_message).unwrap_or_default();
-        let public_id = parsed.message_id.and_then(MessageId::parse);
-        let found = public_id.and_then(|id| {
-            let count = self.facts.get(&id).map_or(1, |fact| fact.batch_count);
-            (0..count)
-                .map(|offset| id.in_batch(offset))
-                .find(|id| self.facts.get(id).is_some_and(|fact| *fact.destination == *deliver.source.digits))
-        });
-        let (Some(id), Some(state)) = (found, parsed.state) else {
+    ) -> Option<Parcel> {
+        let Some((life, state)) = self.subject_of(deliver) else {
             let text = String::from_utf8_lossy(deliver.short_message).into_owned();
             self.violate(format!("a receipt for no message: {text}"));
             return None;
         };
-        let fact = self.facts[&id].clone();
-        let name = self.bounds[account].name.clone();
+        let fact = self.facts[&life].clone();
+        let name = self.books[account].name.clone();
         self.require(*fact.account == *name.as_bytes(), || {
-            format!("the receipt of {id}, which is another's, went to {name}")
+            format!("the receipt of {life:?}, which is another's, went to {name}")
         });
-        let told = deliver.tlvs.u8(Tag::MESSAGE_STATE).map(MessageState);
-        let told_id = deliver.tlvs.c_octets(Tag::RECEIPTED_MESSAGE_ID).and_then(MessageId::parse);
-        self.require(told.is_none_or(|told| told == state), || format!("{id}: text {state:?}, TLV {told:?}"));
-        self.require(told_id.is_none_or(|told| Some(told) == public_id), || {
-            format!("{id}: text {public_id:?}, TLV {told_id:?}")
-        });
-        self.require_answered(id, &fact);
+        self.require_answered(life.id, &fact);
         if state.is_final() {
-            let ended = fact.ended;
-            self.require(ended == Some(state), || format!("a receipt tells {id} {state:?}, it is {ended:?}"));
-            self.require(fact.wants_receipt(), || format!("nobody asked for the receipt of {id}"));
+            let ended = fact.ended();
+            self.require(ended == Some(state), || {
+                format!("a receipt tells {life:?} {state:?}, it is {ended:?}")
+            });
+            self.require(fact.wants_receipt(), || format!("nobody asked for the receipt of {life:?}"));
             self.seen.receipts += 1;
-            return Some(Delivered::Receipt(id));
+        } else {
+            self.seen.notifications += 1;
         }
-        let accepted = self.bounds[account].accepted_receipts && fact.wants_success;
-        self.require(fact.registered_delivery.intermediate() || accepted, || {
-            format!("nobody asked for the notification {state:?} of {id}")
+        let about = self.parcel_of(life, state, deliver)?;
+        self.check_receipt(connection, about, &fact, deliver);
+        Some(about)
+    }
+
+    /// Which message a receipt is about, and what it tells of it.
+    fn subject_of(&self, deliver: &ShortMessage<'_>) -> Option<(Life, MessageState)> {
+        let parsed = ParsedReceipt::parse(deliver.short_message)?;
+        let public_id = parsed.message_id.and_then(MessageId::parse)?;
+        let state = parsed.state?;
+        let count = self.fact(public_id).map_or(1, |fact| fact.batch_count);
+        let members = (0..count).map(|offset| public_id.in_batch(offset));
+        let id = members
+            .into_iter()
+            .find(|id| self.fact(*id).is_some_and(|fact| *fact.destination == *deliver.source.digits))?;
+        Some((self.life(id), state))
+    }
+
+    /// Which of the parcels of a message this is. Two notifications may look alike: then the first that is not settled.
+    fn parcel_of(&mut self, life: Life, state: MessageState, deliver: &ShortMessage<'_>) -> Option<Parcel> {
+        if state.is_final() {
+            return Some((life, ParcelKey::FINAL_RECEIPT));
+        }
+        let parts = ParcelKey::NOTIFICATION_FIRST..ParcelKey::FINAL_RECEIPT;
+        let alike: Vec<Parcel> =
+            parts.map(|part| (life, part)).filter(|name| self.is_receipt(*name, deliver)).collect();
+        let found = self.next_of(&alike);
+        self.require(found.is_some(), || {
+            let text = String::from_utf8_lossy(deliver.short_message).into_owned();
+            format!("no notification of {life:?} says this, or it was settled: {text}")
         });
-        let notifications = self.notifications.entry(id).or_default();
-        notifications.insert(deliver.short_message.to_vec());
-        let count = notifications.len();
-        self.require(count <= usize::from(ParcelKey::NOTIFICATIONS_MAX), || {
-            format!("{id} has {count} notifications")
-        });
-        Some(Delivered::Notification(id))
+        found
+    }
+
+    /// Which of several that look alike is sent: one that is not settled, rather one that is not under way.
+    fn next_of(&self, alike: &[Parcel]) -> Option<Parcel> {
+        let is_open =
+            |name: &&Parcel| self.owed.get(name).is_some_and(|owed| !owed.is_settled || owed.is_given_up);
+        let is_fresh = |name: &&Parcel| {
+            let is_sent = self.last_sent.get(name).is_some_and(|sent| sent.epoch == self.epoch);
+            is_open(name) && !is_sent
+        };
+        alike.iter().find(is_fresh).or_else(|| alike.iter().find(is_open)).copied()
     }
 
     /// No receipt before its submit_sm_resp, for whoever still waits for that.
-    pub(super) fn require_answered(&mut self, id: MessageId, fact: &Fact) {
+    fn require_answered(&mut self, id: MessageId, fact: &Fact) {
         let Some(token) = fact.tokens.first().copied() else { return };
         let Some(submission) = self.submissions.get(token as usize) else { return };
         if submission.outcome.is_none() && !submission.is_replacement && self.listens(submission.connection) {
@@ -139,22 +156,20 @@ impl Oracle {
         }
     }
 
-    pub(super) fn check_repetition(
-        &mut self,
-        about: Delivered,
-        connection: Connection,
-        sequence_number: u32,
-    ) {
-        if let Delivered::Notification(_) = about {
-            return;
-        }
-        if let Delivered::Receipt(id) = about {
-            let is_settled = self.settled.contains(&ParcelKey { id, part: ParcelKey::FINAL_RECEIPT });
-            self.require(!is_settled, || format!("the receipt of {id} was sent again after it was settled"));
-        }
+    fn check_repetition(&mut self, about: Parcel, connection: Connection, sequence_number: u32) {
+        let is_settled = self.owed.get(&about).is_some_and(|owed| owed.is_settled);
+        // One that its retention ended may have been on its way.
+        let was_given_up = self.owed.get(&about).is_some_and(|owed| owed.is_given_up);
+        self.require(!is_settled || was_given_up, || {
+            format!("parcel {} of {:?} was sent again after it was settled", about.1, about.0)
+        });
         let sent = Sent { epoch: self.epoch, connection, sequence_number, at: self.now, answer: None };
+        if let Some(owed) = self.owed.get_mut(&about) {
+            owed.late.0 = 0;
+        }
+        let is_one = self.alike(about).len() == 1;
         if let Some(before) = self.last_sent.insert(about, sent)
-            && let Delivered::Receipt(_) = about
+            && is_one
         {
             let is_open = self.lines.get(&before.connection).is_some_and(|line| line.is_open);
             let is_explained = before.epoch != self.epoch
@@ -167,40 +182,86 @@ impl Oracle {
         }
     }
 
+    /// The server has read the answer to a deliver_sm.
+    pub(super) fn delivered(&mut self, connection: Connection, sequence_number: u32, status: CommandStatus) {
+        let Some(line) = self.lines.get_mut(&connection) else { return };
+        let Some((at, Some(about))) = line.deliveries.remove(&sequence_number) else { return };
+        let is_in_time = at.max(line.deaf_until) + self.response_nanos > self.now;
+        let is_done = matches!(
+            status,
+            CommandStatus::ESME_ROK | CommandStatus::ESME_RX_P_APPN | CommandStatus::ESME_RX_R_APPN
+        );
+        if is_done {
+            self.note_done(about, if is_in_time { self.epoch } else { 0 });
+        }
+        if let Some(sent) = self.last_sent.get_mut(&about)
+            && (sent.connection, sent.sequence_number) == (connection, sequence_number)
+        {
+            sent.answer = Some(status);
+        }
+    }
+
+    fn note_done(&mut self, about: Parcel, done_in: u32) {
+        let alike = self.alike(about);
+        let is_open = |name: &&Parcel| self.owed.get(name).is_some_and(|owed| !owed.is_done);
+        let open = alike.iter().find(is_open).copied();
+        if let Some(owed) = open.and_then(|name| self.owed.get_mut(&name)) {
+            (owed.is_done, owed.done_in, owed.late.0) = (true, done_in, 0);
+        }
+    }
+
+    /// Whether the server may still hear what became of a deliver_sm.
+    pub(super) fn is_in_flight(&self, sent: &Sent) -> bool {
+        self.is_in_flight_for(sent, 0)
+    }
+
+    /// The same, and so long behind.
+    pub(super) fn is_in_flight_for(&self, sent: &Sent, nanos: u64) -> bool {
+        let line = self.lines.get(&sent.connection).filter(|line| line.is_open && sent.epoch == self.epoch);
+        line.is_some_and(|line| {
+            sent.answer.is_none() && sent.at.max(line.deaf_until) + self.response_nanos + nanos > self.now
+        })
+    }
+
     /// An ESME has a deliver_sm in its hands.
     pub fn arrived(&mut self, deliver: &ShortMessage<'_>) {
-        if deliver.esm_class.message_type() == 0 {
-            self.arrived.extend(token_of(deliver.short_message).map(Delivered::Reply));
-            return;
+        let about: Vec<Parcel> = if deliver.esm_class.message_type() == 0 {
+            let copies = token_of(deliver.short_message).and_then(|token| self.replies.get(&token));
+            copies.into_iter().flatten().map(|life| (*life, ParcelKey::REPLY)).collect()
+        } else {
+            let Some((life, state)) = self.subject_of(deliver) else { return };
+            // It may have been on its way until its name was used again.
+            let lives = (0..=life.number).map(|number| Life { number, ..life });
+            lives
+                .map(|life| (life, ParcelKey::FINAL_RECEIPT))
+                .filter(|name| self.owed.get(name).is_some_and(|owed| owed.state == Some(state)))
+                .collect()
+        };
+        for name in about {
+            if let Some(owed) = self.owed.get_mut(&name) {
+                owed.has_arrived = true;
+            }
         }
-        let Some(parsed) = ParsedReceipt::parse(deliver.short_message) else { return };
-        let Some(id) = parsed.message_id.and_then(MessageId::parse) else { return };
-        if !parsed.state.is_some_and(MessageState::is_final) {
-            return;
-        }
-        let count = self.facts.get(&id).map_or(1, |fact| fact.batch_count);
-        let member = (0..count)
-            .map(|offset| id.in_batch(offset))
-            .find(|id| self.facts.get(id).is_some_and(|fact| *fact.destination == *deliver.source.digits));
-        self.arrived.extend(member.map(Delivered::Receipt));
     }
 
     /// What is still to come: messages without an end, receipts and replies that have not arrived.
     pub fn missing(&self) -> Option<String> {
-        let open = self.facts.iter().find(|(_, fact)| fact.ended.is_none());
-        if let Some((id, fact)) = open {
-            return Some(format!("{id} {fact:?} has no final state"));
+        let open = self.facts.iter().find(|(_, fact)| fact.end.is_none());
+        if let Some((life, fact)) = open {
+            return Some(format!("{life:?} {fact:?} has no final state"));
         }
-        let unreceipted = self.facts.iter().find(|(id, fact)| {
-            fact.wants_receipt()
-                && !self.arrived.contains(&Delivered::Receipt(**id))
-                && !self.refused_for_good.contains(id)
+        let missing = self.owed.iter().find(|((_, part), owed)| {
+            let is_notification = *part != ParcelKey::REPLY && *part != ParcelKey::FINAL_RECEIPT;
+            let has_come = owed.has_arrived || is_notification && owed.is_settled;
+            !(has_come || owed.is_given_up || owed.is_done && owed.is_settled)
         });
-        if let Some((id, fact)) = unreceipted {
-            return Some(format!("the receipt of {id} {fact:?} has not arrived"));
-        }
-        let reply =
-            self.acknowledged_replies.iter().find(|token| !self.arrived.contains(&Delivered::Reply(**token)));
-        reply.map(|token| format!("reply {token} has not arrived"))
+        missing.map(|((life, part), owed)| {
+            let what = match *part {
+                ParcelKey::REPLY => "reply",
+                ParcelKey::FINAL_RECEIPT => "receipt",
+                _ => "notification",
+            };
+            format!("the {what} of {life:?}, {owed:?}, has not arrived")
+        })
     }
 }
