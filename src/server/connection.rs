@@ -75,6 +75,7 @@ struct Connection {
     linger_until: Option<Instant>,
     /// Where the session lives, from its password on.
     seat: Option<Seat>,
+    /// Counts among the connections of all cores; with the handover it goes to the other core.
     counted: Option<Counted>,
 }
 

@@ -707,6 +707,15 @@ mod tests {
         Shard::new(settings, Rc::new(accounts()), Routes::new([]), Vec::new(), partitions, map)
     }
 
+    const BIND: Pdu<'static> = Pdu::BindTransceiver(Bind {
+        system_id: b"demo",
+        password: b"x",
+        system_type: b"",
+        interface_version: InterfaceVersion::V5_0,
+        address_range: Address { ton: Ton::UNKNOWN, npi: Npi::UNKNOWN, digits: b"" },
+        tlvs: Tlvs::EMPTY,
+    });
+
     fn send(shard: &mut Shard, pdu: &Pdu<'_>) {
         let mut octets = Vec::new();
         pdu.encode(CommandStatus::ESME_ROK, 1, &mut octets).expect("it fits");
@@ -717,17 +726,7 @@ mod tests {
     fn a_fault_of_ours_loses_no_delivery_of_its_session() {
         let mut shard = shard();
         shard.connected(NOW, CONNECTION, "test");
-        send(
-            &mut shard,
-            &Pdu::BindTransceiver(Bind {
-                system_id: b"demo",
-                password: b"x",
-                system_type: b"",
-                interface_version: InterfaceVersion::V5_0,
-                address_range: Address::default(),
-                tlvs: Tlvs::EMPTY,
-            }),
-        );
+        send(&mut shard, &BIND);
         shard.handle_verified(NOW, CONNECTION, true);
         let sent = Sent { key: ParcelKey { id: MessageId::from_u64(9), part: 1 }, owner: ShardNumber(0) };
         let entry = shard.sessions.get_mut(&CONNECTION).expect("a session");
@@ -805,17 +804,7 @@ mod tests {
     fn a_submission_that_may_not_replace_is_counted_as_refused() {
         let mut shard = shard();
         shard.connected(NOW, CONNECTION, "test");
-        send(
-            &mut shard,
-            &Pdu::BindTransceiver(Bind {
-                system_id: b"demo",
-                password: b"x",
-                system_type: b"",
-                interface_version: InterfaceVersion::V5_0,
-                address_range: Address::default(),
-                tlvs: Tlvs::EMPTY,
-            }),
-        );
+        send(&mut shard, &BIND);
         shard.handle_verified(NOW, CONNECTION, true);
         let demo = AccountSettings { any_source: true, credits: 1, ..AccountSettings::new("demo", "x") };
         let accounts = Rc::new(shard.accounts.reload(vec![demo]));
@@ -846,15 +835,6 @@ mod tests {
         send(&mut shard, &Pdu::SubmitSm(replacing));
         assert_eq!((shard.counters().accepted, shard.counters().refused), (1, 1));
     }
-
-    const BIND: Pdu<'static> = Pdu::BindTransceiver(Bind {
-        system_id: b"demo",
-        password: b"x",
-        system_type: b"",
-        interface_version: InterfaceVersion::V5_0,
-        address_range: Address { ton: Ton::UNKNOWN, npi: Npi::UNKNOWN, digits: b"" },
-        tlvs: Tlvs::EMPTY,
-    });
 
     #[test]
     fn the_oldest_delivery_of_all_partitions_is_the_first() {
