@@ -80,10 +80,7 @@ impl Order {
 
     /// A request waits for its turn.
     pub(super) fn hold(&mut self, header: &Header, pdu: &Pdu<'_>) {
-        let mut octets = Vec::new();
-        // What was decoded can be encoded.
-        _ = pdu.encode(CommandStatus::ESME_ROK, header.sequence_number, &mut octets);
-        self.held = Some(octets.into());
+        self.held = Some(as_on_the_wire(header.sequence_number, pdu));
     }
 
     /// A request is under way.
@@ -96,6 +93,14 @@ impl Order {
         self.under_way.retain(|under_way| under_way.number != number);
         self.held.take()
     }
+}
+
+/// A request that outlives the octets it came in, to be read again when its turn comes.
+pub(super) fn as_on_the_wire(sequence_number: u32, pdu: &Pdu<'_>) -> Box<[u8]> {
+    let mut octets = Vec::new();
+    // What was decoded can be encoded.
+    _ = pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets);
+    octets.into()
 }
 
 /// What follows when every partition has answered.

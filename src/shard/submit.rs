@@ -9,7 +9,7 @@ use crate::pdu::{
     ShortMessage, SubmitMulti, UnsuccessSme, next_frame,
 };
 use crate::route::CarrierIndex;
-use crate::shard::gather::AfterGathering;
+use crate::shard::gather::{AfterGathering, as_on_the_wire};
 use crate::shard::mesh::{Answer, Matching, Operation, ReplyTo};
 use crate::shard::partition::Earned;
 use crate::shard::submission::{self, Checked, SubmitError};
@@ -229,11 +229,8 @@ impl Shard {
         destination: Address<'_>,
         pdu: &Pdu<'_>,
     ) {
-        let mut octets = Vec::new();
-        // What was decoded can be encoded.
-        _ = pdu.encode(CommandStatus::ESME_ROK, reply_to.sequence_number, &mut octets);
         let operation = Operation::FindMatching(matching_of(submitted, checked, destination));
-        let then = AfterGathering::ReplaceOrSubmit(octets.into());
+        let then = AfterGathering::ReplaceOrSubmit(as_on_the_wire(reply_to.sequence_number, pdu));
         self.gather(&mut entry.order, reply_to, account, (&operation, destination.digits), then);
     }
 
