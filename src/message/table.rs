@@ -40,6 +40,8 @@ impl AboutMessage for ParcelKey {
 /// So many consecutive ids, by a power of two, are neighbours.
 const NEIGHBOUR_BITS: u32 = 6;
 const NEIGHBOURS: usize = 1 << NEIGHBOUR_BITS;
+/// The places of so many things can be noted.
+const NOTED_MAX: usize = u8::MAX as usize;
 /// So many small tables, by a power of two: with a million things the one that grows moves sixty neighbourhoods.
 const PART_BITS: u32 = 8;
 /// So many neighbourhoods are young: most of what is in them will be gone in a moment, and then all their room can be used
@@ -109,8 +111,10 @@ impl<K: AboutMessage, V, N: Default> Neighbours<K, V, N> {
         if noted > 0 && is_it(&self.things[noted - 1]) {
             return Some(noted - 1);
         }
-        // Only one of several parts is noted.
-        if K::HAS_PARTS { self.things.iter().position(is_it) } else { None }
+        // Only one of several parts is noted. Where there is none, nothing is about that message, as far as places can be
+        // noted: what is new is not looked for among all others.
+        let may_be_elsewhere = K::HAS_PARTS && (noted > 0 || self.things.len() > NOTED_MAX);
+        if may_be_elsewhere { self.things.iter().position(is_it) } else { None }
     }
 
     /// A place for something that is not there yet.
