@@ -213,7 +213,7 @@ impl Shard {
         // All of what was durable before the first carrier says something: what that leads to is not, yet.
         let (messages, parcels): (Vec<_>, Vec<_>) = self.partitions.iter().map(Partition::resume).unzip();
         parcels.into_iter().flatten().for_each(|key| _ = self.enqueue(key));
-        messages.into_iter().flatten().for_each(|id| self.hand_over(now, id, true));
+        messages.into_iter().flatten().for_each(|id| self.hand_over(now, id, None));
         self.turn(now);
     }
 
@@ -426,7 +426,7 @@ impl Shard {
                 if let Some(number) = returned_from {
                     self.unpark(now, partition, number);
                 }
-                with_carrier.into_iter().for_each(|id| self.hand_over(now, id, true));
+                with_carrier.into_iter().for_each(|id| self.hand_over(now, id, None));
                 self.turn(now);
             }
             Err(Unrecoverable) => {

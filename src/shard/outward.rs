@@ -18,33 +18,25 @@ use crate::time::Now;
 const REPORTS: usize = 64;
 
 impl Shard {
-    /// An attempt is durable: the message goes to its carrier, unless a late report of an earlier attempt (from
-    /// before a restart) has ended this one already. Then it goes with the next.
-    pub(super) fn attempt(&mut self, now: Now, id: MessageId, deferrals: u16) {
-        let message = self.place_of(id.partition()).and_then(|place| self.partitions[place].message(id));
-        let is_open = message.is_some_and(|message| {
-            !message.standing.state.is_waiting() && message.standing.deferrals == deferrals
-        });
-        if is_open {
-            self.hand_over(now, id, false);
-        }
-    }
-
-    /// Gives a message, whose attempt is durable, to the carrier of that attempt, whatever the routes are by now:
-    /// after a restart another one would send it a second time.
-    pub(super) fn hand_over(&mut self, now: Now, id: MessageId, resumed: bool) {
+    /// Gives a message, whose attempt is durable, to the carrier of that attempt, whatever the routes are by now: after a
+    /// restart another one would send it a second time. `deferrals`, as of when the attempt began: when it has been deferred
+    /// since, by a late report of an earlier attempt (from before a restart), it goes with the next one. `None` after a
+    /// restart: then the carrier may have it already.
+    pub(super) fn hand_over(&mut self, now: Now, id: MessageId, deferrals: Option<u16>) {
         let Some(place) = self.place_of(id.partition()) else { return };
         let Some(message) = self.partitions[place].message(id) else { return };
-        if message.standing.state.is_waiting() {
-            // A carrier that was offered another message has turned this one down: it goes with its next attempt.
+        let standing = &message.standing;
+        let is_over = deferrals.is_some_and(|deferrals| deferrals != standing.deferrals);
+        // A carrier that was offered another message may have turned this one down.
+        if is_over || standing.state.is_waiting() {
             return;
         }
-        let number = message.standing.carrier;
+        let number = standing.carrier;
         let Some(carrier) = self.carriers.get_mut(usize::from(number)) else {
             // The configuration has fewer than before the restart. What it had taken stays with it.
             return self.defer(now, id, 0);
         };
-        if let Some(report) = carrier.offer(now.instant, &message.content(), resumed) {
+        if let Some(report) = carrier.offer(now.instant, &message.content(), deferrals.is_none()) {
             self.reported(now, number, report);
         }
     }

@@ -94,7 +94,9 @@ impl Shard {
                 match stored.into_inner() {
                     Earned::Submitted { reply_to, id, .. } => self.answer_submitted(reply_to, id),
                     Earned::Answer(answer) | Earned::Outcome(answer) => self.answer(answer.0, answer.1),
-                    Earned::Follows(Follows::HandOver { id, deferrals }) => self.attempt(now, id, deferrals),
+                    Earned::Follows(Follows::HandOver { id, deferrals }) => {
+                        self.hand_over(now, id, Some(deferrals));
+                    }
                     Earned::Follows(Follows::Deliver { key, account }) => {
                         // It may have grown cold since it was made: then its account asks for it.
                         if !self.enqueue(key) {
