@@ -83,14 +83,10 @@ impl Shard {
 
     /// At the home: gives what is queued to sessions with room.
     pub(super) fn dispatch(&mut self, account: AccountIndex) {
-        let Some(home) = self.homes.get_mut(&account) else { return };
-        let mut messages = Vec::new();
-        home.dispatch(account, |shard, message| messages.push((shard, message)));
-        if home.is_empty() {
-            self.homes.remove(&account);
-        }
-        for (shard, message) in messages {
-            self.send(shard, message);
+        let Some(mut home) = self.homes.remove(&account) else { return };
+        home.dispatch(account, |shard, message| self.send(shard, message));
+        if !home.is_empty() {
+            self.homes.insert(account, home);
         }
     }
 
