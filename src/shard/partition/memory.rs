@@ -438,7 +438,10 @@ impl Memory {
         let (held, alarm) = self.parcels.remove(key)?;
         self.octets -= BESIDE_OCTETS + held.parcel.as_octets().len();
         alarm.into_iter().for_each(|alarm| alarm.clear(&mut self.wheels));
-        if let Some(pending) = self.pending.get_mut(&held.account) {
+        // What is with its home does not wait to be offered.
+        if !held.in_flight
+            && let Some(pending) = self.pending.get_mut(&held.account)
+        {
             pending.remove(&key);
         }
         Some(held)
