@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::memory::{Kept, Memory, TimerKey};
 use super::{Follows, HeldMessage, HeldParcel};
-use crate::account::Accounts;
+use crate::account::{AccountIndex, Accounts};
 use crate::journal::{Record, SegmentNumber};
 use crate::message::{
     Content, Effect, Event, Message, MessageId, Neighbourhood, Parcel, ParcelKey, Refused, Standing, State,
@@ -99,7 +99,8 @@ impl Memory {
             }
             Record::Mo(octets) | Record::DeliveryAtRest(octets) => {
                 let parcel = Parcel::read(octets).map_err(|_| ApplyError::Unreadable)?;
-                Ok(self.hold(parcel, from, None))
+                let account = accounts.index_of(parcel.view().system_id);
+                Ok(account.map(|account| self.hold(account, parcel, from, None)))
             }
             Record::Settled { id, part } => {
                 let key = ParcelKey { id, part };
@@ -225,9 +226,9 @@ impl Memory {
         let origin = self.messages.get(id).ok_or(ApplyError::Unknown)?.kept.since();
         let mut notification = None;
         self.change(id, Event::Reported(said), from, |message| {
-            notification = told.map(|told| self::notification(message, told, at, from.accounts));
+            notification = told.and_then(|told| self::notification(message, told, at, from.accounts));
         })?;
-        Ok(notification.and_then(|parcel| self.hold(parcel, from, origin)))
+        Ok(notification.map(|(account, parcel)| self.hold(account, parcel, from, origin)))
     }
 
     /// A message that goes on gets the state that the table says and whatever else `change` changes, with its alarm and
@@ -289,32 +290,38 @@ impl Memory {
             system_id: Cow::Borrowed(content.system_id),
             source_addr: Cow::Borrowed(content.source.digits),
         });
-        let parcel = wants_receipt(&content, state)
+        let receipt = wants_receipt(&content, state)
             .then(|| receipt(&content, ParcelKey::FINAL_RECEIPT, state, error, at, from.accounts));
         self.spares.give(message.into_content_octets());
-        Ok(parcel.and_then(|parcel| self.hold(parcel, from, kept.since())))
+        Ok(receipt.flatten().map(|(account, parcel)| self.hold(account, parcel, from, kept.since())))
     }
 
-    /// Keeps a parcel until it is settled; `origin` is where the journal is needed from for the message that it is about.
-    fn hold(&mut self, parcel: Parcel, from: From<'_>, origin: Option<SegmentNumber>) -> Option<Follows> {
-        let From { source, accounts } = from;
+    /// Keeps an account's parcel until it is settled; `origin` is where the journal is needed from for the message that it is
+    /// about.
+    fn hold(
+        &mut self,
+        account: AccountIndex,
+        parcel: Parcel,
+        from: From<'_>,
+        origin: Option<SegmentNumber>,
+    ) -> Follows {
+        let source = from.source;
         let view = parcel.view();
         let key = view.key;
-        let account = accounts.index_of(view.system_id)?;
         if key.part == ParcelKey::REPLY && matches!(source, Source::Journal { .. }) {
             self.ids.observe(key.id);
             // Costs nothing, but the checkpoint names every account that something at rest is for.
             self.count_credits(view.system_id, 0, source);
         }
-        // Replay makes a receipt again that is at rest already: there it stays, once.
-        let is_at_rest = |held: &HeldParcel| held.kept.since().is_none() && held.kept.place().is_some();
-        if matches!(source, Source::Journal { .. }) && self.parcels.get(key).is_some_and(is_at_rest) {
-            return Some(Follows::Deliver { key, account });
-        }
-        if let Some(old) = self.remove_parcel(key)
-            && let Source::Journal { segment, .. } = *source
-        {
-            self.mark_gone(RestKey::Parcel(key), old.kept, segment);
+        if let Some(kept) = self.parcels.get(key).map(|old| old.kept) {
+            if let Source::Journal { segment, .. } = *source {
+                // Replay makes a receipt again that is at rest already: there it stays, once.
+                if kept.since().is_none() && kept.place().is_some() {
+                    return Follows::Deliver { key, account };
+                }
+                self.mark_gone(RestKey::Parcel(key), kept, segment);
+            }
+            self.remove_parcel(key);
         }
         let expires_at = parcel.expires_at(self.parcel_retention);
         let kept = self.kept_by(source, RestKey::Parcel(key), origin);
@@ -322,7 +329,7 @@ impl Memory {
         let held =
             HeldParcel { parcel, account, attempts: 0, expires_at, paused_until, in_flight: false, kept };
         self.add_parcel(key, held);
-        Some(Follows::Deliver { key, account })
+        Follows::Deliver { key, account }
     }
 }
 
@@ -339,13 +346,18 @@ const fn hand_over(id: MessageId, message: &Message) -> Follows {
 }
 
 /// One more thing that a message's sender is told on the way.
-fn notification(message: &mut Message, told: MessageState, at: Timestamp, accounts: &Accounts) -> Parcel {
+fn notification(
+    message: &mut Message,
+    told: MessageState,
+    at: Timestamp,
+    accounts: &Accounts,
+) -> Option<(AccountIndex, Parcel)> {
     let part = ParcelKey::NOTIFICATION_FIRST + message.standing.notifications;
     message.standing.notifications += 1;
     receipt(&message.content(), part, told, 0, at, accounts)
 }
 
-/// What a message's sender is told of it, in the account's alphabet.
+/// What a message's sender is told of it, in the account's alphabet; nothing if there is no such account any more.
 fn receipt(
     content: &Content<'_>,
     part: u8,
@@ -353,11 +365,12 @@ fn receipt(
     error: u16,
     at: Timestamp,
     accounts: &Accounts,
-) -> Parcel {
-    let account = accounts.index_of(content.system_id).map(|index| accounts.get(index));
-    let alphabet = account.map_or_else(Default::default, |account| account.settings.default_alphabet);
-    receipt_for(content, part, state, error, at, alphabet.into())
-        .unwrap_or_else(|_| unreachable!("the addresses were checked when the message was accepted"))
+) -> Option<(AccountIndex, Parcel)> {
+    let account = accounts.index_of(content.system_id)?;
+    let alphabet = accounts.get(account).settings.default_alphabet;
+    let parcel = receipt_for(content, part, state, error, at, alphabet.into())
+        .unwrap_or_else(|_| unreachable!("the addresses were checked when the message was accepted"));
+    Some((account, parcel))
 }
 
 /// Why a record changed nothing.
