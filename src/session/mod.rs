@@ -414,7 +414,7 @@ impl<T: Copy> Session<T> {
         };
         let partial = self.partial_since.map(|since| since + self.settings.pdu_timeout);
         let others = [partial, self.unbind_by, self.window.next_deadline()];
-        others.into_iter().flatten().chain([of_state]).min()
+        Some(others.into_iter().flatten().fold(of_state, Instant::min))
     }
 
     /// What time has brought by `now`; call until `None`.

@@ -95,7 +95,7 @@ impl<T: Copy> Window<T> {
 
     /// When the oldest request counts as failed.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.slots.front().copied().flatten().map(|request| request.deadline)
+        self.slots.front()?.as_ref().map(|request| request.deadline)
     }
 
     fn place(&self, sequence_number: u32) -> Option<usize> {
