@@ -52,11 +52,15 @@ impl Waiting {
         Some(Place { pair, service_type: padded(content.service_type), id: content.id })
     }
 
-    /// A message has moved.
+    /// A message may have moved. Most go to their carrier at once and have no place here, ever.
+    #[inline(always)]
     pub(super) fn note(&mut self, from: Option<Place>, to: Option<Place>) {
-        if from == to {
-            return;
+        if from != to {
+            self.move_message(from, to);
         }
+    }
+
+    fn move_message(&mut self, from: Option<Place>, to: Option<Place>) {
         if let Some(from) = from {
             self.places.remove(&from);
         }
