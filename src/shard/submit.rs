@@ -48,21 +48,25 @@ impl Shard {
         pdu: &Pdu<'_>,
         may_replace: bool,
     ) -> Result<(), SubmitError> {
+        let from_data_sm;
         #[expect(clippy::wildcard_enum_match_arm, reason = "only these two are submitted so")]
         let submitted = match pdu {
-            Pdu::SubmitSm(submit) => *submit,
-            Pdu::DataSm(data) => submission::from_data_sm(data)?,
+            Pdu::SubmitSm(submit) => submit,
+            Pdu::DataSm(data) => {
+                from_data_sm = submission::from_data_sm(data)?;
+                &from_data_sm
+            }
             _ => return Err(SubmitError::Field(CommandStatus::ESME_RINVCMDID)),
         };
         let accounts = Rc::clone(&self.accounts);
         let index = entry.account.ok_or(SubmitError::Field(CommandStatus::ESME_RINVBNDSTS))?;
         let account = accounts.get(index);
-        let checked = submission::check(&submitted, account, self.settings.validity, now.wall)?;
+        let checked = submission::check(submitted, account, self.settings.validity, now.wall)?;
         let destination = self.destination(submitted.destination)?;
         if submitted.replace_if_present_flag == 1 && may_replace {
             // Once for the submission, whatever becomes of it.
             throttle(now, account, checked.segments.into())?;
-            self.find_to_replace(entry, (reply_to, index), &submitted, &checked, destination.address, pdu);
+            self.find_to_replace(entry, (reply_to, index), submitted, &checked, destination.address, pdu);
             return Ok(());
         }
         let is_transaction = submission::is_transaction(submitted.esm_class)
@@ -89,7 +93,7 @@ impl Shard {
         } else {
             Earned::Submitted { reply_to, id, account: index, segments: checked.segments }
         };
-        let content = content_of(now, account, &submitted, &checked, destination.address, id, (0, 1));
+        let content = content_of(now, account, submitted, &checked, destination.address, id, (0, 1));
         self.accept(&content, destination.carrier, Some(earned));
         Ok(())
     }
