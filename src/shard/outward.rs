@@ -181,7 +181,9 @@ impl Shard {
 
     /// A message comes to its end, on record, with whoever waits for that.
     pub(super) fn finish(&mut self, now: Now, id: MessageId, state: MessageState, error: u16) -> bool {
-        let outcome = self.transactions.get(&id).map(|reply_to| {
+        let reply_to = self.transactions.get(&id);
+        let is_awaited = reply_to.is_some();
+        let outcome = reply_to.map(|reply_to| {
             let answer = match state {
                 MessageState::DELIVERED => Answer::Submitted(id),
                 _ => Answer::Status(CommandStatus::ESME_RDELIVERYFAILURE),
@@ -191,7 +193,9 @@ impl Shard {
         let done = self.record(id, &Record::Final { id, state, error, at: now.wall }, outcome);
         if done {
             self.counters.finals += 1;
-            self.transactions.remove(&id);
+            if is_awaited {
+                self.transactions.remove(&id);
+            }
         }
         done
     }
