@@ -17,6 +17,7 @@ use crate::server::balance::{Counted, Seat};
 use crate::server::core::{Buffers, Core, SharedCore};
 use crate::server::handover::{self, Handover};
 use crate::server::mesh::Inbound;
+use crate::server::outgoing::{KEPT_OCTETS, Outgoing};
 use crate::server::tls::Transport;
 use crate::session::CloseReason;
 use crate::shard::{ConnectionId, MovingSession};
@@ -27,8 +28,6 @@ const READS_PER_TURN: usize = 4;
 /// When nothing was read from a peer for so long, because its window is full or it takes nothing, we look whether it has
 /// closed its side.
 const UNREAD_PATIENCE: Duration = Duration::from_millis(100);
-/// An idle connection keeps no buffer larger than this.
-const KEPT_OCTETS: usize = 4 << 10;
 
 /// The limits of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +53,7 @@ struct Connection {
     raw: Vec<u8>,
     /// Part of a PDU, or PDUs that wait for room in the window.
     plain: Vec<u8>,
-    /// Encrypted and not sent yet.
-    pending: Vec<u8>,
-    sent: usize,
-    /// Since when the peer has taken nothing.
-    blocked_since: Option<Instant>,
+    outgoing: Outgoing,
     /// Whether the session knows that nothing is read.
     is_paused: bool,
     accepted_at: Instant,
@@ -148,7 +143,7 @@ async fn serve(core: SharedCore, mut connection: Connection) {
 }
 
 impl Connection {
-    const fn new(
+    fn new(
         stream: TcpStream,
         transport: Transport,
         id: ConnectionId,
@@ -165,9 +160,7 @@ impl Connection {
             is_open: false,
             raw: Vec::new(),
             plain: Vec::new(),
-            pending: Vec::new(),
-            sent: 0,
-            blocked_since: None,
+            outgoing: Outgoing::default(),
             is_paused: false,
             accepted_at,
             unread_since: None,
@@ -194,7 +187,7 @@ impl Connection {
         };
         let is_impatient = !self.is_open
             || self.unread_since.is_some()
-            || self.blocked_since.is_some()
+            || self.outgoing.is_blocked()
             || self.closed_since.is_some()
             || self.linger_until.is_some();
         let mut impatient = core.impatient.borrow_mut();
@@ -287,7 +280,7 @@ impl Connection {
 
     /// The socket and the session, for another core; `None` when they are better left where they are.
     fn let_go(&self, core: &Core) -> Option<(OwnedFd, MovingSession)> {
-        if core.is_draining.get() || self.is_closing || self.peer_has_closed || !self.pending.is_empty() {
+        if core.is_draining.get() || self.is_closing || self.peer_has_closed || self.outgoing.len() > 0 {
             return None;
         }
         // Without a descriptor to spare it stays.
@@ -383,7 +376,7 @@ impl Connection {
         // What the session has not used yet comes first.
         plain.clear();
         plain.append(&mut self.plain);
-        let progress = match self.transport.receive(incoming, plain, &mut self.pending) {
+        let progress = match self.transport.receive(incoming, plain, self.outgoing.octets_mut()) {
             Ok(progress) => progress,
             Err(error) => {
                 log::debug!("connection {} from {}: {error}", self.id.0, self.peer);
@@ -419,40 +412,19 @@ impl Connection {
     fn send(&mut self, core: &Core, cx: &mut Context<'_>, now: Instant) -> io::Result<bool> {
         loop {
             self.encrypt(core)?;
-            if self.pending.is_empty() {
+            if self.outgoing.len() == 0 {
                 return Ok(true);
             }
-            while self.sent < self.pending.len() {
-                match Pin::new(&mut self.stream).poll_write(cx, &self.pending[self.sent..]) {
-                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                    Poll::Ready(Ok(count)) => {
-                        self.sent += count;
-                        self.blocked_since = None;
-                    }
-                    Poll::Ready(Err(error)) => return Err(error),
-                    Poll::Pending => {
-                        let since = *self.blocked_since.get_or_insert(now);
-                        if now >= since + self.settings.write_timeout {
-                            return Err(io::ErrorKind::TimedOut.into());
-                        }
-                        return Ok(false);
-                    }
-                }
-            }
-            self.pending.clear();
-            self.sent = 0;
-            if self.pending.capacity() > KEPT_OCTETS {
-                self.pending = Vec::new();
+            let write = |octets: &[u8]| Pin::new(&mut self.stream).poll_write(cx, octets);
+            if !self.outgoing.send(now, self.settings.write_timeout, write)? {
+                return Ok(false);
             }
         }
     }
 
     /// Takes the session's output, unless enough of it waits already.
     fn encrypt(&mut self, core: &Core) -> io::Result<()> {
-        if !self.is_open
-            || self.is_closing
-            || self.pending.len() - self.sent > self.settings.output_octets_max
-        {
+        if !self.is_open || self.is_closing || self.outgoing.len() > self.settings.output_octets_max {
             return Ok(());
         }
         let mut buffers = core.buffers.borrow_mut();
@@ -464,10 +436,10 @@ impl Connection {
             shard.close_reason(self.id)
         };
         if !output.is_empty() {
-            self.transport.send(output, &mut self.pending).map_err(io::Error::other)?;
+            self.transport.send(output, self.outgoing.octets_mut()).map_err(io::Error::other)?;
         }
         if reason.is_some() {
-            self.transport.close(&mut self.pending);
+            self.transport.close(self.outgoing.octets_mut());
             self.is_closing = true;
         }
         Ok(())

@@ -16,6 +16,7 @@ mod executor;
 mod fault;
 mod handover;
 mod mesh;
+mod outgoing;
 pub mod pacemaker;
 mod password;
 mod recovery;
