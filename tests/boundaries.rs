@@ -5,28 +5,20 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Esme, MESSAGE, NUMBER, Net};
+use common::{Destinations, Esme, MESSAGE, NEVER_TAKEN, NUMBER, Net, REPLACE, UNTAKEN, multi, payload, tlv};
 use smppd::account::{AccountSettings, DefaultAlphabet, StatusName};
 use smppd::carrier::News;
 use smppd::message::{MessageId, State};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass, Npi, Pdu,
-    RegisteredDelivery, ReplaceSm, ShortMessage, Tag, Tlvs, Ton, put_tlv,
+    Address, CommandId, CommandStatus, DataCoding, EsmClass, Npi, Pdu, RegisteredDelivery, ReplaceSm,
+    ShortMessage, Tag, TlvBuf, Tlvs, Ton,
 };
 use smppd::time::{Timestamp, smpp};
 
 const OK: CommandStatus = CommandStatus::ESME_ROK;
 const TOO_LONG: CommandStatus = CommandStatus::ESME_RINVMSGLEN;
 const TOO_LATE: CommandStatus = CommandStatus::ESME_RINVEXPIRY;
-/// Where no carrier ever takes a message.
-const NEVER_TAKEN: Address<'static> = Address { digits: b"9999000555", ..NUMBER };
-const QUIET: ShortMessage<'static, Address<'static>> = ShortMessage {
-    registered_delivery: RegisteredDelivery(0),
-    destination: NEVER_TAKEN,
-    short_message: b"hello",
-    ..MESSAGE
-};
 const DEFAULT: DataCoding = DataCoding(0x00);
 const LATIN1: DataCoding = DataCoding(0x03);
 const BINARY: DataCoding = DataCoding(0x04);
@@ -50,17 +42,6 @@ fn net(change: impl FnOnce(&mut AccountSettings)) -> (Net, Esme) {
 
 fn submit(net: &mut Net, esme: Esme, message: ShortMessage<'_, Address<'_>>) -> CommandStatus {
     net.ask(esme, &Pdu::SubmitSm(message))
-}
-
-/// A message_payload among TLVs.
-fn payload(text: &[u8]) -> Vec<u8> {
-    let mut octets = Vec::new();
-    put_tlv(Tag::MESSAGE_PAYLOAD, text, &mut octets).expect("a TLV");
-    octets
-}
-
-fn tlvs(octets: &[u8]) -> Tlvs<'_> {
-    Tlvs::read(octets, CommandId::SUBMIT_SM).expect("TLVs")
 }
 
 /// A time as it stands in a field.
@@ -87,7 +68,7 @@ fn a_short_message_is_as_long_as_its_alphabet_lets_it_be() {
         let (mut net, esme) = net(|account| (account.default_alphabet, account.binary) = (alphabet, true));
         let step = if data_coding == UCS2 { 2 } else { 1 };
         let mut ask = |esm_class, octets: &[u8]| {
-            let message = ShortMessage { esm_class, data_coding, short_message: octets, ..QUIET };
+            let message = ShortMessage { esm_class, data_coding, short_message: octets, ..UNTAKEN };
             submit(&mut net, esme, message)
         };
         for (octets, status) in [(0, OK), (most - step, OK), (most, OK), (most + step, TOO_LONG)] {
@@ -127,16 +108,16 @@ fn a_long_text_is_as_many_segments_as_it_takes_and_255_at_most() {
             (254 * each + step, 255),
             (255 * each, 255),
         ] {
-            let octets = payload(&vec![b'x'; octets]);
+            let text = payload(&vec![b'x'; octets]);
             let used = net.credits_used("demo");
-            let message = ShortMessage { data_coding, short_message: b"", tlvs: tlvs(&octets), ..QUIET };
+            let message = ShortMessage { data_coding, short_message: b"", tlvs: text.as_tlvs(), ..UNTAKEN };
             let id = net.accept(esme, message);
-            let what = format!("{data_coding} {}", octets.len());
+            let what = format!("{data_coding} {octets}");
             assert_eq!(net.message(&id).expect("it waits").content().segments, segments, "{what}");
             assert_eq!(net.credits_used("demo") - used, u64::from(segments), "{what}");
         }
-        let octets = payload(&vec![b'x'; 255 * each + step]);
-        let message = ShortMessage { data_coding, short_message: b"", tlvs: tlvs(&octets), ..QUIET };
+        let text = payload(&vec![b'x'; 255 * each + step]);
+        let message = ShortMessage { data_coding, short_message: b"", tlvs: text.as_tlvs(), ..UNTAKEN };
         let used = net.credits_used("demo");
         assert_eq!(submit(&mut net, esme, message), TOO_LONG, "{data_coding}");
         assert_eq!(net.credits_used("demo"), used, "{data_coding}");
@@ -148,42 +129,33 @@ fn a_short_message_of_254_octets_is_two_segments_where_the_account_lets_it_be() 
     let text = [b'x'; 254];
     let (mut one, esme) = net(|account| account.segment_long = true);
     for (octets, segments) in [(160, 1), (161, 2), (254, 2)] {
-        let id = one.accept(esme, ShortMessage { short_message: &text[..octets], ..QUIET });
+        let id = one.accept(esme, ShortMessage { short_message: &text[..octets], ..UNTAKEN });
         assert_eq!(one.message(&id).expect("it waits").content().segments, segments, "{octets}");
     }
     let (mut other, esme) = net(|_| {});
-    let message = ShortMessage { short_message: &text, ..QUIET };
+    let message = ShortMessage { short_message: &text, ..UNTAKEN };
     assert_eq!(submit(&mut other, esme, message), TOO_LONG);
 }
 
 #[test]
 fn a_replacement_is_as_long_as_a_message() {
     let (mut net, esme) = net(|_| {});
-    let id = net.accept(esme, ShortMessage { schedule_delivery_time: b"000001000000000R", ..QUIET });
+    let id = net.accept(esme, ShortMessage { schedule_delivery_time: b"000001000000000R", ..UNTAKEN });
     let text = [b'x'; 161];
     let replace = |text, tlvs| {
-        Pdu::ReplaceSm(ReplaceSm {
-            message_id: id.as_bytes(),
-            source: NUMBER,
-            schedule_delivery_time: b"",
-            validity_period: b"",
-            registered_delivery: RegisteredDelivery(0),
-            sm_default_msg_id: 0,
-            short_message: text,
-            tlvs,
-        })
+        Pdu::ReplaceSm(ReplaceSm { message_id: id.as_bytes(), short_message: text, tlvs, ..REPLACE })
     };
     assert_eq!(net.ask(esme, &replace(&text[..160], Tlvs::EMPTY)), OK);
     assert_eq!(net.ask(esme, &replace(&text, Tlvs::EMPTY)), TOO_LONG);
     assert_eq!(net.credits_used("demo"), 1);
     let longest = payload(&[b'x'; 255 * 152]);
-    assert_eq!(net.ask(esme, &replace(b"", tlvs(&longest))), OK);
+    assert_eq!(net.ask(esme, &replace(b"", longest.as_tlvs())), OK);
     assert_eq!(net.credits_used("demo"), 255);
     let too_long = payload(&[b'x'; 255 * 152 + 1]);
-    assert_eq!(net.ask(esme, &replace(b"", tlvs(&too_long))), TOO_LONG);
+    assert_eq!(net.ask(esme, &replace(b"", too_long.as_tlvs())), TOO_LONG);
     // A shorter one gives nothing back, and one as long as the longest costs nothing more.
     assert_eq!(net.ask(esme, &replace(b"short", Tlvs::EMPTY)), OK);
-    assert_eq!(net.ask(esme, &replace(b"", tlvs(&longest))), OK);
+    assert_eq!(net.ask(esme, &replace(b"", longest.as_tlvs())), OK);
     assert_eq!(net.credits_used("demo"), 255);
 }
 
@@ -196,20 +168,19 @@ fn a_validity_must_end_behind_now_and_behind_the_delivery() {
         for (until, status) in [(earlier(begin, TENTH), TOO_LATE), (begin, TOO_LATE), (begin + TENTH, OK)] {
             let (schedule, validity) = (&schedule[..], field(until));
             let message =
-                ShortMessage { schedule_delivery_time: schedule, validity_period: &validity, ..QUIET };
+                ShortMessage { schedule_delivery_time: schedule, validity_period: &validity, ..UNTAKEN };
             assert_eq!(submit(&mut net, esme, message), status, "{begin:?} {until:?}");
         }
     }
     // In seconds from now; it counts and not the validity_period.
     for (seconds, status) in [(0_u32, TOO_LATE), (3_600, TOO_LATE), (3_601, OK)] {
-        let mut octets = Vec::new();
-        put_tlv(Tag::QOS_TIME_TO_LIVE, &seconds.to_be_bytes(), &mut octets).expect("a TLV");
+        let time_to_live = tlv(Tag::QOS_TIME_TO_LIVE, &seconds.to_be_bytes());
         let (schedule, validity) = (field(at), field(at + TENTH));
         let message = ShortMessage {
             schedule_delivery_time: &schedule,
             validity_period: &validity,
-            tlvs: tlvs(&octets),
-            ..QUIET
+            tlvs: time_to_live.as_tlvs(),
+            ..UNTAKEN
         };
         assert_eq!(submit(&mut net, esme, message), status, "{seconds}");
     }
@@ -234,7 +205,7 @@ fn a_validity_is_what_was_asked_for_and_a_week_at_most() {
             let message = ShortMessage {
                 schedule_delivery_time: &schedule,
                 validity_period: validity.as_ref().map_or(&[], |field| &field[..]),
-                ..QUIET
+                ..UNTAKEN
             };
             let id = net.accept(esme, message);
             let content = net.message(&id).expect("it waits").content();
@@ -250,31 +221,23 @@ fn a_schedule_that_is_not_ahead_is_no_schedule() {
     let now = net.wall();
     for (at, is_scheduled) in [(earlier(now, TENTH), false), (now, false), (now + TENTH, true)] {
         let schedule = field(at);
-        let id = net.accept(esme, ShortMessage { schedule_delivery_time: &schedule, ..QUIET });
+        let id = net.accept(esme, ShortMessage { schedule_delivery_time: &schedule, ..UNTAKEN });
         let message = net.message(&id).expect("it waits");
         assert_eq!(message.standing.state == State::Scheduled, is_scheduled, "{at:?}");
         assert_eq!(message.content().deliver_at, if is_scheduled { at } else { Timestamp::ZERO }, "{at:?}");
     }
     for wrong in [&b"tomorrow"[..], b"000000000000000X", b"260000000000000+"] {
-        let message = ShortMessage { schedule_delivery_time: wrong, ..QUIET };
+        let message = ShortMessage { schedule_delivery_time: wrong, ..UNTAKEN };
         assert_eq!(submit(&mut net, esme, message), CommandStatus::ESME_RINVSCHED);
-        let message = ShortMessage { validity_period: wrong, ..QUIET };
+        let message = ShortMessage { validity_period: wrong, ..UNTAKEN };
         assert_eq!(submit(&mut net, esme, message), TOO_LATE);
     }
 }
 
 /// Asks for other times.
 fn replace<'a>(id: &'a str, schedule_delivery_time: &'a [u8], validity_period: &'a [u8]) -> Pdu<'a> {
-    Pdu::ReplaceSm(ReplaceSm {
-        message_id: id.as_bytes(),
-        source: NUMBER,
-        schedule_delivery_time,
-        validity_period,
-        registered_delivery: RegisteredDelivery(0),
-        sm_default_msg_id: 0,
-        short_message: b"changed",
-        tlvs: Tlvs::EMPTY,
-    })
+    let message_id = id.as_bytes();
+    Pdu::ReplaceSm(ReplaceSm { message_id, schedule_delivery_time, validity_period, ..REPLACE })
 }
 
 #[test]
@@ -282,7 +245,7 @@ fn a_replacement_has_the_times_of_a_message() {
     let (mut net, esme) = net(|_| {});
     let at = net.wall() + Duration::from_secs(3_600);
     let schedule = field(at);
-    let id = net.accept(esme, ShortMessage { schedule_delivery_time: &schedule, ..QUIET });
+    let id = net.accept(esme, ShortMessage { schedule_delivery_time: &schedule, ..UNTAKEN });
     assert_eq!(net.ask(esme, &replace(&id, b"tomorrow", b"")), CommandStatus::ESME_RINVSCHED);
     assert_eq!(net.ask(esme, &replace(&id, b"", b"tomorrow")), TOO_LATE);
     assert_eq!(net.ask(esme, &replace(&id, b"tomorrow", b"tomorrow")), CommandStatus::ESME_RINVSCHED);
@@ -301,7 +264,7 @@ fn a_replacement_has_the_times_of_a_message() {
     }
     let message = net.message(&id).expect("it waits");
     assert_eq!((message.content().deliver_at, message.standing.state), (later, State::Scheduled));
-    assert_eq!(net.waiting_text(&id), "changed");
+    assert_eq!(net.waiting_text(&id), "another");
     // Not ahead: at once.
     let now = net.wall();
     assert_eq!(net.ask(esme, &replace(&id, &field(now), b"")), OK);
@@ -315,19 +278,19 @@ fn a_number_has_one_to_fifteen_digits_and_a_sender_twenty() {
     let digits = b"123456789012345678901";
     for (count, status) in [(0, CommandStatus::ESME_RINVDSTADR), (1, OK), (15, OK)] {
         let destination = Address { digits: &digits[..count], ..NUMBER };
-        assert_eq!(submit(&mut net, esme, ShortMessage { destination, ..QUIET }), status, "{count} digits");
+        assert_eq!(submit(&mut net, esme, ShortMessage { destination, ..UNTAKEN }), status, "{count} digits");
     }
     for count in [1, 20] {
         let source = Address { digits: &digits[..count], ..NUMBER };
-        assert_eq!(submit(&mut net, esme, ShortMessage { source, ..QUIET }), OK, "{count} digits");
+        assert_eq!(submit(&mut net, esme, ShortMessage { source, ..UNTAKEN }), OK, "{count} digits");
     }
     for digits in [&b"+1"[..], b"+123456789012345"] {
         let destination = Address { digits, ..NUMBER };
-        assert_eq!(submit(&mut net, esme, ShortMessage { destination, ..QUIET }), OK, "{digits:?}");
+        assert_eq!(submit(&mut net, esme, ShortMessage { destination, ..UNTAKEN }), OK, "{digits:?}");
     }
     for digits in [&b"+"[..], b"12125x", b"1212 5"] {
         let destination = Address { digits, ..NUMBER };
-        let status = submit(&mut net, esme, ShortMessage { destination, ..QUIET });
+        let status = submit(&mut net, esme, ShortMessage { destination, ..UNTAKEN });
         assert_eq!(status, CommandStatus::ESME_RINVDSTADR, "{digits:?}");
     }
 }
@@ -336,28 +299,28 @@ fn a_number_has_one_to_fifteen_digits_and_a_sender_twenty() {
 fn fields_have_the_values_that_the_specification_gives_them() {
     let (mut net, esme) = net(|_| {});
     for priority_flag in 0..=3 {
-        assert_eq!(submit(&mut net, esme, ShortMessage { priority_flag, ..QUIET }), OK);
+        assert_eq!(submit(&mut net, esme, ShortMessage { priority_flag, ..UNTAKEN }), OK);
     }
     for ton in 0..=6 {
         let (source, destination) =
             (Address { ton: Ton(ton), ..NUMBER }, Address { ton: Ton(ton), ..NEVER_TAKEN });
-        assert_eq!(submit(&mut net, esme, ShortMessage { source, destination, ..QUIET }), OK, "TON {ton}");
+        assert_eq!(submit(&mut net, esme, ShortMessage { source, destination, ..UNTAKEN }), OK, "TON {ton}");
     }
     for npi in [0, 1, 3, 4, 6, 8, 9, 10, 14, 18] {
         let (source, destination) =
             (Address { npi: Npi(npi), ..NUMBER }, Address { npi: Npi(npi), ..NEVER_TAKEN });
-        assert_eq!(submit(&mut net, esme, ShortMessage { source, destination, ..QUIET }), OK, "NPI {npi}");
+        assert_eq!(submit(&mut net, esme, ShortMessage { source, destination, ..UNTAKEN }), OK, "NPI {npi}");
     }
     for service_type in [&b""[..], b"CMT", b"CPT", b"VMN", b"VMA", b"WAP", b"USSD", b"CBS", b"GUTS"] {
-        assert_eq!(submit(&mut net, esme, ShortMessage { service_type, ..QUIET }), OK);
+        assert_eq!(submit(&mut net, esme, ShortMessage { service_type, ..UNTAKEN }), OK);
     }
     for (replace_if_present_flag, status) in [(0, OK), (1, OK), (2, CommandStatus::ESME_RINVREPFLAG)] {
-        assert_eq!(submit(&mut net, esme, ShortMessage { replace_if_present_flag, ..QUIET }), status);
+        assert_eq!(submit(&mut net, esme, ShortMessage { replace_if_present_flag, ..UNTAKEN }), status);
     }
     for (sm_default_msg_id, status) in
         [(0, OK), (1, CommandStatus::ESME_RINVDFTMSGID), (255, CommandStatus::ESME_RINVDFTMSGID)]
     {
-        assert_eq!(submit(&mut net, esme, ShortMessage { sm_default_msg_id, ..QUIET }), status);
+        assert_eq!(submit(&mut net, esme, ShortMessage { sm_default_msg_id, ..UNTAKEN }), status);
     }
     for message_type in 0..16 {
         let status = match message_type << 2 {
@@ -366,7 +329,11 @@ fn fields_have_the_values_that_the_specification_gives_them() {
             _ => CommandStatus::ESME_RINVESMCLASS,
         };
         let esm_class = EsmClass(message_type << 2);
-        assert_eq!(submit(&mut net, esme, ShortMessage { esm_class, ..QUIET }), status, "{message_type:#b}");
+        assert_eq!(
+            submit(&mut net, esme, ShortMessage { esm_class, ..UNTAKEN }),
+            status,
+            "{message_type:#b}"
+        );
     }
 }
 
@@ -377,14 +344,14 @@ fn what_the_specification_has_no_meaning_for_is_refused() {
     let (mut net, esme) = net(|_| {});
     let digits = b"1234567890123456";
     for (message, status) in [
-        (ShortMessage { priority_flag: 4, ..QUIET }, Status::ESME_RINVPRTFLG),
-        (ShortMessage { priority_flag: 255, ..QUIET }, Status::ESME_RINVPRTFLG),
-        (ShortMessage { service_type: b"XYZ", ..QUIET }, Status::ESME_RINVSERTYP),
-        (ShortMessage { source: Address { ton: Ton(7), ..NUMBER }, ..QUIET }, Status::ESME_RINVSRCTON),
-        (ShortMessage { source: Address { npi: Npi(2), ..NUMBER }, ..QUIET }, Status::ESME_RINVSRCNPI),
-        (ShortMessage { destination: Address { ton: Ton(7), ..NUMBER }, ..QUIET }, Status::ESME_RINVDSTTON),
-        (ShortMessage { destination: Address { npi: Npi(2), ..NUMBER }, ..QUIET }, Status::ESME_RINVDSTNPI),
-        (ShortMessage { destination: Address { digits, ..NUMBER }, ..QUIET }, Status::ESME_RINVDSTADR),
+        (ShortMessage { priority_flag: 4, ..UNTAKEN }, Status::ESME_RINVPRTFLG),
+        (ShortMessage { priority_flag: 255, ..UNTAKEN }, Status::ESME_RINVPRTFLG),
+        (ShortMessage { service_type: b"XYZ", ..UNTAKEN }, Status::ESME_RINVSERTYP),
+        (ShortMessage { source: Address { ton: Ton(7), ..NUMBER }, ..UNTAKEN }, Status::ESME_RINVSRCTON),
+        (ShortMessage { source: Address { npi: Npi(2), ..NUMBER }, ..UNTAKEN }, Status::ESME_RINVSRCNPI),
+        (ShortMessage { destination: Address { ton: Ton(7), ..NUMBER }, ..UNTAKEN }, Status::ESME_RINVDSTTON),
+        (ShortMessage { destination: Address { npi: Npi(2), ..NUMBER }, ..UNTAKEN }, Status::ESME_RINVDSTNPI),
+        (ShortMessage { destination: Address { digits, ..NUMBER }, ..UNTAKEN }, Status::ESME_RINVDSTADR),
     ] {
         assert_eq!(submit(&mut net, esme, message), status, "{message:?}");
     }
@@ -393,7 +360,7 @@ fn what_the_specification_has_no_meaning_for_is_refused() {
 #[test]
 fn an_account_sends_from_its_own_numbers_and_no_binary_unless_it_may() {
     let (mut net, esme) = net(|account| account.any_source = false);
-    let from = |digits: &'static [u8]| ShortMessage { source: Address { digits, ..NUMBER }, ..QUIET };
+    let from = |digits: &'static [u8]| ShortMessage { source: Address { digits, ..NUMBER }, ..UNTAKEN };
     for own in [&b"12125550100"[..], b"+12125550100", b""] {
         assert_eq!(submit(&mut net, esme, from(own)), OK);
     }
@@ -407,7 +374,7 @@ fn an_account_sends_from_its_own_numbers_and_no_binary_unless_it_may() {
         (DataCoding(0x05), CommandStatus::ESME_RINVDCS),
         (UCS2, OK),
     ] {
-        let message = ShortMessage { data_coding, short_message: b"ab", ..QUIET };
+        let message = ShortMessage { data_coding, short_message: b"ab", ..UNTAKEN };
         assert_eq!(submit(&mut net, esme, message), status, "{data_coding}");
     }
 }
@@ -417,29 +384,19 @@ fn credits_can_be_used_up_to_the_last_one() {
     let no_credit = CommandStatus::ESME_RSUBMITFAIL;
     let (mut net, esme) = net(|account| account.credits = 5);
     let (two, three) = (payload(&[b'x'; 161]), payload(&[b'x'; 305]));
-    let long = |octets: &'static [u8]| ShortMessage { short_message: b"", tlvs: tlvs(octets), ..QUIET };
-    let [two, three] = [two, three].map(|octets| &*octets.leak());
+    let [two, three] = [&two, &three].map(TlvBuf::as_tlvs);
+    let long = |tlvs| ShortMessage { short_message: b"", tlvs, ..UNTAKEN };
     assert_eq!(submit(&mut net, esme, long(three)), OK);
     assert_eq!(submit(&mut net, esme, long(three)), no_credit);
     assert_eq!(net.credits_used("demo"), 3, "what is refused costs nothing");
-    assert_eq!(submit(&mut net, esme, QUIET), OK);
+    assert_eq!(submit(&mut net, esme, UNTAKEN), OK);
     assert_eq!(submit(&mut net, esme, long(two)), no_credit);
-    let id = net.accept(esme, QUIET);
+    let id = net.accept(esme, UNTAKEN);
     assert_eq!(net.credits_used("demo"), 5);
-    assert_eq!(submit(&mut net, esme, QUIET), no_credit);
+    assert_eq!(submit(&mut net, esme, UNTAKEN), no_credit);
     // What is longer than it was costs what it is longer by.
-    let replace = |octets| {
-        Pdu::ReplaceSm(ReplaceSm {
-            message_id: id.as_bytes(),
-            source: NUMBER,
-            schedule_delivery_time: b"",
-            validity_period: b"",
-            registered_delivery: RegisteredDelivery(0),
-            sm_default_msg_id: 0,
-            short_message: b"",
-            tlvs: tlvs(octets),
-        })
-    };
+    let replace =
+        |tlvs| Pdu::ReplaceSm(ReplaceSm { message_id: id.as_bytes(), short_message: b"", tlvs, ..REPLACE });
     net.pass_millis(100);
     assert_eq!(net.ask(esme, &replace(two)), no_credit);
     net.reload(vec![account(|account| account.credits = 6)]);
@@ -449,39 +406,14 @@ fn credits_can_be_used_up_to_the_last_one() {
     assert_eq!(net.credits_used("demo"), 6);
     let own = StatusName(CommandStatus(0x1234));
     net.reload(vec![account(|account| (account.credits, account.no_credit_status) = (6, own))]);
-    assert_eq!(submit(&mut net, esme, QUIET), own.0);
+    assert_eq!(submit(&mut net, esme, UNTAKEN), own.0);
     net.reload(vec![account(|account| account.credits = 0)]);
-    assert_eq!(submit(&mut net, esme, QUIET), OK, "none are counted");
+    assert_eq!(submit(&mut net, esme, UNTAKEN), OK, "none are counted");
 }
 
-fn multi<'a>(destinations: DestAddresses<'a>) -> ShortMessage<'a, DestAddresses<'a>> {
-    ShortMessage {
-        service_type: b"",
-        source: NUMBER,
-        destination: destinations,
-        esm_class: EsmClass::DEFAULT,
-        protocol_id: 0,
-        priority_flag: 0,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(0),
-        replace_if_present_flag: 0,
-        data_coding: DataCoding::DEFAULT,
-        sm_default_msg_id: 0,
-        short_message: b"to many",
-        tlvs: Tlvs::EMPTY,
-    }
-}
-
-fn destinations(count: u8) -> Vec<u8> {
-    let mut octets = Vec::new();
-    for number in 0..count {
-        let digits = format!("9999000{number:03}");
-        DestAddress::Sme(Address { digits: digits.as_bytes(), ..NUMBER })
-            .put(&mut octets)
-            .expect("an address");
-    }
-    octets
+/// So many numbers at which no carrier takes anything.
+fn destinations(count: u8) -> Destinations {
+    Destinations::beginning_with("9999000", count)
 }
 
 #[test]
@@ -490,24 +422,19 @@ fn a_submit_multi_has_up_to_255_destinations_and_costs_as_many() {
     for (count, status, used) in
         [(1, OK, 1), (254, OK, 255), (4, CommandStatus::ESME_RSUBMITFAIL, 255), (3, OK, 258)]
     {
-        let octets = destinations(count);
-        let message = multi(DestAddresses::new(count, &octets).expect("destinations"));
-        assert_eq!(net.ask(esme, &Pdu::SubmitMulti(message)), status, "{count}");
+        assert_eq!(net.ask(esme, &multi(UNTAKEN, &destinations(count))), status, "{count}");
         assert_eq!(net.credits_used("demo"), used, "{count}");
     }
     net.reload(vec![account(|account| account.credits = 258 + 5)]);
     // Each of three is two segments, and the whole is accepted or nothing of it.
-    let (octets, long) = (destinations(3), payload(&[b'x'; 161]));
-    let message = multi(DestAddresses::new(3, &octets).expect("destinations"));
-    let message = Pdu::SubmitMulti(ShortMessage { short_message: b"", tlvs: tlvs(&long), ..message });
+    let (three, long) = (destinations(3), payload(&[b'x'; 161]));
+    let message = multi(ShortMessage { short_message: b"", tlvs: long.as_tlvs(), ..UNTAKEN }, &three);
     assert_eq!(net.ask(esme, &message), CommandStatus::ESME_RSUBMITFAIL);
     net.reload(vec![account(|account| account.credits = 258 + 6)]);
     assert_eq!(net.ask(esme, &message), OK);
     assert_eq!(net.credits_used("demo"), 258 + 6);
     net.reload(vec![account(|_| {})]);
-    let octets = destinations(255);
-    let message = multi(DestAddresses::new(255, &octets).expect("destinations"));
-    let id = net.asked(esme, &Pdu::SubmitMulti(message)).submit_multi_id();
+    let id = net.asked(esme, &multi(UNTAKEN, &destinations(255))).submit_multi_id();
     let last = MessageId::parse(id.as_bytes()).expect("an id").in_batch(254);
     let content = net.message(&last.to_string()).expect("the last one").content();
     assert_eq!((content.batch_offset, content.batch_count), (254, 255));
@@ -519,22 +446,22 @@ fn a_submit_multi_has_up_to_255_destinations_and_costs_as_many() {
 fn a_burst_can_be_used_up_to_the_last_message() {
     let throttled = CommandStatus::ESME_RTHROTTLED;
     let (mut net, esme) = net(|account| (account.rate, account.burst) = (1, 5));
-    let octets = destinations(3);
-    let three = Pdu::SubmitMulti(multi(DestAddresses::new(3, &octets).expect("destinations")));
+    let three = destinations(3);
+    let three = multi(UNTAKEN, &three);
     let two = payload(&[b'x'; 161]);
-    let two = Pdu::SubmitSm(ShortMessage { short_message: b"", tlvs: tlvs(&two), ..QUIET });
+    let two = Pdu::SubmitSm(ShortMessage { short_message: b"", tlvs: two.as_tlvs(), ..UNTAKEN });
     assert_eq!(net.ask(esme, &three), OK);
     assert_eq!(net.ask(esme, &three), throttled);
     assert_eq!(net.ask(esme, &two), OK, "a refusal takes nothing");
-    assert_eq!(submit(&mut net, esme, QUIET), throttled);
+    assert_eq!(submit(&mut net, esme, UNTAKEN), throttled);
     assert_eq!(net.credits_used("demo"), 5);
     net.pass_millis(990);
-    assert_eq!(submit(&mut net, esme, QUIET), throttled);
+    assert_eq!(submit(&mut net, esme, UNTAKEN), throttled);
     net.pass_millis(10);
-    assert_eq!(submit(&mut net, esme, QUIET), OK);
-    assert_eq!(submit(&mut net, esme, QUIET), throttled);
+    assert_eq!(submit(&mut net, esme, UNTAKEN), OK);
+    assert_eq!(submit(&mut net, esme, UNTAKEN), throttled);
     net.pass_millis(60_000);
-    let accepted = (0..10).filter(|_| submit(&mut net, esme, QUIET) == OK).count();
+    let accepted = (0..10).filter(|_| submit(&mut net, esme, UNTAKEN) == OK).count();
     assert_eq!(accepted, 5, "no more than the burst is saved up");
 }
 
@@ -591,8 +518,7 @@ fn as_many_deliveries_wait_for_their_answer_as_may() {
 fn three_notifications_are_told_and_no_fourth() {
     let (mut net, esme) = net(|_| {});
     let asks = RegisteredDelivery(0x11);
-    let destination = Address { digits: b"12125559999", ..NUMBER };
-    let id = net.accept(esme, ShortMessage { registered_delivery: asks, destination, ..QUIET });
+    let id = net.accept(esme, ShortMessage { registered_delivery: asks, ..MESSAGE });
     let parsed = MessageId::parse(id.as_bytes()).expect("an id");
     let mut told = Vec::new();
     for _ in 0..5 {

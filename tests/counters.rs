@@ -5,21 +5,15 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{ACCEPTED_BIND, Esme, MESSAGE, NUMBER, Net, ReceivedPdu};
-use smppd::carrier::{News, ReplyNews};
-use smppd::message::OwnedAddress;
+use common::{
+    ACCEPTED_BIND, BIND, CANCEL, Destinations, NEVER_TAKEN, NUMBER, Net, QUERY, QUIET, UNTAKEN, multi,
+    payload,
+};
 use smppd::metrics::Counters;
 use smppd::pdu::{
-    Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, DataSm, DestAddress, DestAddresses,
-    EsmClass, InterfaceVersion, Npi, Pdu, QuerySm, RegisteredDelivery, ShortMessage, Tag, Tlvs, Ton,
-    put_header_only, put_tlv,
+    Address, CancelSm, CommandId, CommandStatus, DataCoding, DataSm, EsmClass, Pdu, QuerySm,
+    RegisteredDelivery, ShortMessage, Tlvs, put_header_only,
 };
-
-/// Where no carrier ever takes a message.
-const NEVER_TAKEN: Address<'static> = Address { digits: b"9999000555", ..NUMBER };
-/// No receipt of it is asked for.
-const QUIET: ShortMessage<'static, Address<'static>> =
-    ShortMessage { registered_delivery: RegisteredDelivery(0), ..MESSAGE };
 
 const GAUGES: [&str; 8] = [
     "smppd_sessions",
@@ -46,16 +40,6 @@ fn moves<R>(net: &mut Net, expected: &[(&'static str, u64)], what: impl FnOnce(&
     let result = what(net);
     assert_eq!(moved(&before, &net.counters(0)), expected.iter().copied().collect());
     result
-}
-
-fn bound(net: &mut Net) -> Esme {
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-    esme
-}
-
-fn statuses(received: &[ReceivedPdu]) -> Vec<CommandStatus> {
-    received.iter().map(|pdu| pdu.command_status).collect()
 }
 
 #[test]
@@ -97,15 +81,6 @@ fn a_bind_whose_verdict_comes_when_the_server_stops_is_refused() {
     assert!(net.is_closed(esme));
 }
 
-const BIND: Bind<'static> = Bind {
-    system_id: b"demo",
-    password: b"secret",
-    system_type: b"",
-    interface_version: InterfaceVersion::V5_0,
-    address_range: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
-    tlvs: Tlvs::EMPTY,
-};
-
 #[test]
 fn a_session_that_comes_from_another_core_is_counted_there() {
     let mut net = Net::new(1);
@@ -120,20 +95,19 @@ fn a_session_that_comes_from_another_core_is_counted_there() {
         });
         net.turn();
     });
-    assert_eq!(statuses(&net.received(esme)), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK]);
 }
 
 #[test]
 fn every_submission_is_counted_by_its_messages_or_as_refused() {
     let mut net = Net::new(1);
-    let esme = bound(&mut net);
+    let esme = net.bound(0, "demo");
     let accepted = |count| vec![("smppd_message_accepted_total", count)];
     const REFUSED: &[(&str, u64)] = &[("smppd_message_refused_total", 1)];
-    let quiet = Pdu::SubmitSm(ShortMessage { destination: NEVER_TAKEN, ..QUIET });
+    let quiet = Pdu::SubmitSm(UNTAKEN);
     assert_eq!(moves(&mut net, &accepted(1), |net| net.ask(esme, &quiet)), CommandStatus::ESME_ROK);
 
-    let mut payload = Vec::new();
-    put_tlv(Tag::MESSAGE_PAYLOAD, b"data", &mut payload).expect("a TLV");
+    let text = payload(b"data");
     let data = DataSm {
         service_type: b"",
         source: NUMBER,
@@ -141,7 +115,7 @@ fn every_submission_is_counted_by_its_messages_or_as_refused() {
         esm_class: EsmClass::DEFAULT,
         registered_delivery: RegisteredDelivery(0),
         data_coding: DataCoding::DEFAULT,
-        tlvs: Tlvs::read(&payload, CommandId::DATA_SM).expect("TLVs"),
+        tlvs: text.as_tlvs(),
     };
     let status = moves(&mut net, &accepted(1), |net| net.ask(esme, &Pdu::DataSm(data)));
     assert_eq!(status, CommandStatus::ESME_ROK);
@@ -150,32 +124,14 @@ fn every_submission_is_counted_by_its_messages_or_as_refused() {
     assert_eq!(status, CommandStatus::ESME_RMISSINGTLV);
 
     // Three destinations, of which one is none.
-    let mut octets = Vec::new();
-    for digits in [&b"9999000001"[..], b"nobody", b"9999000002"] {
-        DestAddress::Sme(Address { digits, ..NUMBER }).put(&mut octets).expect("an address");
-    }
-    let multi = |destination| ShortMessage {
-        service_type: b"",
-        source: NUMBER,
-        destination,
-        esm_class: EsmClass::DEFAULT,
-        protocol_id: 0,
-        priority_flag: 0,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(0),
-        replace_if_present_flag: 0,
-        data_coding: DataCoding::DEFAULT,
-        sm_default_msg_id: 0,
-        short_message: b"hello",
-        tlvs: Tlvs::EMPTY,
-    };
-    let three = Pdu::SubmitMulti(multi(DestAddresses::new(3, &octets).expect("destinations")));
-    assert_eq!(moves(&mut net, &accepted(2), |net| net.ask(esme, &three)), CommandStatus::ESME_ROK);
-    let mut nobody = Vec::new();
-    DestAddress::Sme(Address { digits: b"nobody", ..NUMBER }).put(&mut nobody).expect("an address");
-    let nobody = Pdu::SubmitMulti(multi(DestAddresses::new(1, &nobody).expect("destinations")));
-    assert_eq!(moves(&mut net, REFUSED, |net| net.ask(esme, &nobody)), CommandStatus::ESME_RINVDSTADR);
+    let to =
+        |digits: &[&'static [u8]]| Destinations::of(digits.iter().map(|digits| Address { digits, ..NUMBER }));
+    let three = to(&[b"9999000001", b"nobody", b"9999000002"]);
+    let status = moves(&mut net, &accepted(2), |net| net.ask(esme, &multi(QUIET, &three)));
+    assert_eq!(status, CommandStatus::ESME_ROK);
+    let nobody = to(&[b"nobody"]);
+    let status = moves(&mut net, REFUSED, |net| net.ask(esme, &multi(QUIET, &nobody)));
+    assert_eq!(status, CommandStatus::ESME_RINVDSTADR);
 
     let wrong = Pdu::SubmitSm(ShortMessage { destination: Address { digits: b"x", ..NUMBER }, ..QUIET });
     assert_eq!(moves(&mut net, REFUSED, |net| net.ask(esme, &wrong)), CommandStatus::ESME_RINVDSTADR);
@@ -197,30 +153,13 @@ fn a_throttled_submission_is_counted_as_that_and_as_refused() {
     let mut net = Net::new(1);
     let esme = net.connect(0);
     assert_eq!(net.bind(esme, "slow"), ACCEPTED_BIND);
-    let quiet = Pdu::SubmitSm(ShortMessage { destination: NEVER_TAKEN, ..QUIET });
+    let quiet = Pdu::SubmitSm(UNTAKEN);
     assert_eq!(net.ask(esme, &quiet), CommandStatus::ESME_ROK);
     for _ in 0..2 {
         assert_eq!(moves(&mut net, THROTTLED, |net| net.ask(esme, &quiet)), CommandStatus::ESME_RTHROTTLED);
     }
-    let mut octets = Vec::new();
-    DestAddress::Sme(NEVER_TAKEN).put(&mut octets).expect("an address");
-    let destination = DestAddresses::new(1, &octets).expect("destinations");
-    let multi = Pdu::SubmitMulti(ShortMessage {
-        service_type: b"",
-        source: NUMBER,
-        destination,
-        esm_class: EsmClass::DEFAULT,
-        protocol_id: 0,
-        priority_flag: 0,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(0),
-        replace_if_present_flag: 0,
-        data_coding: DataCoding::DEFAULT,
-        sm_default_msg_id: 0,
-        short_message: b"hello",
-        tlvs: Tlvs::EMPTY,
-    });
+    let one = Destinations::of([NEVER_TAKEN]);
+    let multi = multi(QUIET, &one);
     assert_eq!(moves(&mut net, THROTTLED, |net| net.ask(esme, &multi)), CommandStatus::ESME_RTHROTTLED);
 }
 
@@ -228,33 +167,23 @@ fn a_throttled_submission_is_counted_as_that_and_as_refused() {
 fn every_end_of_a_message_is_counted_once() {
     let finals = |count| vec![("smppd_message_final_total", count)];
     let mut net = Net::new(1);
-    let esme = bound(&mut net);
+    let esme = net.bound(0, "demo");
     // Delivered, in its time.
     let id = net.accept(esme, QUIET);
     moves(&mut net, &finals(1), |net| net.pass_millis(2_000));
-    let query = QuerySm { message_id: id.as_bytes(), source: NUMBER, tlvs: Tlvs::EMPTY };
+    let query = QuerySm { message_id: id.as_bytes(), ..QUERY };
     moves(&mut net, &[], |net| net.ask(esme, &Pdu::QuerySm(query)));
     // Cancelled.
     let waits = ShortMessage { schedule_delivery_time: b"000000010000000R", ..QUIET };
     let id = net.accept(esme, waits);
-    let cancel = |id| CancelSm {
-        service_type: b"",
-        message_id: id,
-        source: NUMBER,
-        destination: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
-        tlvs: Tlvs::EMPTY,
-    };
-    moves(&mut net, &finals(1), |net| net.ask(esme, &Pdu::CancelSm(cancel(id.as_bytes()))));
-    moves(&mut net, &[], |net| net.ask(esme, &Pdu::CancelSm(cancel(id.as_bytes()))));
+    let cancel = Pdu::CancelSm(CancelSm { message_id: id.as_bytes(), ..CANCEL });
+    moves(&mut net, &finals(1), |net| net.ask(esme, &cancel));
+    moves(&mut net, &[], |net| net.ask(esme, &cancel));
     // Expired.
-    net.accept(
-        esme,
-        ShortMessage { validity_period: b"000000000002000R", destination: NEVER_TAKEN, ..QUIET },
-    );
+    net.accept(esme, ShortMessage { validity_period: b"000000000002000R", ..UNTAKEN });
     moves(&mut net, &finals(1), |net| net.pass_millis(3_000));
     // A datagram that is not taken at once.
-    let datagram =
-        Pdu::SubmitSm(ShortMessage { esm_class: EsmClass::DATAGRAM, destination: NEVER_TAKEN, ..QUIET });
+    let datagram = Pdu::SubmitSm(ShortMessage { esm_class: EsmClass::DATAGRAM, ..UNTAKEN });
     let expected = [("smppd_message_accepted_total", 1), ("smppd_message_final_total", 1)];
     moves(&mut net, &expected, |net| net.ask(esme, &datagram));
 }
@@ -266,7 +195,7 @@ fn every_delivery_is_counted_with_what_came_of_it() {
     const FAILED: &[(&str, u64)] = &[("smppd_deliver_sm_failed_total", 1)];
     let mut net = Net::new(1);
     net.confirms = false;
-    let esme = bound(&mut net);
+    let esme = net.bound(0, "demo");
     let deliver = |net: &mut Net| {
         net.submit(esme, 2, "12125559999");
         net.received(esme);
@@ -305,30 +234,21 @@ fn every_delivery_is_counted_with_what_came_of_it() {
 #[test]
 fn a_reply_for_nobody_is_counted() {
     let mut net = Net::new(1);
-    let number = |digits: &[u8]| OwnedAddress { ton: Ton(1), npi: Npi(1), digits: digits.into() };
-    let reply = |to: &[u8]| {
-        News::Reply(ReplyNews {
-            source: number(b"12125559999"),
-            destination: number(to),
-            data_coding: DataCoding::DEFAULT,
-            user_data: Box::from(*b"hello back"),
-        })
+    let mut reply = |number, expected| {
+        moves(&mut net, expected, |net| {
+            net.reply_to(number);
+            net.pass_millis(100);
+        });
     };
-    moves(&mut net, &[("smppd_reply_unroutable_total", 1)], |net| {
-        net.news(reply(b"15550000000"));
-        net.pass_millis(100);
-    });
-    moves(&mut net, &[], |net| {
-        net.news(reply(NUMBER.digits));
-        net.pass_millis(100);
-    });
+    reply(b"15550000000", &[("smppd_reply_unroutable_total", 1)][..]);
+    reply(NUMBER.digits, &[]);
     assert_eq!(net.counters(0).parcels, 1, "the second has an owner");
 }
 
 #[test]
 fn what_answers_nothing_is_counted_and_nothing_else_comes_of_it() {
     let mut net = Net::new(1);
-    let esme = bound(&mut net);
+    let esme = net.bound(0, "demo");
     let mut octets = Vec::new();
     for command_id in [
         CommandId::DELIVER_SM_RESP,
@@ -345,11 +265,11 @@ fn what_answers_nothing_is_counted_and_nothing_else_comes_of_it() {
 #[test]
 fn gauges_tell_what_there_is() {
     let mut net = Net::new(1);
-    let esme = bound(&mut net);
+    let esme = net.bound(0, "demo");
     let before = net.counters(0);
     assert_eq!((before.sessions, before.unfinished, before.parcels, before.failed), (1, 0, 0, 0));
     assert_eq!((before.rest_blocks, before.cold_blocks, before.memory_octets), (0, 0, 0));
-    net.accept(esme, ShortMessage { destination: NEVER_TAKEN, ..QUIET });
+    net.accept(esme, UNTAKEN);
     let one = net.counters(0);
     assert_eq!((one.unfinished, one.parcels, one.segments), (1, 0, 1));
     assert_eq!(one.memory_octets, net.memory_octets() as u64);
@@ -367,10 +287,10 @@ fn gauges_tell_what_there_is() {
 #[test]
 fn every_commit_is_counted_with_its_octets_and_its_time() {
     let mut net = Net::new(1);
-    let esme = bound(&mut net);
+    let esme = net.bound(0, "demo");
     let before = net.counters(0);
     let batches = net.batches(0);
-    net.accept(esme, ShortMessage { destination: NEVER_TAKEN, ..QUIET });
+    net.accept(esme, UNTAKEN);
     net.pass_millis(100);
     let written = (net.batches(0) - batches) as u64;
     assert!(written > 0);

@@ -5,30 +5,29 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Esme, MESSAGE, NUMBER, Net, ReceivedPdu};
+use common::{
+    Destinations, Esme, MESSAGE, NEVER_TAKEN, NUMBER, Net, QUERY, QUIET, REPLACE, ReceivedPdu, SUBSCRIBER,
+    UNTAKEN, multi, payload, tlv,
+};
 use smppd::account::AccountSettings;
 use smppd::carrier::News;
 use smppd::message::{MessageId, State};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass, InterfaceVersion,
-    Pdu, QuerySm, RegisteredDelivery, ShortMessage, Tag, TlvBuf, Tlvs,
+    Address, CommandId, CommandStatus, DataCoding, EsmClass, InterfaceVersion, Pdu, QuerySm,
+    RegisteredDelivery, ReplaceSm, ShortMessage, Tag,
 };
 use smppd::time::{Timestamp, smpp};
 
 const OK: CommandStatus = CommandStatus::ESME_ROK;
-const NEVER_TAKEN: Address<'static> = Address { digits: b"9999000555", ..NUMBER };
-const DELIVERED: Address<'static> = Address { digits: b"12125559999", ..NUMBER };
 /// Fails with error 34.
 const FAILING: Address<'static> = Address { digits: b"9995034555", ..NUMBER };
-const QUIET: ShortMessage<'static, Address<'static>> =
-    ShortMessage { registered_delivery: RegisteredDelivery(0), ..MESSAGE };
 
-const ENROUTE: u8 = MessageState::ENROUTE.0;
-const UNDELIVERABLE: u8 = MessageState::UNDELIVERABLE.0;
+const ENROUTE: MessageState = MessageState::ENROUTE;
+const UNDELIVERABLE: MessageState = MessageState::UNDELIVERABLE;
 
 fn query(id: &str) -> Pdu<'_> {
-    Pdu::QuerySm(QuerySm { message_id: id.as_bytes(), source: NUMBER, tlvs: Tlvs::EMPTY })
+    Pdu::QuerySm(QuerySm { message_id: id.as_bytes(), ..QUERY })
 }
 
 fn parsed(id: &str) -> MessageId {
@@ -37,30 +36,6 @@ fn parsed(id: &str) -> MessageId {
 
 fn deliveries(received: Vec<ReceivedPdu>) -> Vec<ReceivedPdu> {
     received.into_iter().filter(|pdu| pdu.command_id == CommandId::DELIVER_SM).collect()
-}
-
-/// A submit_multi to these numbers, with the other fields of `message`.
-fn multi<'a>(message: ShortMessage<'a, Address<'a>>, octets: &'a mut Vec<u8>, to: &[Address<'_>]) -> Pdu<'a> {
-    for address in to {
-        DestAddress::Sme(*address).put(octets).expect("an address");
-    }
-    let destination = DestAddresses::new(to.len() as u8, octets).expect("destinations");
-    Pdu::SubmitMulti(ShortMessage {
-        service_type: message.service_type,
-        source: message.source,
-        destination,
-        esm_class: message.esm_class,
-        protocol_id: message.protocol_id,
-        priority_flag: message.priority_flag,
-        schedule_delivery_time: message.schedule_delivery_time,
-        validity_period: message.validity_period,
-        registered_delivery: message.registered_delivery,
-        replace_if_present_flag: message.replace_if_present_flag,
-        data_coding: message.data_coding,
-        sm_default_msg_id: message.sm_default_msg_id,
-        short_message: message.short_message,
-        tlvs: message.tlvs,
-    })
 }
 
 #[test]
@@ -124,8 +99,8 @@ fn a_message_that_expires_tells_the_last_error_of_its_carrier() {
         other => panic!("{other:?}"),
     });
     assert_eq!(code, Some(vec![3, 0, 11]));
-    let (state, error, _) = net.asked(esme, &query(&id.to_string())).state();
-    assert_eq!((state, error), (MessageState::EXPIRED.0, 11));
+    let (state, error, _) = net.asked(esme, &query(&id.to_string())).queried();
+    assert_eq!((state, error), (MessageState::EXPIRED, 11));
 }
 
 #[test]
@@ -140,7 +115,7 @@ fn a_message_that_waits_for_its_next_attempt_tells_the_last_error() {
     net.hold_disk(false);
     net.turn();
     net.received(esme);
-    let (state, error, final_date) = net.asked(esme, &query(&id.to_string())).state();
+    let (state, error, final_date) = net.asked(esme, &query(&id.to_string())).queried();
     assert_eq!((state, error, &*final_date), (ENROUTE, 255, ""), "an octet holds no more than 255");
 }
 
@@ -160,15 +135,15 @@ fn query_sm_tells_state_error_and_when() {
         ] {
             let destination = Address { digits, ..NUMBER };
             let id = net.accept(esme, ShortMessage { destination, ..QUIET });
-            assert_eq!(net.asked(esme, &query(&id)).state(), (ENROUTE, 0, String::new()));
+            assert_eq!(net.asked(esme, &query(&id)).queried(), (ENROUTE, 0, String::new()));
             let begin = net.wall();
             net.pass_millis(1_000);
             if is_at_rest {
                 net.put_to_rest();
             }
             let answer = net.asked(esme, &query(&id));
-            let (told_state, told_error, final_date) = answer.state();
-            assert_eq!((told_state, told_error), (state, error), "{destination:?} {is_at_rest}");
+            let (told_state, told_error, final_date) = answer.queried();
+            assert_eq!((told_state.0, told_error), (state, error), "{destination:?} {is_at_rest}");
             let date = |at: Timestamp| String::from_utf8(smpp::absolute(at).to_vec()).expect("ASCII");
             assert!((date(begin)..=date(net.wall())).contains(&final_date), "{final_date}");
             answer.read(|pdu| {
@@ -181,14 +156,16 @@ fn query_sm_tells_state_error_and_when() {
 #[test]
 fn a_state_that_a_version_does_not_know_is_told_in_its_own_words() {
     let mut net = Net::new(1);
-    for (version, state) in
-        [(InterfaceVersion::V3_3, ENROUTE), (InterfaceVersion::V3_4, ENROUTE), (InterfaceVersion::V5_0, 0)]
-    {
+    for (version, state) in [
+        (InterfaceVersion::V3_3, ENROUTE),
+        (InterfaceVersion::V3_4, ENROUTE),
+        (InterfaceVersion::V5_0, MessageState::SCHEDULED),
+    ] {
         let esme = net.connect(0);
         assert_eq!(net.bind_version(esme, "demo", version), OK);
         let waits = ShortMessage { schedule_delivery_time: b"000001000000000R", ..QUIET };
         let id = net.accept(esme, waits);
-        assert_eq!(net.asked(esme, &query(&id)).state().0, state, "{version}");
+        assert_eq!(net.asked(esme, &query(&id)).queried().0, state, "{version}");
         net.disconnect(esme);
     }
 }
@@ -197,31 +174,29 @@ fn a_state_that_a_version_does_not_know_is_told_in_its_own_words() {
 fn the_id_of_a_submit_multi_tells_of_all_its_messages() {
     for is_at_rest in [false, true] {
         for (to, state, error) in [
-            ([DELIVERED, FAILING], UNDELIVERABLE, 34),
-            ([FAILING, DELIVERED], UNDELIVERABLE, 34),
-            ([DELIVERED, DELIVERED], MessageState::DELIVERED.0, 0),
-            ([DELIVERED, NEVER_TAKEN], ENROUTE, 0),
-            ([NEVER_TAKEN, DELIVERED], ENROUTE, 0),
+            ([SUBSCRIBER, FAILING], UNDELIVERABLE, 34),
+            ([FAILING, SUBSCRIBER], UNDELIVERABLE, 34),
+            ([SUBSCRIBER, SUBSCRIBER], MessageState::DELIVERED, 0),
+            ([SUBSCRIBER, NEVER_TAKEN], ENROUTE, 0),
+            ([NEVER_TAKEN, SUBSCRIBER], ENROUTE, 0),
         ] {
             let mut net = Net::new(1);
             let esme = net.bound(0, "demo");
-            let mut octets = Vec::new();
-            let id = net.asked(esme, &multi(QUIET, &mut octets, &to)).submit_multi_id();
+            let id = net.asked(esme, &multi(QUIET, &Destinations::of(to))).submit_multi_id();
             net.pass_millis(2_000);
             if is_at_rest {
                 net.put_to_rest();
             }
-            let (told_state, told_error, final_date) = net.asked(esme, &query(&id)).state();
+            let (told_state, told_error, final_date) = net.asked(esme, &query(&id)).queried();
             let what = format!("{is_at_rest} {to:?}");
             assert_eq!((told_state, told_error), (state, error), "{what}");
             assert_eq!(final_date.is_empty(), state == ENROUTE, "{what}");
             // Each member can be asked for by itself.
             for (offset, to) in (0..).zip(to) {
                 let member = parsed(&id).in_batch(offset).to_string();
-                if offset > 0 {
-                    let own = if to == FAILING { (UNDELIVERABLE, 34) } else { (0, 0) };
-                    let (state, error, _) = net.asked(esme, &query(&member)).state();
-                    assert!(to != FAILING || (state, error) == own, "{what} {offset}");
+                if offset > 0 && to == FAILING {
+                    let (state, error, _) = net.asked(esme, &query(&member)).queried();
+                    assert_eq!((state, error), (UNDELIVERABLE, 34), "{what} {offset}");
                 }
             }
         }
@@ -235,13 +210,13 @@ fn a_submit_multi_waits_for_its_time() {
     let at = net.wall() + Duration::from_secs(10);
     let schedule = smpp::absolute(at);
     let message = ShortMessage { schedule_delivery_time: &schedule, ..MESSAGE };
-    let mut octets = Vec::new();
-    let id = net.asked(esme, &multi(message, &mut octets, &[DELIVERED, NEVER_TAKEN])).submit_multi_id();
+    let both = Destinations::of([SUBSCRIBER, NEVER_TAKEN]);
+    let id = net.asked(esme, &multi(message, &both)).submit_multi_id();
     for offset in 0..2 {
         let message = net.message(&parsed(&id).in_batch(offset).to_string()).expect("it waits");
         assert_eq!((message.content().deliver_at, message.standing.state), (at, State::Scheduled));
     }
-    assert_eq!(net.asked(esme, &query(&id)).state().0, MessageState::SCHEDULED.0);
+    assert_eq!(net.asked(esme, &query(&id)).queried().0, MessageState::SCHEDULED);
     net.pass_millis(9_900);
     assert_eq!(net.witnessed[0].borrow().offers, 0);
     net.pass_millis(200);
@@ -254,8 +229,7 @@ fn a_submit_multi_waits_for_its_time() {
 fn what_is_submitted_stays_with_the_message_as_it_came() {
     let mut net = Net::new(1);
     let esme = net.bound(0, "demo");
-    let mut tlvs = TlvBuf::default();
-    tlvs.put(Tag::USER_MESSAGE_REFERENCE, &[1, 2]).expect("it fits");
+    let tlvs = tlv(Tag::USER_MESSAGE_REFERENCE, &[1, 2]);
     let schedule = smpp::absolute(net.wall() + Duration::from_secs(60));
     let validity = smpp::absolute(net.wall() + Duration::from_secs(90));
     let message = ShortMessage {
@@ -273,12 +247,11 @@ fn what_is_submitted_stays_with_the_message_as_it_came() {
         ..MESSAGE
     };
     let single = net.accept(esme, message);
-    let mut octets = Vec::new();
-    let whole = net.asked(esme, &multi(message, &mut octets, &[DELIVERED, NEVER_TAKEN])).submit_multi_id();
+    let both = Destinations::of([SUBSCRIBER, NEVER_TAKEN]);
+    let whole = net.asked(esme, &multi(message, &both)).submit_multi_id();
     let second = parsed(&whole).in_batch(1).to_string();
     // A long text takes the place of the short one, and is no TLV any more.
-    let mut long = TlvBuf::default();
-    long.put(Tag::MESSAGE_PAYLOAD, b"\0t\0e\0x\0t").expect("it fits");
+    let mut long = payload(b"\0t\0e\0x\0t");
     long.put(Tag::USER_MESSAGE_REFERENCE, &[1, 2]).expect("it fits");
     let long = net.accept(esme, ShortMessage { short_message: b"", tlvs: long.as_tlvs(), ..message });
     for (id, offset, count) in [(single, 0, 1), (second, 1, 2), (long, 0, 1)] {
@@ -369,10 +342,10 @@ fn a_delivery_gives_its_place_in_the_window_back_whatever_comes_of_it() {
 fn credits_of_what_was_never_durable_are_given_back() {
     let mut net = Net::new(1);
     let esme = net.bound(0, "demo");
-    net.accept(esme, ShortMessage { destination: NEVER_TAKEN, ..QUIET });
+    net.accept(esme, UNTAKEN);
     net.pass_millis(20);
     net.hold_disk(true);
-    let plain = Pdu::SubmitSm(ShortMessage { destination: NEVER_TAKEN, ..QUIET });
+    let plain = Pdu::SubmitSm(UNTAKEN);
     let outcome = Pdu::SubmitSm(ShortMessage { esm_class: EsmClass::FORWARD, ..QUIET });
     net.send(esme, &plain, 2);
     assert!(net.write_batch(0));
@@ -468,7 +441,7 @@ fn nothing_is_told_of_a_message_before_its_sender_has_a_name_for_it() {
 fn the_pauses_between_attempts_grow() {
     let mut net = Net::new(1);
     let esme = net.bound(0, "demo");
-    net.accept(esme, ShortMessage { destination: NEVER_TAKEN, ..QUIET });
+    net.accept(esme, UNTAKEN);
     let offers = |net: &Net| net.witnessed[0].borrow().offers;
     for (attempt, pause) in (1..).zip([5_000, 10_000, 20_000, 40_000]) {
         assert_eq!(offers(&net), attempt);
@@ -547,8 +520,7 @@ fn who_waits_for_an_outcome_and_who_does_not() {
         assert_eq!(told, [expected], "{pdu:?}");
         is_answered
     };
-    let mut payload = TlvBuf::default();
-    payload.put(Tag::MESSAGE_PAYLOAD, b"data").expect("it fits");
+    let payload = payload(b"data");
     for (version, is_submit_awaited) in [(InterfaceVersion::V3_4, false), (InterfaceVersion::V5_0, true)] {
         let mut net = Net::new(1);
         let esme = net.connect(0);
@@ -565,7 +537,7 @@ fn who_waits_for_an_outcome_and_who_does_not() {
             Pdu::DataSm(smppd::pdu::DataSm {
                 service_type: b"",
                 source: NUMBER,
-                destination: DELIVERED,
+                destination: SUBSCRIBER,
                 esm_class,
                 registered_delivery: RegisteredDelivery(0),
                 data_coding: DataCoding(0),
@@ -579,7 +551,9 @@ fn who_waits_for_an_outcome_and_who_does_not() {
 
 #[test]
 fn a_message_that_was_passed_over_is_undeliverable_to_who_does_not_know_the_word() {
-    for (version, told) in [(InterfaceVersion::V3_4, UNDELIVERABLE), (InterfaceVersion::V5_0, 9)] {
+    for (version, told) in
+        [(InterfaceVersion::V3_4, UNDELIVERABLE), (InterfaceVersion::V5_0, MessageState::SKIPPED)]
+    {
         for is_at_rest in [false, true] {
             let mut net = Net::new(1);
             let esme = net.connect(0);
@@ -590,7 +564,7 @@ fn a_message_that_was_passed_over_is_undeliverable_to_who_does_not_know_the_word
             if is_at_rest {
                 net.put_to_rest();
             }
-            let (state, error, _) = net.asked(esme, &query(&id)).state();
+            let (state, error, _) = net.asked(esme, &query(&id)).queried();
             assert_eq!((state, error), (told, 5), "{version} {is_at_rest}");
         }
     }
@@ -603,12 +577,10 @@ fn replaced_late(becomes: impl FnOnce(&mut Net)) -> (Net, Esme, String) {
     let waits = ShortMessage {
         schedule_delivery_time: b"000000000005000R",
         validity_period: b"000000000008000R",
-        destination: NEVER_TAKEN,
-        ..QUIET
+        ..UNTAKEN
     };
     let old = net.accept(other, waits);
-    let new =
-        ShortMessage { replace_if_present_flag: 1, short_message: b"new", destination: NEVER_TAKEN, ..QUIET };
+    let new = ShortMessage { replace_if_present_flag: 1, short_message: b"new", ..UNTAKEN };
     net.hand_in(mine, &Pdu::SubmitSm(new), 77);
     // The question, and the answer; what follows from that is on its way.
     net.step(0);
@@ -659,8 +631,7 @@ fn a_replacement_that_the_account_cannot_pay_is_refused_and_changes_nothing() {
     let (mine, other) = (net.bound(0, "demo"), net.bound(1, "demo"));
     let waits = ShortMessage { schedule_delivery_time: b"000001000000000R", ..QUIET };
     let old = net.accept(other, waits);
-    let mut payload = TlvBuf::default();
-    payload.put(Tag::MESSAGE_PAYLOAD, &[b'x'; 161]).expect("it fits");
+    let payload = payload(&[b'x'; 161]);
     let new =
         ShortMessage { replace_if_present_flag: 1, short_message: b"", tlvs: payload.as_tlvs(), ..waits };
     assert_eq!(net.ask(mine, &Pdu::SubmitSm(new)), CommandStatus::ESME_RSUBMITFAIL);
@@ -704,16 +675,7 @@ fn what_memory_or_journal_cannot_hold_is_refused_and_taken_again_when_it_can() {
     assert_eq!(net.ask(esme, &waits), OK);
     // A replacement needs room as well.
     let id = net.accept(esme, ShortMessage { schedule_delivery_time: b"000001000000000R", ..QUIET });
-    let replace = Pdu::ReplaceSm(smppd::pdu::ReplaceSm {
-        message_id: id.as_bytes(),
-        source: NUMBER,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(0),
-        sm_default_msg_id: 0,
-        short_message: b"another",
-        tlvs: Tlvs::EMPTY,
-    });
+    let replace = Pdu::ReplaceSm(ReplaceSm { message_id: id.as_bytes(), ..REPLACE });
     net.hold_disk(true);
     (0..40).for_each(|number| net.send(esme, &replace, 100 + number));
     net.hold_disk(false);
@@ -862,7 +824,7 @@ fn what_waited_for_a_session_that_unbinds_goes_to_the_next_one() {
     net.confirms = false;
     let leaving = net.bound(0, "demo");
     // Its unbind has to wait for an outcome that does not come.
-    let outcome = ShortMessage { esm_class: EsmClass::FORWARD, destination: NEVER_TAKEN, ..QUIET };
+    let outcome = ShortMessage { esm_class: EsmClass::FORWARD, ..UNTAKEN };
     net.send(leaving, &Pdu::SubmitSm(outcome), 50);
     let ids = [0, 1].map(|_| net.accept(leaving, MESSAGE));
     net.pass_millis(1_000);

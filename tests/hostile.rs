@@ -3,13 +3,16 @@
 #[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
-use common::{ACCEPTED_BIND, Esme, MESSAGE, NUMBER, Net};
-use smppd::carrier::{News, ReplyNews};
-use smppd::message::{MessageId, OwnedAddress};
+use common::{
+    ACCEPTED_BIND, CANCEL, Destinations, Esme, MESSAGE, NEVER_TAKEN, NUMBER, Net, REPLACE, SUBSCRIBER, multi,
+    payload,
+};
+use smppd::carrier::News;
+use smppd::message::MessageId;
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, CancelSm, CommandId, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass,
-    InterfaceVersion, Npi, Pdu, RegisteredDelivery, ReplaceSm, ShortMessage, Tag, Tlvs, Ton, put_tlv,
+    Address, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, InterfaceVersion, Pdu,
+    RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs,
 };
 use smppd::route::CarrierIndex;
 
@@ -25,30 +28,8 @@ fn submit_sm<'a>(esm_class: EsmClass, replace_if_present_flag: u8, tlvs: Tlvs<'a
     Pdu::SubmitSm(ShortMessage { esm_class, replace_if_present_flag, tlvs, ..MESSAGE })
 }
 
-/// Where no carrier ever takes a message.
-const NEVER_TAKEN: Address<'static> = Address { digits: b"9999000555", ..NUMBER };
-
-fn short_message<D>(destination: D, text: &[u8]) -> ShortMessage<'_, D> {
-    ShortMessage {
-        service_type: b"",
-        source: NUMBER,
-        destination,
-        esm_class: EsmClass::DEFAULT,
-        protocol_id: 0,
-        priority_flag: 0,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(1),
-        replace_if_present_flag: 0,
-        data_coding: DataCoding::DEFAULT,
-        sm_default_msg_id: 0,
-        short_message: text,
-        tlvs: Tlvs::EMPTY,
-    }
-}
-
-fn statuses(net: &mut Net, esme: Esme) -> Vec<CommandStatus> {
-    net.received(esme).iter().map(|pdu| pdu.command_status).collect()
+fn to_nobody(text: &[u8]) -> ShortMessage<'_, Address<'_>> {
+    ShortMessage { destination: NEVER_TAKEN, short_message: text, ..MESSAGE }
 }
 
 /// A session with a full window of unconfirmed receipts and more behind it.
@@ -123,13 +104,12 @@ fn a_failed_disk_ends_the_wait_for_an_outcome() {
     net.send(esme, &submit_sm(EsmClass::FORWARD, 0, Tlvs::EMPTY), 2);
     assert!(net.received(esme).is_empty(), "the outcome is not known yet");
     net.fail_disk();
-    let answers: Vec<CommandStatus> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();
-    assert_eq!(answers, [CommandStatus::ESME_RDELIVERYFAILURE]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_RDELIVERYFAILURE]);
 }
 
 /// A submit_sm that replaces what waits.
 fn replacing(text: &'static [u8]) -> Pdu<'static> {
-    Pdu::SubmitSm(ShortMessage { replace_if_present_flag: 1, ..short_message(NEVER_TAKEN, text) })
+    Pdu::SubmitSm(ShortMessage { replace_if_present_flag: 1, ..to_nobody(text) })
 }
 
 #[test]
@@ -139,7 +119,7 @@ fn the_newest_message_is_replaced_and_no_other() {
     let mut ids = Vec::new();
     for esme in sessions {
         assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-        net.send(esme, &Pdu::SubmitSm(short_message(NEVER_TAKEN, b"old")), 2);
+        net.send(esme, &Pdu::SubmitSm(to_nobody(b"old")), 2);
         ids.extend(net.received(esme).iter().map(|pdu| pdu.message_id()));
         net.pass_millis(100);
     }
@@ -152,7 +132,7 @@ fn the_newest_message_is_replaced_and_no_other() {
     for id in &ids {
         net.cancel(sessions[0], 4, id);
     }
-    assert_eq!(statuses(&mut net, sessions[0])[..2], [CommandStatus::ESME_ROK; 2]);
+    assert_eq!(net.statuses(sessions[0])[..2], [CommandStatus::ESME_ROK; 2]);
     net.send(sessions[0], &replacing(b"newer"), 5);
     net.received(sessions[1]);
     let answers = net.received(sessions[0]);
@@ -168,26 +148,17 @@ fn replacing_counts_against_the_rate() {
     net.send(esme, &replacing(b"one"), 2);
     let id = net.received(esme)[0].message_id();
     net.send(esme, &replacing(b"two"), 3);
-    let replace = ReplaceSm {
-        message_id: id.as_bytes(),
-        source: NUMBER,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(1),
-        sm_default_msg_id: 0,
-        short_message: b"three",
-        tlvs: Tlvs::EMPTY,
-    };
+    let replace = ReplaceSm { message_id: id.as_bytes(), short_message: b"three", ..REPLACE };
     net.send(esme, &Pdu::ReplaceSm(replace), 4);
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RTHROTTLED; 2]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_RTHROTTLED; 2]);
     assert_eq!(net.waiting_text(&id), "one");
     net.pass_millis(1_000);
     net.send(esme, &Pdu::ReplaceSm(replace), 5);
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK]);
     assert_eq!(net.waiting_text(&id), "three");
     net.pass_millis(1_000);
     net.send(esme, &Pdu::ReplaceSm(ReplaceSm { short_message: &[b'x'; 200], ..replace }), 6);
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RINVMSGLEN], "as in a submit_sm");
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_RINVMSGLEN], "as in a submit_sm");
 }
 
 #[test]
@@ -196,12 +167,7 @@ fn what_waits_of_a_submit_multi_is_cancelled_when_its_first_message_is_over() {
         let mut net = Net::new(1);
         let esme = net.connect(0);
         assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-        let mut octets = Vec::new();
-        for address in [Address { digits: b"12125559999", ..NUMBER }, NEVER_TAKEN] {
-            DestAddress::Sme(address).put(&mut octets).expect("an address");
-        }
-        let destinations = DestAddresses::new(2, &octets).expect("destinations");
-        net.send(esme, &Pdu::SubmitMulti(short_message(destinations, b"to two")), 2);
+        net.send(esme, &multi(MESSAGE, &Destinations::of([SUBSCRIBER, NEVER_TAKEN])), 2);
         let id = net.received(esme)[0].submit_multi_id();
         net.pass_millis(2_000);
         if is_at_rest {
@@ -236,27 +202,19 @@ fn cancel_without_an_id_finds_what_waits_where_memory_does_not_hold_it() {
                 service_type: if number % 50 == 0 { b"CMT" } else { b"" },
                 schedule_delivery_time: b"000001000000000R",
                 registered_delivery: RegisteredDelivery(0),
-                ..short_message(NEVER_TAKEN, b"tomorrow")
+                ..to_nobody(b"tomorrow")
             }),
             number + 2,
         );
-        assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+        assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK]);
         net.pass_millis(10);
     }
-    let cancel = |service_type| {
-        Pdu::CancelSm(CancelSm {
-            service_type,
-            message_id: b"",
-            source: NUMBER,
-            destination: NEVER_TAKEN,
-            tlvs: Tlvs::EMPTY,
-        })
-    };
+    let cancel = |service_type| Pdu::CancelSm(CancelSm { service_type, destination: NEVER_TAKEN, ..CANCEL });
     let mut number = MESSAGES + 2;
     let mut ask = |net: &mut Net, pdu: &Pdu<'_>| {
         number += 1;
         net.send(esme, pdu, number);
-        statuses(net, esme)
+        net.statuses(esme)
     };
     net.fetched = 0;
     // The others between these addresses stay, and their blocks with them.
@@ -282,7 +240,7 @@ fn a_stop_answers_what_is_on_its_way_to_the_disk() {
     assert!(!net.is_closed(esme), "an answer is still owed");
     net.hold_disk(false);
     net.turn();
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK]);
     assert!(net.is_closed(esme));
 }
 
@@ -291,19 +249,19 @@ fn outcomes_that_take_long_leave_half_the_window_to_the_others() {
     let mut net = Net::new(1);
     let esme = net.connect(0);
     assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-    let outcome = ShortMessage { esm_class: EsmClass::FORWARD, ..short_message(NEVER_TAKEN, b"hello") };
+    let outcome = ShortMessage { esm_class: EsmClass::FORWARD, ..to_nobody(b"hello") };
     for number in 0..600 {
         net.send(esme, &Pdu::SubmitSm(outcome), 10 + number);
     }
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RTHROTTLED; 100]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_RTHROTTLED; 100]);
     net.submit(esme, 2, "9999000555");
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK]);
 }
 
 #[test]
 fn an_account_is_told_what_its_operator_wants_whoever_finds_the_fault() {
     let mut net = Net::new(1);
-    let to = |digits: &'static [u8]| short_message(Address { digits, ..NUMBER }, b"hello");
+    let to = |digits: &'static [u8]| ShortMessage { destination: Address { digits, ..NUMBER }, ..MESSAGE };
     let wrong = [
         Pdu::SubmitSm(to(b"abc")),
         Pdu::SubmitSm(to(b"12345678901234567890")),
@@ -323,7 +281,7 @@ fn an_account_is_told_what_its_operator_wants_whoever_finds_the_fault() {
             net.send(esme, pdu, number);
         }
         net.send_octets(esme, &too_long);
-        let told: Vec<u32> = statuses(&mut net, esme).iter().map(|status| status.0).collect();
+        let told: Vec<u32> = net.statuses(esme).iter().map(|status| status.0).collect();
         assert_eq!(told, [address, address, coding, address], "{system_id}");
     }
 }
@@ -357,11 +315,11 @@ fn a_session_of_the_oldest_version_gets_what_it_understands() {
     for id in &ids {
         net.query(old, 3, id);
     }
-    assert_eq!(statuses(&mut net, old), [CommandStatus::ESME_ROK; 20]);
+    assert_eq!(net.statuses(old), [CommandStatus::ESME_ROK; 20]);
     let other = net.connect(1);
     assert_eq!(net.bind_version(other, "other", InterfaceVersion::V3_3), ACCEPTED_BIND);
     net.query(other, 3, &ids[0]);
-    assert_eq!(statuses(&mut net, other), [CommandStatus::ESME_RINVMSGID]);
+    assert_eq!(net.statuses(other), [CommandStatus::ESME_RINVMSGID]);
 }
 
 #[test]
@@ -401,20 +359,14 @@ fn every_report_is_acknowledged_once_whether_it_applies_or_not() {
     net.pass_millis(2_000);
     let id = MessageId::parse(net.received(esme)[0].message_id().as_bytes()).expect("an id");
     let elsewhere = MessageId::from_u64(id.as_u64() | (0xFF << 10));
-    let number = |digits: &[u8]| OwnedAddress { ton: Ton(1), npi: Npi(1), digits: digits.into() };
     net.witnessed[0].borrow_mut().news.extend([
         News::State { id, state: MessageState::EXPIRED, error: 1 },
         News::State { id, state: MessageState::ACCEPTED, error: 0 },
         News::Taken { id, carrier_id: (*b"again")[..].into() },
         News::Busy { id, error: 1 },
         News::State { id: elsewhere, state: MessageState::DELIVERED, error: 0 },
-        News::Reply(ReplyNews {
-            source: number(b"12125559999"),
-            destination: number(b"15550000000"),
-            data_coding: DataCoding::DEFAULT,
-            user_data: Box::from(*b"whoever owns this number"),
-        }),
     ]);
+    net.reply_to(b"15550000000");
     net.pass_millis(2_000);
     assert!(net.received(esme).is_empty(), "there is one final state, and the reply is nobody's");
     let witnessed = net.witnessed[0].borrow();
@@ -427,14 +379,8 @@ fn a_reply_waits_with_its_carrier_while_there_is_no_room_for_it() {
     let mut net = Net::new(1);
     let esme = net.connect(0);
     assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-    let number = |digits: &[u8]| OwnedAddress { ton: Ton(1), npi: Npi(1), digits: digits.into() };
     net.input(0, |shard, _| shard.note_disk(true));
-    net.witnessed[0].borrow_mut().news.push_back(News::Reply(ReplyNews {
-        source: number(b"12125559999"),
-        destination: number(NUMBER.digits),
-        data_coding: DataCoding::DEFAULT,
-        user_data: Box::from(*b"hello back"),
-    }));
+    net.reply_to(NUMBER.digits);
     net.pass_millis(100);
     assert!(net.received(esme).is_empty() && net.witnessed[0].borrow().acknowledged.is_empty());
     assert_eq!(net.witnessed[0].borrow().taken_back.len(), 1, "its carrier has it, and nobody else");
@@ -444,21 +390,11 @@ fn a_reply_waits_with_its_carrier_while_there_is_no_room_for_it() {
     assert_eq!(net.witnessed[0].borrow().acknowledged.len(), 1);
 }
 
-/// Destinations of a submit_multi, as on the wire.
-fn destinations(count: u8) -> Vec<u8> {
-    let mut octets = Vec::new();
-    for number in 0..count {
-        let digits = format!("1212555{number:04}");
-        let address = Address { digits: digits.as_bytes(), ..NUMBER };
-        DestAddress::Sme(address).put(&mut octets).expect("an address");
-    }
-    octets
-}
-
 #[test]
 fn a_submit_multi_that_is_refused_leaves_no_trace() {
     const COUNT: u8 = 250;
-    let octets = destinations(COUNT);
+    let destinations = Destinations::beginning_with("12125550", COUNT);
+    let message = ShortMessage { short_message: &[b'x'; 150], ..MESSAGE };
     // Two and a little fill a batch.
     for durable in 0..3 {
         let mut net = Net::new(1);
@@ -466,11 +402,10 @@ fn a_submit_multi_that_is_refused_leaves_no_trace() {
         assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
         net.hold_disk(true);
         for sequence_number in 2..8 {
-            let destinations = DestAddresses::new(COUNT, &octets).expect("destinations");
-            net.send(esme, &Pdu::SubmitMulti(short_message(destinations, &[b'x'; 150])), sequence_number);
+            net.send(esme, &multi(message, &destinations), sequence_number);
         }
         net.fail_disk_after(durable);
-        let statuses = statuses(&mut net, esme);
+        let statuses = net.statuses(esme);
         let accepted = statuses.iter().filter(|status| **status == CommandStatus::ESME_ROK).count();
         assert_eq!((statuses.len(), accepted), (6, 2 * durable), "two to a batch");
         let messages = accepted * usize::from(COUNT);
@@ -487,26 +422,17 @@ fn a_replacement_that_is_refused_costs_nothing() {
     let mut net = Net::new(1);
     let esme = net.connect(0);
     assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-    net.send(esme, &Pdu::SubmitSm(ShortMessage { destination: NEVER_TAKEN, ..MESSAGE }), 2);
+    net.send(esme, &Pdu::SubmitSm(to_nobody(b"hello")), 2);
     let id = net.received(esme)[0].message_id();
     net.pass_millis(100);
-    let mut tlvs = Vec::new();
-    put_tlv(Tag::MESSAGE_PAYLOAD, &[b'x'; 300], &mut tlvs).expect("a TLV");
+    let long = payload(&[b'x'; 300]);
     net.hold_disk(true);
-    let replace = ReplaceSm {
-        message_id: id.as_bytes(),
-        source: NUMBER,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(1),
-        sm_default_msg_id: 0,
-        short_message: b"",
-        tlvs: Tlvs::read(&tlvs, CommandId::REPLACE_SM).expect("TLVs"),
-    };
+    let (short_message, tlvs) = (&b""[..], long.as_tlvs());
+    let replace = ReplaceSm { message_id: id.as_bytes(), short_message, tlvs, ..REPLACE };
     net.send(esme, &Pdu::ReplaceSm(replace), 3);
     assert_eq!(net.credits_used("demo"), 2, "a segment more");
     net.fail_disk();
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RSYSERR]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_RSYSERR]);
     assert_eq!(net.credits_used("demo"), 1);
 }
 
@@ -515,13 +441,9 @@ fn a_submit_multi_that_no_batch_holds_is_refused() {
     let mut net = Net::new(1);
     let esme = net.connect(0);
     assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-    let octets = destinations(255);
-    let payload = [b'x'; 1_000];
-    let mut tlvs = Vec::new();
-    put_tlv(Tag::MESSAGE_PAYLOAD, &payload, &mut tlvs).expect("a TLV");
-    let tlvs = Tlvs::read(&tlvs, CommandId::SUBMIT_MULTI).expect("TLVs");
-    let destinations = DestAddresses::new(255, &octets).expect("destinations");
-    net.send(esme, &Pdu::SubmitMulti(ShortMessage { tlvs, ..short_message(destinations, b"") }), 2);
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RINVNUMDESTS]);
+    let long = payload(&[b'x'; 1_000]);
+    let message = ShortMessage { short_message: b"", tlvs: long.as_tlvs(), ..MESSAGE };
+    net.send(esme, &multi(message, &Destinations::beginning_with("12125550", 255)), 2);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_RINVNUMDESTS]);
     assert_eq!((net.unfinished(), net.credits_used("demo")), (0, 0));
 }

@@ -4,52 +4,31 @@
 #[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
-use common::{Esme, MESSAGE, NUMBER, Net};
-use smppd::message::MessageId;
-use smppd::pdu::{
-    Address, CancelSm, CommandStatus, DataCoding, DestAddress, DestAddresses, EsmClass, Npi, Pdu, QuerySm,
-    RegisteredDelivery, ReplaceSm, ShortMessage, Tlvs, Ton,
+use common::{
+    CANCEL, Destinations, Esme, NEVER_TAKEN, NOBODY, NUMBER, Net, QUERY, QUIET, REPLACE, UNTAKEN, multi,
 };
+use smppd::message::MessageId;
+use smppd::pdu::{Address, CancelSm, CommandStatus, Pdu, QuerySm, ReplaceSm, ShortMessage, Ton};
 
 const OK: CommandStatus = CommandStatus::ESME_ROK;
 const UNKNOWN: CommandStatus = CommandStatus::ESME_RINVMSGID;
-const NOBODY: Address<'static> = Address { ton: Ton(0), npi: Npi(0), digits: b"" };
 /// A number that `demo` may send from, and that is not its own.
 const ANOTHER_NUMBER: Address<'static> = Address { digits: b"12125550177", ..NUMBER };
-/// Where no carrier ever takes a message.
-const NEVER_TAKEN: Address<'static> = Address { digits: b"9999000555", ..NUMBER };
 const ELSEWHERE: Address<'static> = Address { digits: b"9999000556", ..NUMBER };
-const QUIET: ShortMessage<'static, Address<'static>> =
-    ShortMessage { registered_delivery: RegisteredDelivery(0), ..MESSAGE };
 /// Waits for a day.
 const WAITS: ShortMessage<'static, Address<'static>> =
-    ShortMessage { schedule_delivery_time: b"000001000000000R", destination: NEVER_TAKEN, ..QUIET };
+    ShortMessage { schedule_delivery_time: b"000001000000000R", ..UNTAKEN };
 
 fn query<'a>(id: &'a str, source: Address<'a>) -> Pdu<'a> {
-    Pdu::QuerySm(QuerySm { message_id: id.as_bytes(), source, tlvs: Tlvs::EMPTY })
+    Pdu::QuerySm(QuerySm { message_id: id.as_bytes(), source, ..QUERY })
 }
 
 fn cancel<'a>(id: &'a str, source: Address<'a>, destination: Address<'a>) -> Pdu<'a> {
-    Pdu::CancelSm(CancelSm {
-        service_type: b"",
-        message_id: id.as_bytes(),
-        source,
-        destination,
-        tlvs: Tlvs::EMPTY,
-    })
+    Pdu::CancelSm(CancelSm { message_id: id.as_bytes(), source, destination, ..CANCEL })
 }
 
 fn replace<'a>(id: &'a str, source: Address<'a>, text: &'a [u8]) -> Pdu<'a> {
-    Pdu::ReplaceSm(ReplaceSm {
-        message_id: id.as_bytes(),
-        source,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(0),
-        sm_default_msg_id: 0,
-        short_message: text,
-        tlvs: Tlvs::EMPTY,
-    })
+    Pdu::ReplaceSm(ReplaceSm { message_id: id.as_bytes(), source, short_message: text, ..REPLACE })
 }
 
 /// Where a message may be while somebody asks for it.
@@ -162,15 +141,7 @@ fn cancel_by_addresses_takes_what_is_ones_own_from_this_number_to_that_one() {
     let to_another = net.accept(mine, ShortMessage { destination: ELSEWHERE, ..WAITS });
     let of_another_type = net.accept(mine, ShortMessage { service_type: b"CMT", ..WAITS });
     let is_there = |net: &Net, id: &str| net.message(id).is_some();
-    let all = |service_type| {
-        Pdu::CancelSm(CancelSm {
-            service_type,
-            message_id: b"",
-            source: NUMBER,
-            destination: NEVER_TAKEN,
-            tlvs: Tlvs::EMPTY,
-        })
-    };
+    let all = |service_type| Pdu::CancelSm(CancelSm { service_type, destination: NEVER_TAKEN, ..CANCEL });
     assert_eq!(net.ask(mine, &all(b"WAP")), CommandStatus::ESME_RCANCELFAIL);
     assert!(is_there(&net, &id));
     assert_eq!(net.ask(theirs, &all(b"")), OK);
@@ -239,31 +210,12 @@ fn the_members_of_a_submit_multi_are_their_senders_alone() {
             let mut net = Net::new(2);
             let mine = net.bound(0, "demo");
             let theirs = [net.bound(0, "other"), net.bound(1, "other")];
-            let mut octets = Vec::new();
-            let destinations = match over {
+            let to = match over {
                 1 => [&b"12125559997"[..], b"9999000001", b"9999000002"],
                 _ => [&b"12125559997"[..], b"12125559998", b"12125559999"],
             };
-            for digits in destinations {
-                DestAddress::Sme(Address { digits, ..NUMBER }).put(&mut octets).expect("an address");
-            }
-            let multi = ShortMessage {
-                service_type: b"",
-                source: NUMBER,
-                destination: DestAddresses::new(3, &octets).expect("destinations"),
-                esm_class: EsmClass::DEFAULT,
-                protocol_id: 0,
-                priority_flag: 0,
-                schedule_delivery_time: if over > 0 { b"" } else { b"000001000000000R" },
-                validity_period: b"",
-                registered_delivery: RegisteredDelivery(0),
-                replace_if_present_flag: 0,
-                data_coding: DataCoding::DEFAULT,
-                sm_default_msg_id: 0,
-                short_message: b"to three",
-                tlvs: Tlvs::EMPTY,
-            };
-            let id = net.asked(mine, &Pdu::SubmitMulti(multi)).submit_multi_id();
+            let to = Destinations::of(to.map(|digits| Address { digits, ..NUMBER }));
+            let id = net.asked(mine, &multi(if over > 0 { QUIET } else { WAITS }, &to)).submit_multi_id();
             net.pass_millis(2_000);
             if is_at_rest {
                 net.put_to_rest();

@@ -6,14 +6,15 @@ mod common;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use common::{ACCEPTED_BIND, Esme, MESSAGE, NUMBER, Net, SUBSCRIBER};
+use common::{
+    ACCEPTED_BIND, BIND, CANCEL, Destinations, Esme, MESSAGE, NUMBER, Net, QUERY, QUIET, REPLACE, SUBSCRIBER,
+    multi, payload,
+};
 use smppd::account::AccountSettings;
 use smppd::message::{MessageId, PartitionNumber};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, Bind, CancelSm, CommandId, CommandStatus, DestAddress, DestAddresses, EsmClass,
-    InterfaceVersion, Pdu, QuerySm, RegisteredDelivery, ReplaceSm, ShortMessage, SubmitMulti, Tag, TlvBuf,
-    Tlvs,
+    Address, CancelSm, CommandId, CommandStatus, InterfaceVersion, Pdu, QuerySm, ReplaceSm, ShortMessage,
 };
 use smppd::shard::Shard;
 use smppd::store::{BlockError, BlockKey, FinalMessage, cut, find};
@@ -22,11 +23,8 @@ use smppd::time::Timestamp;
 const HOUR_MILLIS: i64 = 3_600_000;
 
 /// A message that waits for a date ten minutes ahead, without a receipt.
-const SCHEDULED: ShortMessage<'static, Address<'static>> = ShortMessage {
-    schedule_delivery_time: b"000000001000000R",
-    registered_delivery: RegisteredDelivery(0),
-    ..MESSAGE
-};
+const SCHEDULED: ShortMessage<'static, Address<'static>> =
+    ShortMessage { schedule_delivery_time: b"000000001000000R", ..QUIET };
 
 /// So many messages of `demo` that are due at one time.
 fn crowd(net: &mut Net, version: InterfaceVersion, count: u32) -> (Esme, Vec<String>) {
@@ -164,22 +162,12 @@ fn a_disk_that_had_no_room_once_is_asked_again_though_the_clock_is_put_back() {
 
 const VERSIONS: [InterfaceVersion; 3] =
     [InterfaceVersion::V3_3, InterfaceVersion::V3_4, InterfaceVersion::V5_0];
-const CANCEL_ALL: Pdu<'static> = Pdu::CancelSm(CancelSm {
-    service_type: b"",
-    message_id: b"",
-    source: NUMBER,
-    destination: SUBSCRIBER,
-    tlvs: Tlvs::EMPTY,
-});
+const CANCEL_ALL: Pdu<'static> = Pdu::CancelSm(CancelSm { destination: SUBSCRIBER, ..CANCEL });
 const REPLACING: ShortMessage<'static, Address<'static>> =
     ShortMessage { replace_if_present_flag: 1, short_message: b"new", ..SCHEDULED };
 
 fn short_id(sequence: u64) -> MessageId {
     MessageId::from_u64(0x8000_0000 | sequence << 8)
-}
-
-fn statuses(net: &mut Net, esme: Esme) -> Vec<CommandStatus> {
-    net.received(esme).iter().map(|pdu| pdu.command_status).collect()
 }
 
 #[test]
@@ -197,7 +185,7 @@ fn a_cancel_by_addresses_finds_the_messages_of_every_version() {
             }
             let (esme, _) = crowd(&mut net, version, 1_000);
             net.send(esme, &CANCEL_ALL, 2);
-            assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK], "{version:?}");
+            assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK], "{version:?}");
             assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 0, "{version:?}");
         }
     }
@@ -336,19 +324,13 @@ fn what_comes_behind_a_replacement_happens_behind_it() {
     // A cancel by message_id, too: it may be the one that is replaced.
     let mut net = Net::new(2);
     let (esme, ids) = crowd(&mut net, InterfaceVersion::V5_0, 1);
-    let cancel = CancelSm {
-        service_type: b"",
-        message_id: ids[0].as_bytes(),
-        source: NUMBER,
-        destination: Address::default(),
-        tlvs: Tlvs::EMPTY,
-    };
+    let cancel = CancelSm { message_id: ids[0].as_bytes(), ..CANCEL };
     let mut octets = Vec::new();
     for (sequence_number, pdu) in [(2, &replacing), (3, &Pdu::CancelSm(cancel))] {
         pdu.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("it fits");
     }
     net.send_octets(esme, &octets);
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK; 2]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK; 2]);
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 0);
 }
 
@@ -363,7 +345,7 @@ fn a_message_that_is_gone_when_it_is_to_be_replaced_leaves_the_turn_to_the_next(
     // The younger one is found, and cancelled before it is replaced.
     net.release_mesh_once((1, 0));
     net.cancel(esme, 2, &ids[1]);
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK]);
     net.hold_mesh((1, 0), false);
     net.turn();
     assert_eq!(net.received(asker).remove(0).message_id(), ids[0]);
@@ -394,27 +376,13 @@ fn a_replacement_of_one_of_many_has_its_own_id_in_response_receipt_and_query() {
         let esme = net.connect(0);
         assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
         let numbers = [&b"99920005501"[..], b"99920005502"];
-        let mut octets = Vec::new();
-        for digits in numbers {
-            DestAddress::Sme(Address { digits, ..NUMBER }).put(&mut octets).expect("short");
-        }
-        let multi = SubmitMulti {
-            service_type: b"",
-            source: NUMBER,
-            destination: DestAddresses::new(2, &octets).expect("two"),
-            esm_class: EsmClass::DEFAULT,
-            protocol_id: 0,
-            priority_flag: 0,
+        let both = Destinations::of(numbers.map(|digits| Address { digits, ..NUMBER }));
+        let first = ShortMessage {
             schedule_delivery_time: SCHEDULED.schedule_delivery_time,
-            validity_period: b"",
-            registered_delivery: RegisteredDelivery(1),
-            replace_if_present_flag: 0,
-            data_coding: MESSAGE.data_coding,
-            sm_default_msg_id: 0,
             short_message: b"first",
-            tlvs: Tlvs::EMPTY,
+            ..MESSAGE
         };
-        net.send(esme, &Pdu::SubmitMulti(multi), 2);
+        net.send(esme, &multi(first, &both), 2);
         let whole = net.received(esme)[0].submit_multi_id();
         let destination = Address { digits: numbers[replaced], ..NUMBER };
         let second =
@@ -468,7 +436,7 @@ fn a_message_is_not_cancelled_for_all_when_a_partition_cannot_be_asked() {
             let esme = net.connect(shard);
             assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
             net.send(esme, &Pdu::SubmitSm(SCHEDULED), 2);
-            assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+            assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK]);
             esme
         });
         net.fail_disk();
@@ -478,7 +446,7 @@ fn a_message_is_not_cancelled_for_all_when_a_partition_cannot_be_asked() {
             (CANCEL_ALL, CommandStatus::ESME_RCANCELFAIL)
         };
         net.send(esmes[1], &pdu, 3);
-        assert_eq!(statuses(&mut net, esmes[1]), [refusal]);
+        assert_eq!(net.statuses(esmes[1]), [refusal]);
         net.crash_and_restart();
         let waiting = net.unfinished();
         assert!(waiting <= 2, "a refused submission left a trace: {waiting} messages wait");
@@ -519,7 +487,7 @@ fn a_short_id_is_not_used_again_while_a_restart_would_find_it_at_rest() {
         assert_eq!(net.bind_version(old, "demo", VERSIONS[0]), ACCEPTED_BIND);
         net.cancel(old, 3, &id);
         net.pass_millis(20);
-        assert_eq!(statuses(&mut net, old), [CommandStatus::ESME_ROK]);
+        assert_eq!(net.statuses(old), [CommandStatus::ESME_ROK]);
         net.put_to_rest();
         net.send(old, &Pdu::SubmitSm(in_two_days), 4);
         let next = net.received(old)[0].message_id();
@@ -580,47 +548,31 @@ fn a_message_is_found_by_its_id_though_the_default_number_is_another_by_now() {
     let nobody = Address { digits: b"", ..NUMBER };
     let mut states = Vec::new();
     for (number, id) in (3..).zip([&over, &ids[0]]) {
-        let query = QuerySm { message_id: id.as_bytes(), source: nobody, tlvs: Tlvs::EMPTY };
+        let query = QuerySm { message_id: id.as_bytes(), source: nobody, ..QUERY };
         net.send(esme, &Pdu::QuerySm(query), number);
         states.push(net.received(esme).remove(0).queried().0);
     }
     assert_eq!(states, [MessageState::DELIVERED, MessageState::SCHEDULED]);
     net.put_to_rest();
-    let query = QuerySm { message_id: over.as_bytes(), source: nobody, tlvs: Tlvs::EMPTY };
+    let query = QuerySm { message_id: over.as_bytes(), source: nobody, ..QUERY };
     net.send(esme, &Pdu::QuerySm(query), 5);
     assert_eq!(net.received(esme).remove(0).queried().0, MessageState::DELIVERED, "at rest");
-    let replace = ReplaceSm {
-        message_id: ids[0].as_bytes(),
-        source: nobody,
-        schedule_delivery_time: b"",
-        validity_period: b"",
-        registered_delivery: RegisteredDelivery(0),
-        sm_default_msg_id: 0,
-        short_message: b"new",
-        tlvs: Tlvs::EMPTY,
-    };
+    let message_id = ids[0].as_bytes();
+    let replace = ReplaceSm { message_id, source: nobody, short_message: b"new", ..REPLACE };
     net.send(esme, &Pdu::ReplaceSm(replace), 6);
     assert_eq!(
-        (statuses(&mut net, esme), net.waiting_text(&ids[0])),
+        (net.statuses(esme), net.waiting_text(&ids[0])),
         (vec![CommandStatus::ESME_ROK], "new".into())
     );
-    let cancel = CancelSm {
-        service_type: b"",
-        message_id: ids[1].as_bytes(),
-        source: nobody,
-        destination: nobody,
-        tlvs: Tlvs::EMPTY,
-    };
+    let message_id = ids[1].as_bytes();
+    let cancel = CancelSm { message_id, source: nobody, destination: nobody, ..CANCEL };
     net.send(esme, &Pdu::CancelSm(cancel), 7);
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK]);
     // Another number that is named is another number.
-    let named = QuerySm {
-        message_id: over.as_bytes(),
-        source: Address { digits: b"12125550777", ..NUMBER },
-        tlvs: Tlvs::EMPTY,
-    };
+    let source = Address { digits: b"12125550777", ..NUMBER };
+    let named = QuerySm { message_id: over.as_bytes(), source, ..QUERY };
     net.send(esme, &Pdu::QuerySm(named), 8);
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_RINVMSGID]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_RINVMSGID]);
 }
 
 // Receipts.
@@ -743,7 +695,7 @@ fn octets_behind_a_request_that_had_to_wait_are_asked_for_when_it_goes_on() {
     assert_eq!(answers, [CommandId::ENQUIRE_LINK_RESP]);
     net.hold_disk(false);
     net.turn();
-    assert_eq!(statuses(&mut net, esme), [CommandStatus::ESME_ROK; 2]);
+    assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK; 2]);
 }
 
 #[test]
@@ -811,7 +763,7 @@ fn a_replacement_behind_a_cancel_replaces_nothing_that_is_cancelled() {
     net.hand_in(demo, &Pdu::SubmitSm(REPLACING), 3);
     net.stop_stores_after(usize::MAX);
     net.turn();
-    assert_eq!(statuses(&mut net, other), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.statuses(other), [CommandStatus::ESME_ROK]);
     let answers = net.received(demo);
     let told: Vec<_> = answers.iter().map(|pdu| (pdu.command_id, pdu.command_status)).collect();
     let ok = CommandStatus::ESME_ROK;
@@ -828,8 +780,7 @@ fn a_cancel_finds_what_has_grown_cold_again_before_its_turn_came() {
     net.carry_once();
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 3, "the block is back");
     let elsewhere = Address { digits: b"12125557777", ..NUMBER };
-    let mut payload = TlvBuf::default();
-    payload.put(Tag::MESSAGE_PAYLOAD, &[b'x'; 30_000]).expect("it fits");
+    let payload = payload(&[b'x'; 30_000]);
     for number in 1_000..1_006 {
         let (short_message, tlvs) = (&b""[..], payload.as_tlvs());
         let long = ShortMessage { destination: elsewhere, short_message, tlvs, ..SCHEDULED };
@@ -843,8 +794,8 @@ fn a_cancel_finds_what_has_grown_cold_again_before_its_turn_came() {
     assert!(net.unfinished() > 809, "the others are not done");
     net.stop_stores_after(usize::MAX);
     net.turn();
-    assert_eq!(statuses(&mut net, other), [CommandStatus::ESME_ROK]);
-    assert_eq!(statuses(&mut net, demo), [CommandStatus::ESME_ROK; 7]);
+    assert_eq!(net.statuses(other), [CommandStatus::ESME_ROK]);
+    assert_eq!(net.statuses(demo), [CommandStatus::ESME_ROK; 7]);
     assert_eq!(net.unfinished(), 806);
 }
 
@@ -854,15 +805,7 @@ fn a_peer_that_closes_while_its_password_is_verified_keeps_no_place() {
         let mut net = Net::new(2);
         net.reload(vec![AccountSettings { bind_limit: 1, ..Net::account("demo") }]);
         let gone = net.connect(0);
-        let bind = Bind {
-            system_id: b"demo",
-            password: b"secret",
-            system_type: b"",
-            interface_version: InterfaceVersion::V5_0,
-            address_range: Address::default(),
-            tlvs: Tlvs::EMPTY,
-        };
-        net.hand_in(gone, &Pdu::BindTransceiver(bind), 1);
+        net.hand_in(gone, &Pdu::BindTransceiver(BIND), 1);
         let connection = net.connection(gone);
         net.input(0, |shard, now| shard.peer_closed(now, connection));
         net.turn();

@@ -3,11 +3,11 @@
 #[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
-use common::{ACCEPTED_BIND, Esme, MESSAGE, NUMBER, Net, SUBSCRIBER};
+use common::{ACCEPTED_BIND, CANCEL, Esme, NUMBER, Net, QUIET, SUBSCRIBER};
 use smppd::carrier::News;
 use smppd::message::MessageId;
 use smppd::pdu::receipt::MessageState;
-use smppd::pdu::{Address, CancelSm, CommandId, CommandStatus, Pdu, RegisteredDelivery, ShortMessage, Tlvs};
+use smppd::pdu::{Address, CancelSm, CommandId, CommandStatus, Pdu, RegisteredDelivery, ShortMessage};
 use smppd::shard::Shard;
 
 #[test]
@@ -48,20 +48,11 @@ fn what_a_carrier_answers_keeps_no_submission_waiting_for_the_disk() {
     assert_eq!(net.batches(0) - before, 3, "or for the next tick");
 }
 
-const WAITS: ShortMessage<'static, Address<'static>> = ShortMessage {
-    schedule_delivery_time: b"000000000010000R",
-    registered_delivery: RegisteredDelivery(0),
-    ..MESSAGE
-};
+const WAITS: ShortMessage<'static, Address<'static>> =
+    ShortMessage { schedule_delivery_time: b"000000000010000R", ..QUIET };
 const IN_TEN_SECONDS: Pdu<'static> = Pdu::SubmitSm(WAITS);
 /// Everything that waits there.
-const CANCEL: Pdu<'static> = Pdu::CancelSm(CancelSm {
-    service_type: b"",
-    message_id: b"",
-    source: NUMBER,
-    destination: SUBSCRIBER,
-    tlvs: Tlvs::EMPTY,
-});
+const CANCEL_ALL: Pdu<'static> = Pdu::CancelSm(CancelSm { destination: SUBSCRIBER, ..CANCEL });
 
 /// A thousand messages that wait ten seconds, and who sent them.
 fn crowd() -> (Net, Esme) {
@@ -97,7 +88,7 @@ fn a_crowd_that_is_due_at_once_goes_in_portions() {
 #[test]
 fn a_crowd_is_cancelled_in_portions_and_nothing_that_came_later() {
     let (mut net, esme) = crowd();
-    net.hand_in(esme, &CANCEL, 2);
+    net.hand_in(esme, &CANCEL_ALL, 2);
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900, "a turn takes a portion");
     net.send(esme, &IN_TEN_SECONDS, 3);
     let answers: Vec<_> = net.received(esme).iter().map(|pdu| (pdu.command_id, pdu.command_status)).collect();
@@ -111,7 +102,7 @@ fn cancels_behind_one_another_share_the_portion_of_a_turn() {
     let (mut net, esme) = crowd();
     let mut octets = Vec::new();
     for sequence_number in 2..40 {
-        CANCEL.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("encodable");
+        CANCEL_ALL.encode(CommandStatus::ESME_ROK, sequence_number, &mut octets).expect("encodable");
     }
     net.hand_in_octets(esme, &octets);
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900, "a turn takes a portion");
@@ -157,7 +148,7 @@ fn what_a_batch_has_earned_is_paid_out_in_portions() {
 fn a_cancel_that_is_not_durable_is_not_confirmed() {
     let (mut net, esme) = crowd();
     net.hold_disk(true);
-    net.hand_in(esme, &CANCEL, 2);
+    net.hand_in(esme, &CANCEL_ALL, 2);
     assert_eq!(net.waiting(NUMBER, SUBSCRIBER), 900);
     net.fail_disk();
     let answers: Vec<_> = net.received(esme).iter().map(|pdu| pdu.command_status).collect();

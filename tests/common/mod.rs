@@ -6,14 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use smppd::account::{AccountSettings, Accounts, StatusName};
-use smppd::carrier::{Carrier, News, Report, Simulator, SimulatorSettings};
+use smppd::carrier::{Carrier, News, ReplyNews, Report, Simulator, SimulatorSettings};
 use smppd::journal::{BatchBuffer, BatchHeader, Identity, JournalStart, Position, Ring, SegmentNumber};
 use smppd::message::{Backoff, Content, Message, MessageId, PartitionNumber};
 use smppd::metrics::Counters;
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
-    Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, EsmClass, Framing, InterfaceVersion, Npi,
-    Pdu, QuerySm, RegisteredDelivery, ShortMessage, Tlvs, Ton, next_frame,
+    Address, Bind, CancelSm, CommandId, CommandStatus, DataCoding, Framing, InterfaceVersion, Pdu, QuerySm,
+    ShortMessage, next_frame,
 };
 use smppd::route::{CarrierIndex, Routes};
 use smppd::session::{CloseReason, SessionSettings};
@@ -24,28 +24,13 @@ use smppd::shard::{
 use smppd::store::{BlockError, BlockKey, Checkpoint, RestNumber, StoreDone, StoreOp, cut, find};
 use smppd::time::{Instant, Now, Timestamp};
 
+pub use requests::*;
+
+mod requests;
+
 /// Carriers of each shard.
 const CARRIERS: usize = 2;
 /// Small, so that checkpoints come often.
-/// A number of the account `demo`, and a message from there to a subscriber, with a receipt.
-pub const NUMBER: Address<'static> = Address { ton: Ton(1), npi: Npi(1), digits: b"12125550100" };
-pub const SUBSCRIBER: Address<'static> = Address { digits: b"12125559999", ..NUMBER };
-pub const MESSAGE: ShortMessage<'static, Address<'static>> = ShortMessage {
-    service_type: b"",
-    source: NUMBER,
-    destination: SUBSCRIBER,
-    esm_class: EsmClass::DEFAULT,
-    protocol_id: 0,
-    priority_flag: 0,
-    schedule_delivery_time: b"",
-    validity_period: b"",
-    registered_delivery: RegisteredDelivery(1),
-    replace_if_present_flag: 0,
-    data_coding: DataCoding::DEFAULT,
-    sm_default_msg_id: 0,
-    short_message: b"hello",
-    tlvs: Tlvs::EMPTY,
-};
 const SEGMENT_OCTETS: u64 = 160 << 10;
 const BATCH_OCTETS: usize = 144 << 10;
 
@@ -514,14 +499,7 @@ impl Net {
     }
 
     fn send_bind(&mut self, esme: Esme, system_id: &str, command_id: CommandId, version: InterfaceVersion) {
-        let bind = Bind {
-            system_id: system_id.as_bytes(),
-            password: b"secret",
-            system_type: b"",
-            interface_version: version,
-            address_range: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
-            tlvs: Tlvs::EMPTY,
-        };
+        let bind = Bind { system_id: system_id.as_bytes(), interface_version: version, ..BIND };
         let pdu = match command_id {
             CommandId::BIND_TRANSMITTER => Pdu::BindTransmitter(bind),
             CommandId::BIND_RECEIVER => Pdu::BindReceiver(bind),
@@ -536,19 +514,18 @@ impl Net {
     }
 
     pub fn query(&mut self, esme: Esme, sequence_number: u32, message_id: &str) {
-        let query = QuerySm { message_id: message_id.as_bytes(), source: NUMBER, tlvs: Tlvs::EMPTY };
+        let query = QuerySm { message_id: message_id.as_bytes(), ..QUERY };
         self.send(esme, &Pdu::QuerySm(query), sequence_number);
     }
 
     pub fn cancel(&mut self, esme: Esme, sequence_number: u32, message_id: &str) {
-        let cancel = CancelSm {
-            service_type: b"",
-            message_id: message_id.as_bytes(),
-            source: NUMBER,
-            destination: Address { ton: Ton(0), npi: Npi(0), digits: b"" },
-            tlvs: Tlvs::EMPTY,
-        };
+        let cancel = CancelSm { message_id: message_id.as_bytes(), ..CANCEL };
         self.send(esme, &Pdu::CancelSm(cancel), sequence_number);
+    }
+
+    /// The statuses of what an ESME got since the last call.
+    pub fn statuses(&mut self, esme: Esme) -> Vec<CommandStatus> {
+        self.received(esme).iter().map(|pdu| pdu.command_status).collect()
     }
 
     /// What an ESME got since the last call; every request in it is answered with success.
@@ -822,15 +799,6 @@ impl ReceivedPdu {
     pub fn sequence_number(&self) -> u32 {
         u32::from_be_bytes(self.octets[12..16].try_into().expect("four octets"))
     }
-
-    /// message_state, error_code and final_date of a query_sm_resp.
-    pub fn state(&self) -> (u8, u8, String) {
-        self.with(|pdu| {
-            let Pdu::QuerySmResp(body) = pdu else { panic!("not a query_sm_resp: {pdu:?}") };
-            let final_date = String::from_utf8(body.final_date.to_vec()).expect("ASCII");
-            (body.message_state, body.error_code, final_date)
-        })
-    }
 }
 
 impl Net {
@@ -925,6 +893,16 @@ impl Net {
     /// Lets a carrier of the first shard say something, at its next turn.
     pub fn news(&mut self, news: News) {
         self.witnessed[0].borrow_mut().news.push_back(news);
+    }
+
+    /// Lets a carrier of the first shard bring a subscriber's reply to this number, at its next turn.
+    pub fn reply_to(&mut self, number: &'static [u8]) {
+        self.news(News::Reply(ReplyNews {
+            source: SUBSCRIBER.into(),
+            destination: Address { digits: number, ..NUMBER }.into(),
+            data_coding: DataCoding::DEFAULT,
+            user_data: Box::from(*b"hello back"),
+        }));
     }
 
     /// Binds as a transceiver of this version; the response.
