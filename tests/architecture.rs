@@ -33,7 +33,7 @@ const MAY_IMPORT: [(&str, &[&str]); 13] = [
 ];
 
 /// Crates that touch the world: the server's alone.
-const WORLDLY: [&str; 12] = [
+const WORLDLY: [&str; 11] = [
     "glommio",
     "rustls",
     "sled",
@@ -45,7 +45,6 @@ const WORLDLY: [&str; 12] = [
     "argon2",
     "socket2",
     "signal_hook",
-    "tiny_http",
 ];
 
 /// Parts of the standard library that the core does without.

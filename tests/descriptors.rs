@@ -69,22 +69,25 @@ fn strangers_without_a_password_do_not_stop_a_partition() {
 }
 
 #[test]
-fn a_journal_that_finds_no_descriptor_goes_on_when_there_is_one() {
+fn a_server_that_finds_no_descriptor_goes_on_when_there_is_one() {
     let place = Place::with_demo("shortage");
-    let server = place.server().cores(1).open_files(OPEN_FILES).argument("--admin=127.0.0.1:0").start();
+    let server = place.server().cores(1).argument("--admin=127.0.0.1:0").start();
     let mut esme = Esme::bound_as(&server, "demo", CommandId::BIND_TRANSMITTER);
     assert_eq!(submit_long(&mut esme, 1), [OK]);
-    // The port of the admin is not among the connections that are counted: it is for us alone.
-    let strangers = strangers(server.admin.expect("an address"));
+    server.limit_descriptors(server.next_descriptor());
+    // More than wait for a descriptor that they were promised before.
+    let asked: Vec<_> = (0..30).map(|_| server.ask_http("/health")).collect();
     eventually("a message finds no room", || {
         let statuses = submit_long(&mut esme, 50);
         assert_taken_or_full(&statuses);
         statuses.contains(&CommandStatus::ESME_RMSGQFUL).then_some(())
     });
     assert!(server.log().contains("no file descriptor is left"));
-    drop(strangers);
+    server.limit_descriptors(10_000);
+    assert!(asked.into_iter().all(|answer| answer().starts_with("HTTP/1.1 ")));
     assert_well(&server, &mut esme);
     assert!(server.log().contains("there are file descriptors again"));
+    assert!(server.http("/health").contains("200"));
 }
 
 #[test]

@@ -227,19 +227,11 @@ fn a_task_that_gives_way_keeps_nobody_from_the_kernel() {
 
 #[test]
 fn a_server_without_descriptors_waits_instead_of_spinning() {
-    use rustix::process::{Pid, Resource, Rlimit, prlimit};
     let place = Place::with_demo("descriptors");
     let server = place.server().start();
     let mut before = Esme::bound(&server, "demo");
     // A few more than are open, which is where the kernel's answer becomes EMFILE.
-    let used = std::fs::read_dir(format!("/proc/{}/fd", Pid::as_raw_nonzero(server.pid())))
-        .expect("a process")
-        .count();
-    let limit = |current: u64| {
-        let limit = Rlimit { current: Some(current), maximum: Some(20_000) };
-        prlimit(Some(server.pid()), Resource::Nofile, limit).expect("a limit");
-    };
-    limit(used as u64 + 10);
+    server.limit_descriptors(server.next_descriptor() + 10);
     let connections: Vec<TcpStream> =
         (0..200).map(|_| TcpStream::connect(server.plain).expect("a place in the queue")).collect();
     eventually("an accept fails", || server.log().contains("no file descriptor is left").then_some(()));
@@ -251,7 +243,7 @@ fn a_server_without_descriptors_waits_instead_of_spinning() {
     assert!(complaints < 1_000, "{complaints} lines");
     assert_eq!(before.ask(&Pdu::EnquireLink).command_id, CommandId::ENQUIRE_LINK_RESP);
     drop(connections);
-    limit(10_000);
+    server.limit_descriptors(10_000);
     let mut after = Esme::bound(&server, "demo");
     match after.next_within(Duration::ZERO) {
         Next::Silence => {}

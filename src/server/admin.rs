@@ -5,15 +5,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 
 use rustix::time::{ClockId, clock_gettime};
-use tiny_http::{Header, Method, Response, Server};
 
 use crate::metrics::{Counters, Histogram};
 use crate::server::balance::Balance;
 use crate::server::core::Pulse;
 use crate::server::descriptors;
+use crate::server::http::{self, Answer};
 
 /// Serves `/metrics` and `/health`; the address it got.
 ///
@@ -24,29 +23,11 @@ pub(super) fn start(
     pulses: Vec<Arc<Pulse>>,
     balance: Arc<Balance>,
 ) -> io::Result<SocketAddr> {
-    let server = Server::http(address).map_err(io::Error::other)?;
-    let bound = server.server_addr().to_ip().unwrap_or(address);
-    thread::Builder::new().name("admin".into()).spawn(move || {
-        for request in server.incoming_requests() {
-            let response = match (request.method(), request.url()) {
-                (Method::Get, "/metrics") => plain(200, metrics(&pulses, balance.connections())),
-                (Method::Get, "/health") => health(&pulses),
-                (Method::Get, _) => plain(404, "try /metrics or /health\n".to_owned()),
-                _ => plain(405, "only GET\n".to_owned()),
-            };
-            // A client that went away is no news.
-            _ = request.respond(response);
-        }
-    })?;
-    Ok(bound)
-}
-
-fn plain(status: u16, text: String) -> Response<io::Cursor<Vec<u8>>> {
-    let response = Response::from_string(text).with_status_code(status);
-    match Header::from_bytes("Content-Type", "text/plain; version=0.0.4; charset=utf-8") {
-        Ok(header) => response.with_header(header),
-        Err(()) => response,
-    }
+    http::start(address, move |path| match path {
+        "/metrics" => Answer { status: "200 OK", text: metrics(&pulses, balance.connections()) },
+        "/health" => health(&pulses),
+        _ => Answer { status: "404 Not Found", text: "try /metrics or /health\n".to_owned() },
+    })
 }
 
 fn totals(pulses: &[Arc<Pulse>]) -> Counters {
@@ -114,10 +95,10 @@ fn histogram(text: &mut String, name: &str, help: &str, values: &Histogram, unit
 }
 
 /// 200 while every core runs and every partition accepts; 503 with what does not.
-fn health(pulses: &[Arc<Pulse>]) -> Response<io::Cursor<Vec<u8>>> {
+fn health(pulses: &[Arc<Pulse>]) -> Answer {
     match complaints(pulses) {
-        complaints if complaints.is_empty() => plain(200, "ok\n".to_owned()),
-        complaints => plain(503, complaints),
+        complaints if complaints.is_empty() => Answer { status: "200 OK", text: "ok\n".to_owned() },
+        text => Answer { status: "503 Service Unavailable", text },
     }
 }
 
@@ -185,7 +166,7 @@ mod tests {
     fn what_does_not_run_is_named() {
         let pulses: Vec<Arc<Pulse>> = (0..3).map(|_| Arc::default()).collect();
         assert_eq!(complaints(&pulses), "");
-        assert_eq!(health(&pulses).status_code(), 200);
+        assert_eq!(health(&pulses).status, "200 OK");
         pulses[1].is_still.store(true, Ordering::Relaxed);
         assert_eq!(complaints(&pulses), "core 1 stands still\n");
         pulses[2].has_ended.store(true, Ordering::Relaxed);
@@ -195,6 +176,6 @@ mod tests {
             "core 1 stands still\ncore 2 has ended\n\
              partition 000 has stopped after a disk error\npartition 003 has stopped after a disk error\n"
         );
-        assert_eq!(health(&pulses).status_code(), 503);
+        assert_eq!(health(&pulses).status, "503 Service Unavailable");
     }
 }

@@ -15,6 +15,7 @@ mod durable_file;
 mod executor;
 mod fault;
 mod handover;
+mod http;
 mod mesh;
 mod outgoing;
 pub mod pacemaker;

@@ -7,6 +7,7 @@ pub mod esme;
 pub mod load;
 pub mod rounds;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,7 +18,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 /// The password of every account that a test makes.
 pub const PASSWORD: &str = "secret";
@@ -259,12 +260,19 @@ impl Server {
 
     /// What the admin port says, head and body.
     pub fn http(&self, path: &str) -> String {
+        self.ask_http(path)()
+    }
+
+    /// Asks the admin port; what it says is waited for later.
+    pub fn ask_http(&self, path: &str) -> impl FnOnce() -> String + use<> {
         let mut http = TcpStream::connect(self.admin.expect("an admin port")).expect("a connection");
         http.set_read_timeout(Some(PATIENCE)).expect("a socket");
         http.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).expect("asked");
-        let mut text = String::new();
-        http.read_to_string(&mut text).expect("an answer");
-        text
+        move || {
+            let mut text = String::new();
+            http.read_to_string(&mut text).expect("an answer");
+            text
+        }
     }
 
     /// The value of a metric.
@@ -272,6 +280,20 @@ impl Server {
         let text = self.http("/metrics");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.and_then(|value| value.parse().ok()).expect("a metric")
+    }
+
+    /// The lowest number that none of its files and sockets has: the next one gets it.
+    pub fn next_descriptor(&self) -> u64 {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("a process");
+        let numbers: HashSet<u64> =
+            folder.filter_map(|entry| entry.expect("an entry").file_name().to_str()?.parse().ok()).collect();
+        (0..).find(|number| !numbers.contains(number)).expect("a number")
+    }
+
+    /// From now on it may have files and sockets with numbers below this.
+    pub fn limit_descriptors(&self, limit: u64) {
+        let limit = Rlimit { current: Some(limit), maximum: Some(20_000) };
+        prlimit(Some(self.pid()), Resource::Nofile, limit).expect("a limit");
     }
 
     /// Ends it as a power cut would, but for what the operating system holds.
