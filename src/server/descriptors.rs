@@ -1,6 +1,7 @@
 //! File descriptors: how many connections they are enough for, and what a lack of them means: something is to be tried again,
 //! and nothing has been written. It is no fault of the disk.
 
+use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -104,8 +105,11 @@ pub(super) fn note(is_short: bool, what: impl std::fmt::Display) {
     }
 }
 
-/// Whether health has to say so.
+/// Whether health has to say so. Whoever found none may not have tried again: nobody connects to a server that is not well.
 pub(super) fn are_short() -> bool {
+    if IS_SHORT.load(Ordering::Relaxed) && File::open("/dev/null").is_ok() {
+        note(false, "health");
+    }
     IS_SHORT.load(Ordering::Relaxed)
 }
 
@@ -154,6 +158,12 @@ mod tests {
         assert!(error.contains("100") && error.contains("320"), "{error}");
         let few = Needs { connections_max: 3, ..NEEDS };
         assert_eq!((few.connections(294).ok(), few.connections(293).ok()), (Some(3), None));
+    }
+
+    #[test]
+    fn a_shortage_is_over_when_there_is_a_descriptor_though_nobody_else_looks() {
+        note(true, "whoever came last");
+        assert!(!are_short());
     }
 
     #[test]
