@@ -567,7 +567,12 @@ fn reserve_one(address: SocketAddr) -> std::io::Result<socket2::Socket> {
 }
 
 fn try_reserve(address: SocketAddr) -> std::io::Result<socket2::Socket> {
-    // A stranger that shares the port as well (another smppd of this user) would not be in the way of a bind;
+    // First: an address that is not ours is not to be asked.
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    // A stranger that shares the port as well (another smppd of this user) is not in the way of that;
     // it would take half of the connections. One that answers is there.
     let local = if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
     let host: IpAddr = if address.ip().is_unspecified() { local } else { address.ip() };
@@ -582,10 +587,6 @@ fn try_reserve(address: SocketAddr) -> std::io::Result<socket2::Socket> {
             Err(_) => {}
         }
     }
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
     Ok(socket)
 }
 
