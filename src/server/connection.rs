@@ -110,7 +110,7 @@ pub(super) async fn go_on(core: SharedCore, handover: Handover) {
         handover;
     let stream = handover::stream(socket);
     let mut connection = Connection::new(stream, transport, id, peer, settings, accepted_at);
-    (connection.is_open, connection.counted) = (true, Some(counted));
+    (connection.is_open, connection.counted) = (true, counted);
     (connection.raw, connection.plain, connection.seat) = (raw, plain, Some(seat));
     core.with(Some(id), |shard, now| shard.arrive(now, session));
     serve(core, connection).await;
@@ -254,9 +254,7 @@ impl Connection {
     fn take_seat(&mut self, core: &Core) -> Option<Box<Handover>> {
         let mut seat = self.seat.take().unwrap_or_else(|| core.balance.seat(core.number));
         if seat.core() != core.number {
-            if let Some((socket, session)) = self.let_go(core)
-                && let Some(counted) = self.counted.take()
-            {
+            if let Some((socket, session)) = self.let_go(core) {
                 return Some(Box::new(Handover {
                     socket,
                     transport: std::mem::replace(&mut self.transport, Transport::Plain),
@@ -268,7 +266,7 @@ impl Connection {
                     raw: std::mem::take(&mut self.raw),
                     plain: std::mem::take(&mut self.plain),
                     seat,
-                    counted,
+                    counted: self.counted.take(),
                 }));
             }
             seat.stay(core.number);

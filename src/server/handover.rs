@@ -27,7 +27,7 @@ pub(super) struct Handover {
     /// PDUs behind the bind, or part of one.
     pub(super) plain: Vec<u8>,
     pub(super) seat: Seat,
-    pub(super) counted: Counted,
+    pub(super) counted: Option<Counted>,
 }
 
 /// The socket of a stream, for another executor. The stream reads only when it is asked to: nothing is on its way between
