@@ -151,8 +151,7 @@ fn a_throttled_submission_is_counted_as_that_and_as_refused() {
     const THROTTLED: &[(&str, u64)] =
         &[("smppd_message_refused_total", 1), ("smppd_message_throttled_total", 1)];
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "slow"), ACCEPTED_BIND);
+    let esme = net.bound(0, "slow");
     let quiet = Pdu::SubmitSm(UNTAKEN);
     assert_eq!(net.ask(esme, &quiet), CommandStatus::ESME_ROK);
     for _ in 0..2 {

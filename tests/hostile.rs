@@ -35,8 +35,7 @@ fn to_nobody(text: &[u8]) -> ShortMessage<'_, Address<'_>> {
 /// A session with a full window of unconfirmed receipts and more behind it.
 fn loaded(net: &mut Net) -> Esme {
     net.confirms = false;
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     for number in 0..40 {
         net.submit(esme, 100 + number, "12125559999");
     }
@@ -49,8 +48,7 @@ fn loaded(net: &mut Net) -> Esme {
 /// How many receipts a new session gets within two minutes.
 fn receipts_after_another_bind(net: &mut Net) -> usize {
     net.confirms = true;
-    let again = net.connect(0);
-    assert_eq!(net.bind(again, "demo"), ACCEPTED_BIND);
+    let again = net.bound(0, "demo");
     (0..120)
         .map(|_| {
             net.pass_millis(1_000);
@@ -89,8 +87,7 @@ fn more_tlvs_than_a_record_holds_are_refused() {
     let tlvs = Tlvs::read(&octets, CommandId::SUBMIT_SM).expect("well-formed");
     for replace_if_present_flag in [0, 1] {
         let mut net = Net::new(1);
-        let esme = net.connect(0);
-        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        let esme = net.bound(0, "demo");
         net.send(esme, &submit_sm(EsmClass::DEFAULT, replace_if_present_flag, tlvs), 2);
         assert_eq!(net.received(esme)[0].command_status, CommandStatus::ESME_RINVMSGLEN);
     }
@@ -99,8 +96,7 @@ fn more_tlvs_than_a_record_holds_are_refused() {
 #[test]
 fn a_failed_disk_ends_the_wait_for_an_outcome() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.send(esme, &submit_sm(EsmClass::FORWARD, 0, Tlvs::EMPTY), 2);
     assert!(net.received(esme).is_empty(), "the outcome is not known yet");
     net.fail_disk();
@@ -143,8 +139,7 @@ fn the_newest_message_is_replaced_and_no_other() {
 #[test]
 fn replacing_counts_against_the_rate() {
     let mut net = Net::new(2);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "slow"), ACCEPTED_BIND);
+    let esme = net.bound(0, "slow");
     net.send(esme, &replacing(b"one"), 2);
     let id = net.received(esme)[0].message_id();
     net.send(esme, &replacing(b"two"), 3);
@@ -165,8 +160,7 @@ fn replacing_counts_against_the_rate() {
 fn what_waits_of_a_submit_multi_is_cancelled_when_its_first_message_is_over() {
     for is_at_rest in [false, true] {
         let mut net = Net::new(1);
-        let esme = net.connect(0);
-        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        let esme = net.bound(0, "demo");
         net.send(esme, &multi(MESSAGE, &Destinations::of([SUBSCRIBER, NEVER_TAKEN])), 2);
         let id = net.received(esme)[0].submit_multi_id();
         net.pass_millis(2_000);
@@ -193,8 +187,7 @@ fn cancel_without_an_id_finds_what_waits_where_memory_does_not_hold_it() {
     let settings = &mut net.partition_settings;
     (settings.messages_octets_max, settings.checkpoint_segments) = (100_000, 1);
     net.crash_and_restart();
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     for number in 0..MESSAGES {
         net.send(
             esme,
@@ -229,8 +222,7 @@ fn cancel_without_an_id_finds_what_waits_where_memory_does_not_hold_it() {
 #[test]
 fn a_stop_answers_what_is_on_its_way_to_the_disk() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.hold_disk(true);
     net.submit(esme, 2, "12125559999");
     net.drain();
@@ -247,8 +239,7 @@ fn a_stop_answers_what_is_on_its_way_to_the_disk() {
 #[test]
 fn outcomes_that_take_long_leave_half_the_window_to_the_others() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     let outcome = ShortMessage { esm_class: EsmClass::FORWARD, ..to_nobody(b"hello") };
     for number in 0..600 {
         net.send(esme, &Pdu::SubmitSm(outcome), 10 + number);
@@ -325,14 +316,12 @@ fn a_session_of_the_oldest_version_gets_what_it_understands() {
 #[test]
 fn a_message_goes_on_with_the_carrier_that_may_have_it() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.submit(esme, 2, "12125559999");
     net.pass_millis(50);
     net.route = CarrierIndex(1);
     net.crash_and_restart();
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.pass_millis(2_000);
     assert_eq!(net.received(esme).len(), 1, "the receipt");
     assert_eq!(net.witnessed[1].borrow().offers, 0, "the other one would have sent it again");
@@ -353,8 +342,7 @@ fn a_bind_that_nobody_could_verify_has_not_failed() {
 #[test]
 fn every_report_is_acknowledged_once_whether_it_applies_or_not() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.submit(esme, 2, "12125559999");
     net.pass_millis(2_000);
     let id = MessageId::parse(net.received(esme)[0].message_id().as_bytes()).expect("an id");
@@ -377,8 +365,7 @@ fn every_report_is_acknowledged_once_whether_it_applies_or_not() {
 #[test]
 fn a_reply_waits_with_its_carrier_while_there_is_no_room_for_it() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.input(0, |shard, _| shard.note_disk(true));
     net.reply_to(NUMBER.digits);
     net.pass_millis(100);
@@ -398,8 +385,7 @@ fn a_submit_multi_that_is_refused_leaves_no_trace() {
     // Two and a little fill a batch.
     for durable in 0..3 {
         let mut net = Net::new(1);
-        let esme = net.connect(0);
-        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        let esme = net.bound(0, "demo");
         net.hold_disk(true);
         for sequence_number in 2..8 {
             net.send(esme, &multi(message, &destinations), sequence_number);
@@ -420,8 +406,7 @@ fn a_submit_multi_that_is_refused_leaves_no_trace() {
 #[test]
 fn a_replacement_that_is_refused_costs_nothing() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.send(esme, &Pdu::SubmitSm(to_nobody(b"hello")), 2);
     let id = net.received(esme)[0].message_id();
     net.pass_millis(100);
@@ -439,8 +424,7 @@ fn a_replacement_that_is_refused_costs_nothing() {
 #[test]
 fn a_submit_multi_that_no_batch_holds_is_refused() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     let long = payload(&[b'x'; 1_000]);
     let message = ShortMessage { short_message: b"", tlvs: long.as_tlvs(), ..MESSAGE };
     net.send(esme, &multi(message, &Destinations::beginning_with("12125550", 255)), 2);

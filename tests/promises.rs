@@ -1,5 +1,6 @@
 //! Sequences that broke a promise once: a clock that is set, short ids that come round, a partition that has failed, peers
 //! that close while something is owed to them.
+
 #[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
@@ -100,8 +101,7 @@ fn receipts_that_are_due_again_are_delivered_though_the_clock_is_put_back() {
 #[test]
 fn a_pause_between_attempts_is_as_long_as_it_was_though_the_clock_is_put_back() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     // Nobody takes it: it is offered again after 5, 10, 20 seconds.
     net.submit(esme, 2, "9999000123");
     assert_eq!(net.offers(), 1);
@@ -140,8 +140,7 @@ fn a_message_without_a_carrier_keeps_to_its_date_when_the_clock_is_put_back() {
 fn a_disk_that_had_no_room_once_is_asked_again_though_the_clock_is_put_back() {
     for back in [0, -HOUR_MILLIS] {
         let mut net = Net::new(1);
-        let esme = net.connect(0);
-        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        let esme = net.bound(0, "demo");
         net.pass_millis(100);
         net.has_file_room = false;
         net.submit(esme, 2, "9992000123");
@@ -338,8 +337,7 @@ fn what_comes_behind_a_replacement_happens_behind_it() {
 fn a_message_that_is_gone_when_it_is_to_be_replaced_leaves_the_turn_to_the_next() {
     let mut net = Net::new(2);
     let (esme, ids) = crowd(&mut net, InterfaceVersion::V5_0, 2);
-    let asker = net.connect(1);
-    assert_eq!(net.bind(asker, "demo"), ACCEPTED_BIND);
+    let asker = net.bound(1, "demo");
     net.hold_mesh((1, 0), true);
     net.send(asker, &Pdu::SubmitSm(REPLACING), 2);
     // The younger one is found, and cancelled before it is replaced.
@@ -373,8 +371,7 @@ fn a_session_that_is_not_read_from_because_of_its_order_is_not_silent() {
 fn a_replacement_of_one_of_many_has_its_own_id_in_response_receipt_and_query() {
     for replaced in [0, 1] {
         let mut net = Net::new(2);
-        let esme = net.connect(0);
-        assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+        let esme = net.bound(0, "demo");
         let numbers = [&b"99920005501"[..], b"99920005502"];
         let both = Destinations::of(numbers.map(|digits| Address { digits, ..NUMBER }));
         let first = ShortMessage {
@@ -412,8 +409,7 @@ fn a_replacement_goes_on_only_when_its_sender_has_the_response() {
     let mut net = Net::new(3);
     // The message is on one core, its sender on a second, and the home of the account may be the third.
     let (_, ids) = crowd(&mut net, InterfaceVersion::V5_0, 1);
-    let asker = net.connect(1);
-    assert_eq!(net.bind(asker, "demo"), ACCEPTED_BIND);
+    let asker = net.bound(1, "demo");
     let now = ShortMessage { replace_if_present_flag: 1, ..MESSAGE };
     net.hold_mesh((0, 1), true);
     net.send(asker, &Pdu::SubmitSm(ShortMessage { schedule_delivery_time: b"", ..now }), 2);
@@ -433,8 +429,7 @@ fn a_message_is_not_cancelled_for_all_when_a_partition_cannot_be_asked() {
     for replaces in [false, true] {
         let mut net = Net::new(2);
         let esmes = [0, 1].map(|shard| {
-            let esme = net.connect(shard);
-            assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+            let esme = net.bound(shard, "demo");
             net.send(esme, &Pdu::SubmitSm(SCHEDULED), 2);
             assert_eq!(net.statuses(esme), [CommandStatus::ESME_ROK]);
             esme
@@ -463,8 +458,7 @@ fn a_short_id_is_not_used_again_while_a_restart_would_find_it_at_rest() {
         net.partition_settings.messages_octets_max = 500_000;
         net.crash_and_restart();
         let fill = |net: &mut Net, octets| {
-            let filler = net.connect(0);
-            assert_eq!(net.bind(filler, "other"), ACCEPTED_BIND);
+            let filler = net.bound(0, "other");
             let mut number = 1;
             while net.memory_octets() < octets && number < 1_200 {
                 number += 1;
@@ -622,8 +616,7 @@ fn what_may_still_be_confirmed_is_not_given_up() {
     net.partition_settings.parcel_retention = std::time::Duration::from_secs(4);
     net.confirms = false;
     net.crash_and_restart();
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.submit(esme, 2, "9992000123");
     net.pass_seconds(1, 1);
     // Its retention ends while it is with the session.
@@ -647,11 +640,7 @@ fn who_has_the_answer_to_an_unbind_can_bind_again_on_any_core() {
     for shard in 0..3 {
         let mut net = Net::new(3);
         // As many as may be.
-        let [esme, _other] = [0, 1].map(|_| {
-            let esme = net.connect(shard);
-            assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
-            esme
-        });
+        let [esme, _other] = [0, 1].map(|_| net.bound(shard, "demo"));
         let ways = [0, 1, 2].map(|to| (shard, to));
         ways.iter().for_each(|way| net.hold_mesh(*way, true));
         net.send(esme, &Pdu::Unbind, 2);
@@ -665,8 +654,7 @@ fn who_has_the_answer_to_an_unbind_can_bind_again_on_any_core() {
             assert!(is_answered(&mut net));
         }
         ways.iter().for_each(|way| net.hold_mesh(*way, false));
-        let again = net.connect((shard + 1) % 3);
-        assert_eq!(net.bind(again, "demo"), ACCEPTED_BIND);
+        net.bound((shard + 1) % 3, "demo");
     }
     assert_eq!(waited, 2, "one of the cores is the home");
 }
@@ -811,7 +799,6 @@ fn a_peer_that_closes_while_its_password_is_verified_keeps_no_place() {
         net.turn();
         // What it was answered may still be on its way.
         assert!(!net.is_closed(gone));
-        let next = net.connect(shard);
-        assert_eq!(net.bind(next, "demo"), ACCEPTED_BIND);
+        net.bound(shard, "demo");
     }
 }

@@ -13,8 +13,7 @@ use smppd::shard::Shard;
 #[test]
 fn a_message_is_answered_when_durable_and_its_receipt_follows() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.hold_disk(true);
     net.submit(esme, 2, "9992000123");
     assert!(net.received(esme).is_empty(), "answered before the record was durable");
@@ -36,8 +35,7 @@ fn a_message_is_answered_when_durable_and_its_receipt_follows() {
 #[test]
 fn what_a_carrier_answers_keeps_no_submission_waiting_for_the_disk() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     let before = net.batches(0);
     net.submit(esme, 2, "9992000123");
     assert_eq!(net.received(esme).len(), 1, "the response");
@@ -57,8 +55,7 @@ const CANCEL_ALL: Pdu<'static> = Pdu::CancelSm(CancelSm { destination: SUBSCRIBE
 /// A thousand messages that wait ten seconds, and who sent them.
 fn crowd() -> (Net, Esme) {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     for sequence_number in 0..1_000 {
         net.send(esme, &IN_TEN_SECONDS, 100 + sequence_number);
     }
@@ -130,8 +127,7 @@ fn what_carriers_say_is_heard_in_portions() {
 #[test]
 fn what_a_batch_has_earned_is_paid_out_in_portions() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.hold_disk(true);
     for sequence_number in 0..80 {
         net.submit(esme, 100 + sequence_number, "9992000123");
@@ -165,8 +161,7 @@ fn a_receipt_that_grew_cold_before_it_was_paid_out_is_delivered() {
     net.portion = 10;
     net.partition_settings.messages_octets_max = 500_000;
     net.crash_and_restart();
-    let other = net.connect(0);
-    assert_eq!(net.bind(other, "other"), ACCEPTED_BIND);
+    let other = net.bound(0, "other");
     let sessions = [net.connect(0), net.connect(0)];
     sessions.iter().for_each(|esme| assert_eq!(net.bind(*esme, "demo"), ACCEPTED_BIND));
     net.submit(other, 2, "9992000123");
@@ -334,8 +329,7 @@ fn a_crash_between_any_two_orders_of_a_checkpoint_loses_nothing() {
 #[test]
 fn cancel_works_until_the_carrier_has_it() {
     let mut net = Net::new(2);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.submit(esme, 2, "9999000555");
     net.turn();
     let id = net.received(esme).remove(0).message_id();
@@ -404,8 +398,7 @@ fn another_accounts_message_does_not_exist() {
 #[test]
 fn a_failed_disk_answers_with_an_error_and_never_with_success() {
     let mut net = Net::new(1);
-    let esme = net.connect(0);
-    assert_eq!(net.bind(esme, "demo"), ACCEPTED_BIND);
+    let esme = net.bound(0, "demo");
     net.hold_disk(true);
     net.submit(esme, 2, "12125559999");
     net.fail_disk();
