@@ -378,7 +378,8 @@ fn who_sends_without_end_does_not_keep_others_waiting() {
         let used = (server.cpu_time() - cpu_before).as_secs_f64();
         let a_second = (beats() - beats_before) / used;
         endless.socket.shutdown(std::net::Shutdown::Both).expect("a connection");
-        assert!(a_second > 180.0, "{a_second} heartbeats in a second of a processor");
+        // One that looks every 20 ms beats fifty times, one that gives way up to 250 times.
+        assert!(a_second > 120.0, "{a_second} heartbeats in a second of a processor");
     });
 }
 
