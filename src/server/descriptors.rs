@@ -1,5 +1,5 @@
-//! File descriptors: how many connections they are enough for, and what a lack of them means: something is to be tried again,
-//! and nothing has been written. It is no fault of the disk.
+//! File descriptors: how many connections they are enough for, and what becomes of a lack of them. It is no fault of the
+//! disk: nothing was written, and what could not be opened is tried again.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ const SPARE: u64 = 128;
 const SPARE_OF_PARTITION: u64 = 16;
 /// A core that takes fewer connections is of no use.
 const CONNECTIONS_MIN: u64 = 16;
-/// How long whoever may wait does before he tries again.
+/// After this a thread that may wait tries again.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// What descriptors are needed for.
@@ -113,7 +113,7 @@ pub(super) fn are_short() -> bool {
     IS_SHORT.load(Ordering::Relaxed)
 }
 
-/// Opens something, and waits while there is no descriptor for it. For threads that may wait.
+/// Opens something, and waits while there is no descriptor for it: for threads that may wait.
 ///
 /// # Errors
 /// That of opening, when it is another.

@@ -206,7 +206,7 @@ pub(super) struct State {
     rest: sled::Tree,
     finals: sled::Tree,
     folder: PathBuf,
-    /// sled's file, to be synced: open from the begin, since later there may be no descriptor for it.
+    /// sled's file, to be synced: open from the beginning, since later there may be no descriptor for it.
     file: File,
     journal: PathBuf,
     segment_octets: u64,
