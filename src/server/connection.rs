@@ -213,8 +213,7 @@ impl Connection {
                 Ok(true) => self.pause(core, false),
                 Ok(false) => {
                     self.pause(core, true);
-                    self.look_for_its_end(core, now);
-                    return Poll::Pending;
+                    return self.look_for_its_end(core, now);
                 }
                 Err(_) => return Poll::Ready(CloseReason::PeerClosed),
             }
@@ -235,8 +234,7 @@ impl Connection {
             }
             // Octets that wait for room in the window are as good as unread ones.
             if self.is_open && !core.shard.borrow().wants_octets(self.id) {
-                self.look_for_its_end(core, now);
-                return Poll::Pending;
+                return self.look_for_its_end(core, now);
             }
             self.unread_since = None;
             match self.read(core, cx) {
@@ -286,12 +284,18 @@ impl Connection {
         Some((socket, core.shard.borrow_mut().depart(self.id)?))
     }
 
-    /// Nothing is read from the peer now, and so its end is not read either: the kernel is asked for it.
-    fn look_for_its_end(&mut self, core: &Core, now: Instant) {
+    /// Nothing is read from the peer now, and so its end is not read either: the kernel is asked for it. One that has closed
+    /// and is not read from for long, because its requests wait for a disk that stands still, has given them up: it comes
+    /// again, and again, and what it has left behind would take all the connections there may be.
+    fn look_for_its_end(&mut self, core: &Core, now: Instant) -> Poll<CloseReason> {
         let since = *self.unread_since.get_or_insert(now);
         if !self.has_hung_up && now >= since + UNREAD_PATIENCE && has_closed(socket_of(&self.stream)) {
             self.hang_up(core);
         }
+        if self.has_hung_up && now >= since + self.settings.write_timeout {
+            return Poll::Ready(CloseReason::PeerClosed);
+        }
+        Poll::Pending
     }
 
     /// The peer has closed its side: its account may bind another session at once.
@@ -403,6 +407,9 @@ impl Connection {
             let plain = std::mem::take(&mut self.plain);
             let used = core.with(Some(self.id), |shard, now| shard.handle_octets(now, self.id, &plain));
             keep(&mut self.plain, &plain[used..]);
+            if used > 0 {
+                self.unread_since = None;
+            }
         }
     }
 
