@@ -105,11 +105,11 @@ fn health(pulses: &[Arc<Pulse>]) -> Answer {
 /// A line for each thing that is wrong.
 fn complaints(pulses: &[Arc<Pulse>]) -> String {
     let mut lines = String::new();
+    // Writing to a String does not fail.
     if descriptors::are_short() {
-        lines += "no file descriptor is left (ulimit -n)\n";
+        _ = writeln!(lines, "{}", descriptors::LACK);
     }
     for (core, pulse) in pulses.iter().enumerate() {
-        // Writing to a String does not fail.
         if pulse.has_ended.load(Ordering::Relaxed) {
             _ = writeln!(lines, "core {core} has ended");
         } else if pulse.is_still.load(Ordering::Relaxed) {

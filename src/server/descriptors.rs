@@ -18,6 +18,10 @@ const CONNECTIONS_MIN: u64 = 16;
 /// After this a thread that may wait tries again.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A lack of them in the words of the log and of health. Most often it is the limit of the process that is too low.
+pub(super) const LACK: &str =
+    "no file descriptor is left (ulimit -n; or fs.file-max, or memory, of the whole machine)";
+
 /// What descriptors are needed for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs {
@@ -98,7 +102,7 @@ static IS_SHORT: AtomicBool = AtomicBool::new(false);
 pub(super) fn note(is_short: bool, what: impl std::fmt::Display) {
     if IS_SHORT.swap(is_short, Ordering::Relaxed) != is_short {
         if is_short {
-            log::error!("{what}: no file descriptor is left (ulimit -n); it is tried again");
+            log::error!("{what}: {LACK}; it is tried again");
         } else {
             log::info!("there are file descriptors again");
         }

@@ -116,7 +116,7 @@ pub(super) async fn run(parts: Parts) {
         for file in 0..files {
             let reason = match core.journals[place].open(file).await {
                 Ok(()) => continue,
-                Err(Unopened::Shortage) => "no file descriptor is left (ulimit -n)".to_owned(),
+                Err(Unopened::Shortage) => descriptors::LACK.to_owned(),
                 Err(Unopened::Failed(error)) => error.to_string(),
             };
             _ = ready.send(Err(format!("a file of the journal cannot be opened: {reason}")));
