@@ -4,6 +4,7 @@
 mod common;
 
 use common::{ACCEPTED_BIND, CANCEL, Esme, NUMBER, Net, QUIET, SUBSCRIBER};
+use smppd::account::AccountSettings;
 use smppd::carrier::News;
 use smppd::message::MessageId;
 use smppd::pdu::receipt::MessageState;
@@ -243,6 +244,24 @@ fn receipts_cross_cores_to_whoever_receives() {
     let mut expected = ids;
     expected.sort();
     assert_eq!(seen, expected);
+}
+
+#[test]
+fn who_binds_gets_at_once_what_the_others_have_no_room_for() {
+    let mut net = Net::new(1);
+    net.reload(vec![AccountSettings { deliver_window: 1, bind_limit: 0, ..Net::account("demo") }]);
+    net.confirms = false;
+    let [transmitter, full] = [0, 0].map(|shard| net.connect(shard));
+    assert_eq!(net.bind_as(transmitter, "demo", CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
+    assert_eq!(net.bind_as(full, "demo", CommandId::BIND_RECEIVER), ACCEPTED_BIND);
+    [2, 3].into_iter().for_each(|number| net.submit(transmitter, number, "12125559999"));
+    net.pass_millis(1_000);
+    assert_eq!(net.received(full).len(), 1, "its window is full");
+    let fresh = net.connect(0);
+    net.begin_bind(fresh, "demo");
+    net.turn();
+    let received: Vec<CommandId> = net.received(fresh).iter().map(|pdu| pdu.command_id).collect();
+    assert_eq!(received, [CommandId::BIND_TRANSCEIVER_RESP, CommandId::DELIVER_SM]);
 }
 
 #[test]

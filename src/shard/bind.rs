@@ -196,6 +196,8 @@ impl Shard {
     pub(super) fn ready(&mut self, account: AccountIndex, session: SessionAddress) {
         if self.homes.get_mut(&account).is_some_and(|home| home.ready(session)) {
             self.grant(account);
+            // What is here already found no room with the others.
+            self.to_dispatch.insert(account);
         }
     }
 
