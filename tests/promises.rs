@@ -712,6 +712,26 @@ fn a_message_that_is_replaced_twice_goes_on_when_both_senders_have_the_response(
     assert_eq!(net.offers(), 1);
 }
 
+#[test]
+fn a_message_that_is_replaced_again_before_the_response_keeps_to_its_new_date() {
+    let mut net = Net::new(3);
+    let (_, ids) = crowd(&mut net, InterfaceVersion::V5_0, 1);
+    net.reload(vec![AccountSettings { bind_limit: 0, ..Net::account("demo") }]);
+    let [slow, quick] = [1, 2].map(|shard| net.bound(shard, "demo"));
+    net.hold_mesh((0, 1), true);
+    net.send(slow, &Pdu::SubmitSm(ShortMessage { schedule_delivery_time: b"", ..REPLACING }), 2);
+    // The message is found, and replaced by one that is due; that this is so stays under way.
+    net.release_mesh_once((0, 1));
+    net.pass_millis(1_000);
+    net.send(quick, &Pdu::SubmitSm(ShortMessage { short_message: b"later", ..REPLACING }), 2);
+    assert_eq!(net.waiting_text(&ids[0]), "later");
+    net.hold_mesh((0, 1), false);
+    net.pass_millis(1_000);
+    assert_eq!(net.offers(), 0, "it waits for its date");
+    net.pass_seconds(700, 1);
+    assert_eq!(net.offers(), 1);
+}
+
 /// `demo` has three messages that wait where memory does not hold them, and its cancel_sm waits for the first block of
 /// those; `other` has begun to cancel so many that nothing else is cancelled for a long time.
 fn cancel_in_the_cold(net: &mut Net) -> (Esme, Esme) {

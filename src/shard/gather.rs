@@ -333,17 +333,19 @@ impl Shard {
         }
     }
 
-    /// At the owner: its sender has the response. What was due meanwhile is dealt with.
-    pub(super) fn told_of_superseding(&mut self, now: Now, id: MessageId) {
-        let Some((count, due)) = self.untold.get_mut(&id) else { return };
+    /// At the owner: its sender has the response. A message that was due meanwhile is looked at again: it may have been
+    /// replaced once more, and wait for another date.
+    pub(super) fn told_of_superseding(&mut self, id: MessageId) {
+        let Some((count, is_due)) = self.untold.get_mut(&id) else { return };
         *count -= 1;
         if *count > 0 {
             return;
         }
-        let due = *due;
+        let is_due = *is_due;
         self.untold.remove(&id);
-        if let (Some(due), Some(place)) = (due, self.place_of(id.partition())) {
-            self.due(now, place, due);
+        if let Some(place) = self.place_of(id.partition()).filter(|_| is_due) {
+            self.partitions[place].look_again(id);
+            self.has_due = true;
         }
     }
 

@@ -147,8 +147,8 @@ pub struct Shard {
     /// Searches that go on with the next turn.
     searches: VecDeque<gather::Search>,
     /// Messages that were put in the place of others for sessions of other shards, until those say that their senders were
-    /// told: how many were, and what was due of the message meanwhile.
-    untold: FastMap<MessageId, (u32, Option<Due>)>,
+    /// told: how many were, and whether the message was due meanwhile.
+    untold: FastMap<MessageId, (u32, bool)>,
     /// The last turn left something over: that is due, or that carriers have to say.
     has_due: bool,
     has_reports: bool,
@@ -605,7 +605,7 @@ impl Shard {
                 self.perform(now, reply_to, account, operation);
             }
             MeshMessage::Answer { reply_to, answer } => self.handle_answer(now, reply_to, &answer),
-            MeshMessage::Told { id } => self.told_of_superseding(now, id),
+            MeshMessage::Told { id } => self.told_of_superseding(id),
         }
     }
 

@@ -209,9 +209,9 @@ impl Shard {
     /// Something of a partition is due.
     pub(super) fn due(&mut self, now: Now, place: usize, due: Due) {
         if let Due::Attempt(id) | Due::Expired(id) = due
-            && let Some((_, waits)) = self.untold.get_mut(&id)
+            && let Some((_, is_due)) = self.untold.get_mut(&id)
         {
-            *waits = Some(due);
+            *is_due = true;
             return;
         }
         match due {

@@ -709,6 +709,11 @@ impl Partition {
         }
     }
 
+    /// A message that was due was held back: the next [`pop_due`](Self::pop_due) finds it, if it still is.
+    pub fn look_again(&mut self, id: MessageId) {
+        self.memory.due.push_back(RestKey::Message(id));
+    }
+
     /// Puts a message back that was due for an attempt nobody could make, until a pause ends.
     pub fn pause(&mut self, id: MessageId, until: Instant) {
         self.memory.pause_message(id, until);
