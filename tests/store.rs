@@ -777,6 +777,55 @@ fn a_refused_receipt_keeps_its_growing_pause_while_it_is_cold() {
 }
 
 #[test]
+fn a_refused_receipt_that_grows_cold_when_its_pause_is_over_comes_back_for_its_account() {
+    let mut store = Store::new(short_of_memory());
+    let id = store.accept();
+    store.finish(id);
+    store.write();
+    let key = ParcelKey { id, part: ParcelKey::FINAL_RECEIPT };
+    assert!(store.partition.await_offer(key).is_some() && store.partition.offer(key).is_some());
+    store.partition.returned(key, Some(clocks(later(5)).instant));
+    assert_eq!(store.partition.pop_due(clocks(later(5))), Some(Due::Deliver(key)));
+    // Its turn to be offered has not come.
+    for _ in 0..2_000 {
+        store.accept_for(later(50_000), "12125550199");
+        store.work();
+    }
+    assert!(store.partition.parcel(key).is_none(), "it is cold");
+    store.partition.fetch_for(store.account());
+    store.work();
+    assert_eq!(store.returned.1, [key]);
+}
+
+#[test]
+fn a_message_that_was_put_off_keeps_its_pause_while_it_is_cold_though_the_clock_goes_back() {
+    let mut store = Store::new(short_of_memory());
+    let id = store.accept();
+    store.record(&Record::Attempt { id, carrier: 0 });
+    store.record(&Record::Deferred { id, error: 0, until: later(10) });
+    for _ in 0..2_000 {
+        store.accept_for(later(50_000), "12125550199");
+        store.work();
+    }
+    let wall = Timestamp::from_millis(NOW.as_millis() - 3_600_000);
+    let hour_back = |seconds| Now { instant: clocks(later(seconds)).instant, wall };
+    // Somebody asks after it, again and again.
+    for seconds in [3, 6, 9] {
+        assert_eq!(store.partition.pop_due(hour_back(seconds)), None);
+        if let Some(block) = store.partition.cold_block_of(id) {
+            store.partition.fetch(block);
+        }
+        store.work();
+        assert!(store.partition.message(id).is_some(), "{seconds}: it is back");
+    }
+    while store.partition.message(id).is_none() {
+        assert_eq!(store.partition.pop_due(hour_back(10)), None, "its block comes back first");
+        store.work();
+    }
+    assert_eq!(store.partition.pop_due(hour_back(10)), Some(Due::Attempt(id)));
+}
+
+#[test]
 fn what_was_earned_before_a_stop_is_paid_out_once() {
     let mut store = Store::new(PartitionSettings::default());
     let id = store.accept();

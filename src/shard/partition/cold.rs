@@ -236,12 +236,19 @@ impl Memory {
             self.apply(&record, &Source::Rest(RestPlace { block: number, slot }), accounts)
                 .map_err(|_| Unrecoverable)?;
             traces.push(trace);
-            if let RestKey::Parcel(key) = key
-                && self.waits_for_its_time(key)
-            {
-                continue;
+            let waits = match key {
+                RestKey::Parcel(key) => self.waits_for_its_time(key),
+                RestKey::Message(id) => {
+                    // By the clock that is never set: the record has a date, which says nothing once that one was.
+                    if let Some(paused_until) = self.rest.take_pause(id) {
+                        self.pause_message(id, paused_until);
+                    }
+                    false
+                }
+            };
+            if !waits {
+                live.push(key);
             }
-            live.push(key);
         }
         if let Some(alarm) = self.rest.warm(number, self.now.instant + fresh_for, members, traces) {
             alarm.clear(&mut self.wheels);
@@ -283,10 +290,11 @@ impl Memory {
                 let content = Content::read(content).ok()?;
                 let is_waiting = standing.state.is_waiting();
                 let pair = if is_waiting { self.waiting.pair_of(&content, accounts) } else { None };
+                let paused_until = self.pause_of(&standing);
                 Some(Traced {
                     key: RestKey::Message(content.id),
-                    trace: Trace::Message(content.id, pair),
-                    due: DueAt::of_message(&standing, self.pause_of(&standing), content.expires_at),
+                    trace: Trace::Message { id: content.id, pair, paused_until },
+                    due: DueAt::of_message(&standing, paused_until, content.expires_at),
                     had_carrier: !is_waiting,
                 })
             }

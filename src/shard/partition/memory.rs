@@ -470,15 +470,18 @@ impl Memory {
                 let state = held.message.standing.state;
                 let pair = || self.waiting.pair_of(&held.message.content(), accounts);
                 let pair = if state.is_waiting() { pair() } else { None };
-                (state != State::Attempting).then(|| (held.due_at(), Trace::Message(id, pair)))
+                let trace = Trace::Message { id, pair, paused_until: held.paused_until };
+                (state != State::Attempting).then(|| (held.due_at(), trace))
             }
             RestKey::Parcel(key) => {
                 let held = self.parcels.get(key).filter(|held| held.kept == at_rest && !held.in_flight)?;
                 let HeldParcel { attempts, paused_until, .. } = *held;
                 let is_pending =
                     self.pending.get(&held.account).is_some_and(|pending| pending.contains(&key));
-                // One that was refused waits for its time, and not for its account to take the next.
-                let account = (attempts == 0 || is_pending).then_some(held.account);
+                // One that was refused waits for its time, and not for its account to take the next. Once that has come it
+                // waits for its account again, though perhaps it is not among those that do yet.
+                let is_paused = paused_until < Instant::MAX;
+                let account = (!is_paused || is_pending).then_some(held.account);
                 let retry = (attempts > 0).then_some(Retry { attempts, paused_until });
                 Some((held.due_at(), Trace::Parcel { key, account, retry }))
             }

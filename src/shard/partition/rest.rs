@@ -61,6 +61,8 @@ struct Cold {
     accounts: BTreeSet<(AccountIndex, RestNumber)>,
     /// Blocks with messages that wait.
     waiting: BTreeSet<(Pair, RestNumber)>,
+    /// Messages that were put off.
+    pauses: BTreeMap<MessageId, Instant>,
     /// Parcels that were refused.
     retries: BTreeMap<ParcelKey, Retry>,
     /// Short ids that parcels are about: no other message may get them.
@@ -70,8 +72,15 @@ struct Cold {
 /// What a cold block is found by.
 #[derive(Debug)]
 pub(super) enum Trace {
-    /// A message; with account and addresses when it waits for its carrier.
-    Message(MessageId, Option<Pair>),
+    /// A message.
+    Message {
+        /// Its name.
+        id: MessageId,
+        /// Account and addresses, when it waits for its carrier.
+        pair: Option<Pair>,
+        /// When the pause before its next attempt ends; [`Instant::MAX`] when there is none.
+        paused_until: Instant,
+    },
     /// A parcel.
     Parcel {
         /// Its name.
@@ -242,9 +251,12 @@ impl Rest {
         block.members = Vec::new();
         for trace in traces {
             match trace {
-                Trace::Message(id, waiting) => {
+                Trace::Message { id, pair, paused_until } => {
                     self.cold.messages.insert(id, number);
-                    self.cold.waiting.extend(waiting.map(|pair| (pair, number)));
+                    self.cold.waiting.extend(pair.map(|pair| (pair, number)));
+                    if paused_until < Instant::MAX {
+                        self.cold.pauses.insert(id, paused_until);
+                    }
                 }
                 Trace::Parcel { key, account, retry } => {
                     self.cold.parcels += 1;
@@ -276,9 +288,9 @@ impl Rest {
         block.members = members;
         for trace in traces {
             match trace {
-                Trace::Message(id, waiting) => {
+                Trace::Message { id, pair, .. } => {
                     self.cold.messages.remove(&id);
-                    waiting.map(|pair| self.cold.waiting.remove(&(pair, number)));
+                    pair.map(|pair| self.cold.waiting.remove(&(pair, number)));
                 }
                 Trace::Parcel { key, account, .. } => {
                     self.cold.parcels -= 1;
@@ -289,6 +301,11 @@ impl Rest {
         }
         self.to_cool.push_back(number);
         Some(std::mem::take(&mut block.alarm))
+    }
+
+    /// Until when a message that has come back pauses, if it was put off before it left.
+    pub(super) fn take_pause(&mut self, id: MessageId) -> Option<Instant> {
+        self.cold.pauses.remove(&id)
     }
 
     /// How often a parcel that has come back was refused before it left, if it was.
