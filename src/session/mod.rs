@@ -380,7 +380,7 @@ impl<T: Copy> Session<T> {
         match self.state {
             State::BoundTx | State::BoundRx | State::BoundTrx => {
                 self.state = State::Unbinding;
-                self.unbind_by = Some(now + UNBIND_PATIENCE);
+                self.unbind_by = Some(self.deaf_since.unwrap_or(now) + UNBIND_PATIENCE);
                 self.settle_unbind();
             }
             State::Open | State::Outbound => self.end(CloseReason::Ours),
@@ -494,7 +494,9 @@ impl<T: Copy> Session<T> {
     }
 
     fn open(&mut self, now: Instant, command_id: CommandId, token: Option<T>) -> u32 {
-        self.window.open(InFlight { command_id, token, deadline: now + self.settings.response_timeout })
+        // The pause will be added when we listen again.
+        let begin = self.deaf_since.unwrap_or(now);
+        self.window.open(InFlight { command_id, token, deadline: begin + self.settings.response_timeout })
     }
 
     /// The request that a response answers. One of another kind answers nothing; generic_nack answers any.
