@@ -137,6 +137,17 @@ fn a_message_without_a_carrier_keeps_to_its_date_when_the_clock_is_put_back() {
 }
 
 #[test]
+fn what_is_to_be_sent_at_once_is_though_the_clock_is_put_back() {
+    let mut net = Net::new(1);
+    let (esme, _) = crowd(&mut net, InterfaceVersion::V5_0, 1);
+    net.send(esme, &Pdu::SubmitSm(ShortMessage { schedule_delivery_time: b"", ..REPLACING }), 2);
+    assert_eq!(net.offers(), 0, "it is found with what is due");
+    net.set_wall(-HOUR_MILLIS);
+    net.pass_millis(1_000);
+    assert_eq!(net.offers(), 1);
+}
+
+#[test]
 fn a_disk_that_had_no_room_once_is_asked_again_though_the_clock_is_put_back() {
     for back in [0, -HOUR_MILLIS] {
         let mut net = Net::new(1);

@@ -89,9 +89,9 @@ impl<'a> Content<'a> {
         self.deliver_at > self.accepted_at
     }
 
-    /// When a carrier is to be offered it first.
+    /// When a carrier is to be offered it first; [`Timestamp::ZERO`]: at once, however the clock is set meanwhile.
     pub fn due_at(&self) -> Timestamp {
-        if self.is_scheduled() { self.deliver_at } else { self.accepted_at }
+        if self.is_scheduled() { self.deliver_at } else { Timestamp::ZERO }
     }
 
     /// The id its sender was answered with.

@@ -188,8 +188,9 @@ impl Life {
         let verdict = |id: MessageId| {
             if let Some(held) = self.recovery.messages().find(|held| held.content().id == id) {
                 let standing = held.standing;
-                let due = match standing.deadline.min(held.expires_at()) {
-                    due if standing.deadline <= held.expires_at() => format!("due {}", date(due)),
+                let due = match standing.deadline {
+                    Timestamp::ZERO => "due at once".to_owned(),
+                    deadline if deadline <= held.expires_at() => format!("due {}", date(deadline)),
                     _ => format!("valid until {}", date(held.expires_at())),
                 };
                 return format!("{}, {due}", super::things::state_name(standing.state));

@@ -118,7 +118,7 @@ pub(super) fn message(content: &Content<'_>, standing: &Standing, place: Option<
         .put("partition", content.id.partition().0)
         .text("system_id", content.system_id)
         .put("state", state_name(standing.state))
-        .time("due_at", standing.deadline.min(content.expires_at))
+        .time("due_at", standing.deadline.max(content.accepted_at).min(content.expires_at))
         .put("carrier", standing.carrier)
         .put("deferrals", standing.deferrals)
         .put("error", standing.error)
