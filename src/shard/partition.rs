@@ -396,7 +396,7 @@ impl Partition {
         let Matching { service_type, source, destination } = matching;
         let pair = self.memory.waiting.pair(account, &source.digits, &destination.digits);
         let waiting = self.memory.waiting.of(pair, service_type.as_deref());
-        waiting.filter(move |id| !self.memory.ids.is_behind(*id, up_to)).filter(move |id| {
+        waiting.filter(move |id| !self.is_behind(*id, up_to)).filter(move |id| {
             // Two pairs may share a number.
             self.message(*id).map(Message::content).is_some_and(|content| {
                 content.source.digits == &*source.digits
@@ -404,6 +404,11 @@ impl Partition {
                     && accounts.index_of(content.system_id) == Some(account)
             })
         })
+    }
+
+    /// Whether an id was given out behind those that were the last ones then.
+    fn is_behind(&self, id: MessageId, last: [MessageId; 2]) -> bool {
+        self.memory.ids.is_behind(id, last) && !self.memory.passed_over.contains(&id)
     }
 
     /// The age of a message that has one of the ids up to these; `None` when it is not here (any more).
@@ -472,10 +477,16 @@ impl Partition {
     pub fn next_short_id(&mut self) -> Option<MessageId> {
         (0..SHORT_IDS_PASSED_MAX).find_map(|_| {
             let id = self.memory.ids.next_short();
-            let memory = &self.memory;
+            let memory = &mut self.memory;
             let has_parcel = ParcelKey::about(id).any(|key| memory.parcels.contains(key));
             let is_message = memory.messages.contains(id) || memory.finals.contains(id);
-            (!has_parcel && !is_message && !memory.rest.holds(id)).then_some(id)
+            let is_in_use = has_parcel || is_message || memory.rest.holds(id);
+            if is_in_use {
+                memory.passed_over.insert(id);
+            } else {
+                memory.passed_over.remove(&id);
+            }
+            (!is_in_use).then_some(id)
         })
     }
 

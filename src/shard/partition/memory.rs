@@ -23,6 +23,8 @@ pub(super) const BESIDE_OCTETS: usize = 320;
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) ids: IdSource,
+    /// Short ids that were in use when their number came again: what has them is a round older than it seems.
+    pub(super) passed_over: BTreeSet<MessageId>,
     pub(super) messages: MessageTable<MessageId, HeldMessage, Alarm>,
     pub(super) parcels: MessageTable<ParcelKey, HeldParcel, Alarm>,
     /// Those of them that wait to be offered to their account's home.

@@ -60,6 +60,7 @@ impl Recovery {
         checkpoint.floors.iter().for_each(|floor| ids.observe(*floor));
         let memory = Memory {
             ids,
+            passed_over: BTreeSet::new(),
             messages: MessageTable::new(),
             parcels: MessageTable::new(),
             pending: FastMap::default(),
