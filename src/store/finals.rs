@@ -125,7 +125,8 @@ const FORMAT: u8 = 2;
 /// A block is closed when it has grown to this.
 const BLOCK_OCTETS: usize = 32 << 10;
 
-/// Sorts a generation (messages behind one another) and cuts it into blocks.
+/// Sorts a generation (messages behind one another) and cuts it into blocks. Of two messages with one short id it keeps the
+/// one that ended later.
 ///
 /// # Errors
 /// It is not made of whole messages.
@@ -135,7 +136,9 @@ pub fn cut(generation: u64, octets: &[u8]) -> Result<Vec<(BlockKey, Vec<u8>)>, B
     while !rest.is_empty() {
         messages.push(split_message(&mut rest)?);
     }
-    messages.sort_unstable_by_key(|(id, _)| *id);
+    messages.reverse();
+    messages.sort_by_key(|(id, _)| *id);
+    messages.dedup_by_key(|(id, _)| *id);
     let mut blocks: Vec<(BlockKey, Vec<u8>)> = Vec::new();
     let mut newest = Timestamp::ZERO;
     for (id, message) in messages {
