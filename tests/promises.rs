@@ -12,6 +12,7 @@ use common::{
     multi, payload,
 };
 use smppd::account::AccountSettings;
+use smppd::carrier::News;
 use smppd::message::{MessageId, PartitionNumber};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
@@ -527,18 +528,37 @@ fn of_two_messages_with_one_short_id_the_later_one_is_told() {
     for sequence in 490..510 {
         ended(short_id(sequence), MessageState::UNDELIVERABLE, 1_790_200_000_000, b"other").put(&mut young);
     }
-    let mut blocks: BTreeMap<[u8; 16], Vec<u8>> = BTreeMap::new();
-    for (generation, octets) in [(1, &old), (900, &young)] {
-        let cut = cut(generation, octets).expect("whole").into_iter();
-        blocks.extend(cut.map(|(key, block)| (key.to_octets(), block)));
+    let both = [&old[..], &young].concat();
+    // A restart may find them in the journal together.
+    for generations in [vec![(1, &old), (900, &young)], vec![(1, &both)]] {
+        let mut blocks: BTreeMap<[u8; 16], Vec<u8>> = BTreeMap::new();
+        for (generation, octets) in generations {
+            let cut = cut(generation, octets).expect("whole").into_iter();
+            blocks.extend(cut.map(|(key, block)| (key.to_octets(), block)));
+        }
+        for (sequence, whose) in
+            [(490, "other"), (500, "other"), (509, "other"), (510, "demo"), (599, "demo")]
+        {
+            let ids = short_id(sequence)..=short_id(sequence);
+            assert_eq!(ids.start().partition(), PartitionNumber(0));
+            let candidates = blocks.range(BlockKey::range(&ids)).rev();
+            let found = find(&ids, candidates.map(Ok::<_, BlockError>)).expect("blocks");
+            assert_eq!((found.len(), &*found[0].system_id), (1, whose.as_bytes()), "{sequence}");
+        }
     }
-    for (sequence, whose) in [(490, "other"), (500, "other"), (509, "other"), (510, "demo"), (599, "demo")] {
-        let ids = short_id(sequence)..=short_id(sequence);
-        assert_eq!(ids.start().partition(), PartitionNumber(0));
-        let candidates = blocks.range(BlockKey::range(&ids)).rev();
-        let found = find(&ids, candidates.map(Ok::<_, BlockError>)).expect("blocks");
-        assert_eq!((found.len(), &*found[0].system_id), (1, whose.as_bytes()), "{sequence}");
-    }
+}
+
+#[test]
+fn what_a_carrier_says_of_an_old_message_ends_no_new_one_with_its_short_id() {
+    let mut net = Net::new(1);
+    let (_, ids) = crowd(&mut net, InterfaceVersion::V3_3, 1);
+    let id = MessageId::parse(ids[0].as_bytes()).expect("an id");
+    // This one was offered to nobody: another one had its name before.
+    net.news(News::State { id, state: MessageState::UNDELIVERABLE, error: 1 });
+    net.pass_millis(1_000);
+    assert_eq!((net.waiting(NUMBER, SUBSCRIBER), net.offers()), (1, 0));
+    net.pass_seconds(620, 1);
+    assert_eq!(net.offers(), 1);
 }
 
 #[test]

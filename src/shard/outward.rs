@@ -107,7 +107,7 @@ impl Shard {
                 self.acknowledge(id, acknowledge);
             }
             News::State { id, state, error } => {
-                if state.is_final() {
+                if state.is_final() && !self.is_anothers(id) {
                     self.finish(now, id, state, error);
                 } else if self.transactions.contains_key(&id) {
                     // Its sender waits for the outcome and has no name for the message yet: nothing is told of it
@@ -130,6 +130,14 @@ impl Shard {
                 self.accept_reply(now, &reply, acknowledge);
             }
         }
+    }
+
+    /// Whether a carrier must mean the message that had a short id before: this one was offered to none.
+    fn is_anothers(&self, id: MessageId) -> bool {
+        let message = || self.partitions[self.place_of(id.partition())?].message(id);
+        id.is_short()
+            && message()
+                .is_some_and(|message| message.standing.state.is_waiting() && message.standing.deferrals == 0)
     }
 
     /// What a message's sender is told when its carrier says this. It goes on record: after a restart the account may be
