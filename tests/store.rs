@@ -42,6 +42,8 @@ struct Store {
     /// Blocks of unfinished things that were put to rest, and blocks that came back.
     put: usize,
     got: usize,
+    /// Generations of final messages that were put to rest.
+    generations: Vec<u64>,
     /// There is no room for files.
     is_full: bool,
     /// What came back: messages that a carrier had, and parcels.
@@ -63,6 +65,7 @@ impl Store {
             checkpoint,
             put: 0,
             got: 0,
+            generations: Vec::new(),
             is_full: false,
             returned: (Vec::new(), Vec::new()),
         }
@@ -137,7 +140,10 @@ impl Store {
     fn carry_out(&mut self) -> bool {
         let Some(op) = self.partition.take_store_op() else { return false };
         let done = match op {
-            StoreOp::PutFinals(generation, _) => StoreDone::Finals(generation),
+            StoreOp::PutFinals(generation, _) => {
+                self.generations.push(generation);
+                StoreDone::Finals(generation)
+            }
             StoreOp::PutRest(number, octets) => {
                 self.put += 1;
                 self.rest.insert(number, (octets, Vec::new()));
@@ -823,6 +829,23 @@ fn a_message_that_was_put_off_keeps_its_pause_while_it_is_cold_though_the_clock_
         store.work();
     }
     assert_eq!(store.partition.pop_due(hour_back(10)), Some(Due::Attempt(id)));
+}
+
+#[test]
+fn what_goes_to_rest_after_a_crash_is_the_younger_one_of_its_name() {
+    let mut store = Store::new(PartitionSettings::default());
+    for crashes in [false, false, true, false, true] {
+        if crashes {
+            store.crash();
+        }
+        let id = store.accept();
+        store.finish(id);
+        store.partition.flush_finals();
+        store.write();
+        while store.carry_out() {}
+    }
+    assert_eq!(store.generations.len(), 5);
+    assert!(store.generations.is_sorted_by(|old, young| old < young), "{:?}", store.generations);
 }
 
 #[test]

@@ -5,11 +5,15 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::FastMap;
+use crate::journal::Position;
 use crate::message::MessageId;
 use crate::store::FinalMessage;
 
 /// A generation goes to rest when it has grown to this.
 const GENERATION_OCTETS: usize = 4 << 20;
+
+/// Generations that may be put to rest behind one batch of the journal, in bits.
+const GENERATIONS_OF_BATCH_BITS: u32 = 20;
 
 /// The messages that ended since the last generation left, and the generations that are on their way to rest.
 #[derive(Debug)]
@@ -39,6 +43,12 @@ impl Finals {
             spare: FastMap::default(),
             next_generation,
         }
+    }
+
+    /// The generations of this process come behind all that are at rest. The last checkpoint does not know how many went there
+    /// since; but each of them had to wait for a later batch of the journal, of which none holds a million.
+    pub(super) fn begin_behind(&mut self, last: Position) {
+        self.next_generation = self.next_generation.max((last.0 + 1) << GENERATIONS_OF_BATCH_BITS);
     }
 
     /// Adds a message; true when the generation should leave.

@@ -209,7 +209,8 @@ impl Recovery {
 
     /// Everything was replayed; the journal goes on at `journal`.
     pub fn finish(self, journal: JournalStart) -> Recovered {
-        let Self { number, settings, memory, to_resume, .. } = self;
+        let Self { number, settings, mut memory, to_resume, .. } = self;
+        memory.finals.begin_behind(journal.last);
         Recovered { number, settings, memory, journal, to_resume }
     }
 }
