@@ -688,15 +688,16 @@ impl Partition {
                     if now.wall >= held.message.expires_at() {
                         return Some(Due::Expired(id));
                     }
-                    let is_due = held.due_at().has_come(now);
                     let Standing { state, deadline, .. } = held.message.standing;
-                    if is_due && state == State::Scheduled && now.wall < deadline {
-                        // Its date had come, nobody could make the attempt, and the clock was put back since.
-                        self.memory.pause_message(id, Instant::MAX);
-                    } else if is_due && state.is_waiting() {
+                    let is_before_its_date = state == State::Scheduled && now.wall < deadline;
+                    if !held.due_at().has_come(now) {
+                        self.memory.set_alarm_again(RestKey::Message(id));
+                    } else if state.is_waiting() && !is_before_its_date {
                         return Some(Due::Attempt(id));
                     } else {
-                        self.memory.set_alarm_again(RestKey::Message(id));
+                        // A pause is over that it does not wait for: its date had come, nobody could make the attempt, and
+                        // the clock was put back since.
+                        self.memory.pause_message(id, Instant::MAX);
                     }
                 }
                 DueThing::Of(RestKey::Parcel(key)) => {
