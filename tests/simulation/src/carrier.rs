@@ -13,7 +13,7 @@ use smppd::pdu::DataCoding;
 use smppd::pdu::receipt::MessageState;
 use smppd::time::Instant;
 
-use crate::oracle::{Oracle, Token, token_of};
+use crate::oracle::{Life, Oracle, Token, token_of};
 use crate::random::Random;
 
 const MILLI: u64 = 1_000_000;
@@ -37,6 +37,10 @@ struct Said {
     carrier: u8,
     /// Whose partition hears it; a reply is for anybody.
     partition: Option<PartitionNumber>,
+    /// Which message of its name.
+    life: Option<Life>,
+    /// When it was said last, if it was.
+    said_at: u64,
     news: News,
 }
 
@@ -49,7 +53,7 @@ pub struct Land {
     pub now: u64,
     /// Everything offered is taken and delivered at once.
     pub is_calm: bool,
-    known: BTreeMap<MessageId, Known>,
+    known: BTreeMap<Life, Known>,
     due: BTreeMap<(u64, u64), Said>,
     said: BTreeMap<u64, Said>,
     next: u64,
@@ -91,7 +95,8 @@ impl Land {
     }
 
     fn offered(&mut self, carrier: u8, content: &Content<'_>, resumed: bool) -> Known {
-        let before = self.known.get(&content.id).copied();
+        let life = self.life_of(content.id);
+        let before = self.known.get(&life).copied();
         // What was said of an earlier offer is no answer to this one.
         let is_old = |said: &Said| matches!(said.news, News::Busy { id, .. } if id == content.id);
         self.due.retain(|_, said| !is_old(said));
@@ -117,7 +122,7 @@ impl Land {
             is_busy: false,
             is_taken: before.is_some_and(|known| known.is_taken),
         };
-        self.known.insert(content.id, known);
+        self.known.insert(life, known);
         known
     }
 
@@ -125,13 +130,18 @@ impl Land {
     fn says(&mut self, news: &News) {
         match *news {
             News::Busy { id, .. } => self.turned_down(id),
-            News::State { id, state: MessageState::EXPIRED, .. } => self.oracle.borrow_mut().said_expired(id),
-            News::State { .. } | News::Taken { .. } | News::Reply(_) => {}
+            News::State { id, state, .. } => self.oracle.borrow_mut().said(id, state),
+            News::Taken { .. } | News::Reply(_) => {}
         }
     }
 
+    fn life_of(&self, id: MessageId) -> Life {
+        self.oracle.borrow().life_of(id)
+    }
+
     fn turned_down(&mut self, id: MessageId) {
-        if let Some(known) = self.known.get_mut(&id) {
+        let life = self.life_of(id);
+        if let Some(known) = self.known.get_mut(&life) {
             known.is_busy = true;
         }
     }
@@ -139,8 +149,12 @@ impl Land {
     /// Plans what is said about a message.
     fn plan(&mut self, carrier: u8, content: &Content<'_>, known: Known) {
         let id = content.id;
+        let life = self.life_of(id);
         let say = |land: &mut Self, delay: u64, news: News| {
-            land.say(delay * MILLI, Said { carrier, partition: Some(id.partition()), news });
+            land.say(
+                delay * MILLI,
+                Said { carrier, partition: Some(id.partition()), life: Some(life), said_at: 0, news },
+            );
         };
         let taken = News::Taken { id, carrier_id: format!("c{:x}", id.as_u64()).as_bytes().into() };
         if known.is_taken {
@@ -159,7 +173,8 @@ impl Land {
             // Not a word about it, ever: its validity ends it.
             return;
         }
-        if let Some(known) = self.known.get_mut(&id) {
+        let life = self.life_of(id);
+        if let Some(known) = self.known.get_mut(&life) {
             known.is_taken = true;
         }
         let final_at = if self.is_calm { self.random.range(0, 300) } else { self.random.delay(1, 1_500) };
@@ -204,7 +219,7 @@ impl Land {
         let news =
             News::Reply(ReplyNews { source, destination, data_coding: DataCoding::DEFAULT, user_data });
         let delay = self.random.range(after, after + 1_000);
-        self.say(delay * MILLI, Said { carrier, partition: None, news });
+        self.say(delay * MILLI, Said { carrier, partition: None, life: None, said_at: 0, news });
     }
 
     /// The server has no room for a reply now: it is said again.
@@ -217,12 +232,16 @@ impl Land {
 
     fn next_due(&mut self, carrier: u8, partitions: &BTreeSet<PartitionNumber>) -> Option<Report> {
         let hears = |said: &Said| {
-            said.carrier == carrier && said.partition.is_none_or(|partition| partitions.contains(&partition))
+            said.carrier == carrier
+                && said.partition.is_none_or(|partition| partitions.contains(&partition))
+                // Of a message whose name another one has by now nobody speaks any more.
+                && said.life.is_none_or(|life| life == self.life_of(life.id))
         };
         let (key, _) =
             self.due.iter().take_while(|((at, _), _)| *at <= self.now).find(|(_, said)| hears(said))?;
         let key = *key;
-        let said = self.due.remove(&key)?;
+        let mut said = self.due.remove(&key)?;
+        said.said_at = self.now;
         self.says(&said.news);
         self.next += 1;
         let token = self.next;
@@ -234,12 +253,14 @@ impl Land {
 
     fn acknowledged(&mut self, token: u64) {
         let mut oracle = self.oracle.borrow_mut();
-        match self.said.remove(&token).map(|said| said.news) {
+        let said = self.said.remove(&token);
+        let said_at = said.as_ref().map_or(0, |said| said.said_at);
+        match said.map(|said| said.news) {
             None => oracle.violate(format!("report {token} was acknowledged twice, or never made")),
             Some(News::State { id, state, .. }) if state.is_final() => oracle.acknowledged_end(id),
             Some(News::Reply(reply)) => {
                 if let Some(token) = token_of(&reply.user_data) {
-                    oracle.acknowledged_reply(token, &reply.destination.digits);
+                    oracle.acknowledged_reply(token, &reply.destination.digits, said_at);
                 }
             }
             Some(News::State { .. } | News::Taken { .. } | News::Busy { .. }) => {}

@@ -4,6 +4,8 @@
 //! back, the orders to the state at rest, and recovery. The world asks
 //! for the next thing, lets time pass, and is told what came of it as a [`Done`].
 
+mod round;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -22,8 +24,8 @@ use smppd::time::Now;
 use crate::random::Random;
 
 const SECTOR: usize = 512;
-/// The longest pause before another attempt.
-pub const RETRY_DELAY_MAX: Duration = Duration::from_millis(2_000);
+/// No order takes longer.
+const ORDER_MICROS_MAX: u64 = 3_000_000;
 /// Journal files that are made before the first message comes.
 const FILES_READY: usize = 3;
 
@@ -40,6 +42,8 @@ pub struct DiskSettings {
     pub failing_writes: u64,
     /// Of ten thousand orders, how many fail.
     pub failing_orders: u64,
+    /// Of ten thousand questions, how many cannot be answered.
+    pub failing_lookups: u64,
     /// Of a hundred files that are to be made, for how many there is no room at first.
     pub no_room: u64,
     /// Microseconds of a write, about.
@@ -113,6 +117,8 @@ pub struct PartitionDisk {
     orders: VecDeque<Order>,
     is_ordering: bool,
     store_failed: bool,
+    /// No file can be made, nor opened for the first time.
+    has_no_files: bool,
     unsynced: Vec<Unsynced>,
 }
 
@@ -142,6 +148,7 @@ impl PartitionDisk {
             orders: VecDeque::new(),
             is_ordering: false,
             store_failed: false,
+            has_no_files: false,
             unsynced: Vec::new(),
         }
     }
@@ -151,6 +158,11 @@ impl PartitionDisk {
         let DiskSettings { segment_octets, batch_octets_max, .. } = self.settings;
         // Files keep their size for life.
         self.settings = DiskSettings { segment_octets, batch_octets_max, ..settings };
+    }
+
+    /// Whether files can be made.
+    pub const fn deny_files(&mut self, has_no_files: bool) {
+        self.has_no_files = has_no_files;
     }
 
     // The journal.
@@ -261,7 +273,7 @@ impl PartitionDisk {
             Some(_) | None => 1,
         };
         let micros = self.settings.order_micros * slow;
-        Some(Begun { micros: random.delay(micros / 4, micros) })
+        Some(Begun { micros: random.delay(micros / 4, micros).min(ORDER_MICROS_MAX) })
     }
 
     /// The order is carried out.
@@ -275,6 +287,9 @@ impl PartitionDisk {
             };
         }
         let op = match order {
+            Order::Lookup(lookup) if random.range(0, 9_999) < self.settings.failing_lookups => {
+                return Some(Done::NotFound(lookup));
+            }
             Order::Lookup(lookup) => {
                 let found = self.find(&lookup);
                 return Some(Done::Found(lookup, found));
@@ -282,7 +297,7 @@ impl PartitionDisk {
             Order::Op(op) => op,
         };
         if let StoreOp::MakeFile(file) = op
-            && random.range(0, 99) < self.settings.no_room
+            && (self.has_no_files || random.range(0, 99) < self.settings.no_room)
         {
             return Some(Done::Stored(StoreDone::NoRoom(file)));
         }
@@ -541,6 +556,16 @@ impl Done {
         matches!(self, Self::Stored(StoreDone::Checkpoint(..)))
     }
 
+    /// Whether a question could not be answered.
+    pub const fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound(..))
+    }
+
+    /// Whether there was no room for a file.
+    pub const fn is_no_room(&self) -> bool {
+        matches!(self, Self::Stored(StoreDone::NoRoom(..)))
+    }
+
     /// Whether a block came back.
     pub const fn is_fetch(&self) -> bool {
         matches!(self, Self::Stored(StoreDone::GotRest(..)))
@@ -570,7 +595,7 @@ pub fn partition_settings(random: &mut Random) -> PartitionSettings {
         checkpoint_segments: random.range(1, 4) as usize,
         checkpoint_visits: random.range(1, 40) as usize,
         parcel_retention: Duration::from_secs(3_600),
-        retry_delay_max: RETRY_DELAY_MAX,
+        retry_delay_max: crate::world::RETRY.delay_max,
         ..PartitionSettings::default()
     }
 }

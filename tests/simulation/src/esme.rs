@@ -46,13 +46,14 @@ pub struct Link {
 
 impl Esme {
     /// A program for an account.
-    pub fn new(account: usize, random: &mut Random) -> Self {
-        let versions = [InterfaceVersion::V3_3, InterfaceVersion::V3_4, InterfaceVersion::V5_0];
+    pub fn new(account: usize, is_old: bool, random: &mut Random) -> Self {
+        let all = [InterfaceVersion::V3_3, InterfaceVersion::V3_4, InterfaceVersion::V5_0];
+        let versions = if is_old && random.chance(90) { &all[..1] } else { &all };
         let modes = [BindMode::Transceiver, BindMode::Transceiver, BindMode::Transmitter, BindMode::Receiver];
         Self {
             account,
             link: None,
-            version: random.pick(&versions),
+            version: random.pick(versions),
             mode: random.pick(&modes),
             is_calm: false,
             has_left: false,
@@ -78,7 +79,7 @@ impl Esme {
     }
 
     /// Asks to be bound.
-    pub fn bind(&mut self, now: Now, name: &str, password: &str, oracle: &mut Oracle) {
+    pub fn bind(&mut self, now: Now, name: &str, (password, is_right): (&str, bool), oracle: &mut Oracle) {
         let Some(link) = &mut self.link else { return };
         link.is_binding = true;
         let bind = Bind {
@@ -94,7 +95,7 @@ impl Esme {
             BindMode::Receiver => Pdu::BindReceiver(bind),
             BindMode::Transceiver => Pdu::BindTransceiver(bind),
         };
-        link.ask(now, &pdu, Asked::Bind, oracle);
+        link.ask(now, &pdu, Asked::Bind(self.mode, self.version, is_right), oracle);
     }
 
     /// Whether it is bound.
@@ -142,7 +143,7 @@ impl Esme {
                     link.is_binding = false;
                     let is_ok = status == CommandStatus::ESME_ROK;
                     match (request.token, &pdu) {
-                        (Some(Asked::Bind), _) if is_ok => link.session.bound(mode),
+                        (Some(Asked::Bind(..)), _) if is_ok => link.session.bound(mode),
                         (
                             Some(Asked::Submit(_)),
                             Pdu::SubmitSmResp(MessageIdResp { message_id, .. })

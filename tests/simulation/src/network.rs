@@ -31,6 +31,8 @@ pub struct Line {
     pub is_moving: bool,
     /// When the server learnt that the ESME closed.
     pub closed_since: Option<u64>,
+    /// The server has read all that the ESME said before it closed.
+    pub is_end_read: bool,
     /// An event will look after the octets to the server.
     pub is_server_due: bool,
     /// An event will look after the octets to the ESME.
@@ -61,6 +63,7 @@ impl Network {
             slow_until: 0,
             is_moving: false,
             closed_since: None,
+            is_end_read: false,
             is_server_due: false,
             is_esme_due: false,
         };

@@ -5,6 +5,7 @@ use super::*;
 impl World {
     /// Carries out what a shard wants, as the server does after every input.
     pub(super) fn carry_out(&mut self, core: usize) {
+        self.note_full(core);
         self.depth += 1;
         self.carry_out_turn(core);
         self.depth -= 1;
@@ -21,7 +22,12 @@ impl World {
             let lookups = std::mem::take(&mut outputs.lookups);
             let events = std::mem::take(&mut outputs.events);
             let mesh: Vec<Vec<MeshMessage>> = outputs.mesh.iter_mut().map(std::mem::take).collect();
-            if dirty.is_empty() && verify.is_empty() && lookups.is_empty() && mesh.iter().all(Vec::is_empty) {
+            if dirty.is_empty()
+                && verify.is_empty()
+                && lookups.is_empty()
+                && events.is_empty()
+                && mesh.iter().all(Vec::is_empty)
+            {
                 break;
             }
             for (to, batch) in mesh.into_iter().enumerate().filter(|(_, batch)| !batch.is_empty()) {
@@ -37,15 +43,17 @@ impl World {
             for lookup in lookups {
                 let Some(disk) = self.disks.get_mut(&lookup.partition) else { continue };
                 if let Err(lookup) = disk.ask(lookup) {
+                    self.oracle.borrow_mut().lookup_failed();
                     let now = self.now();
                     self.cores[core].shard.handle_lookup_failed(now, &lookup);
                 }
             }
             for event in events {
                 if let ShardEvent::PartitionFailed { partition, .. } = &event {
-                    let mut oracle = self.oracle.borrow_mut();
-                    oracle.failed.insert(*partition);
-                    oracle.seen.failures += 1;
+                    self.oracle.borrow_mut().stopped(*partition);
+                }
+                if let ShardEvent::GivenUp { key, reason } = &event {
+                    self.oracle.borrow_mut().gave_up(*key, reason);
                 }
                 self.trace.note(self.nanos, format_args!("core {core}: {event}"));
             }
@@ -126,14 +134,56 @@ impl World {
         if done.is_checkpoint() {
             self.oracle.borrow_mut().seen.checkpoints += 1;
         }
+        if done.is_not_found() {
+            self.oracle.borrow_mut().lookup_failed();
+        }
+        if done.is_no_room() {
+            self.no_room_at.insert(number, self.nanos);
+        }
         if done.is_fetch() {
             self.oracle.borrow_mut().seen.fetched += 1;
         }
         let now = self.now();
         if done.is_failure() {
-            self.oracle.borrow_mut().failed.insert(number);
+            self.oracle.borrow_mut().disk_failed(number);
         }
         done.tell(&mut self.cores[core].shard, now, number, place);
         self.carry_out(core);
+    }
+
+    /// Tells the oracle how much the partitions of a core can take, as far as it can be seen from outside.
+    pub(super) fn note_full(&mut self, core: usize) {
+        /// After so long messages that are over have left memory, even if the core stood still for a while.
+        const FLUSHED: u64 = 8 * SECOND;
+        /// There was no room for a file: it is tried again after a second, when a tick comes.
+        const NO_ROOM: u64 = SECOND + 200 * MILLI;
+        let limits = &self.limits;
+        let mut oracle = self.oracle.borrow_mut();
+        for partition in self.cores[core].shard.partitions() {
+            let (number, disk) = (partition.number, &self.disks[&partition.number]);
+            let (messages, parcels) = partition.unfinished();
+            // What is over leaves memory when the state at rest has it.
+            let is_behind = disk.has_orders() || partition.has_store_ops();
+            let flushed = if is_behind { 100 * FLUSHED } else { FLUSHED };
+            let mut ended = oracle.ended_since(number, self.nanos.saturating_sub(flushed));
+            if disk.is_writing() || partition.has_batch() {
+                // What has ended and is not on record yet is over as well.
+                ended += oracle.open(number);
+            }
+            let is_slow_journal = limits.journal_waiting_octets_max < 1 << 20;
+            let is_slow_store = limits.store_waiting_max < 1_000;
+            let octets = partition.memory_octets();
+            let is_full = self.is_disk_low
+                || partition.segments_in_use() >= limits.segments_max
+                || self.no_room_at.get(&number).is_some_and(|at| at + NO_ROOM > self.nanos)
+                || is_slow_journal && (disk.is_writing() || partition.has_batch())
+                || is_slow_store && (disk.has_orders() || partition.has_store_ops());
+            let load = Load {
+                is_full,
+                messages_left: limits.messages_max.saturating_sub(messages + parcels + ended),
+                octets_left: limits.messages_octets_max.saturating_sub(octets),
+            };
+            oracle.loaded(number, load);
+        }
     }
 }

@@ -6,7 +6,7 @@ impl World {
     /// No more faults; everybody is on his best behaviour.
     pub(super) fn calm_down(&mut self) {
         // A process that goes on keeps whatever it has leaked.
-        let goes_on = self.oracle.borrow().failed.is_empty() && self.random.chance(40);
+        let goes_on = !self.oracle.borrow().has_failed_disk() && self.random.chance(40);
         if goes_on {
             for esme in 0..self.esmes.len() {
                 let connection = self.esmes[esme].link.as_ref().map(|link| link.connection);
@@ -21,11 +21,14 @@ impl World {
             return;
         }
         self.is_calm = true;
+        self.set_clock(clock::BEGIN_MILLIS);
+        self.set_disk_space(false, false);
         self.land.borrow_mut().is_calm = true;
         self.trace.note(self.nanos, format_args!("calm"));
         let disk_settings = DiskSettings {
             failing_writes: 0,
             no_room: 0,
+            failing_lookups: 0,
             failing_orders: 0,
             write_micros: 200,
             order_micros: 200,
@@ -55,8 +58,10 @@ impl World {
 
     /// Lets time pass until nothing is missing.
     pub(super) fn wait_for(&mut self, what: &str, patience: u64, missing: fn(&Self) -> Option<String>) {
-        let deadline = self.nanos + patience;
+        let begun = self.nanos;
+        let deadline = begun + patience;
         while !self.has_failed() {
+            self.help_along(begun);
             let Some(reason) = missing(self) else { return };
             if self.nanos >= deadline {
                 return self.oracle.borrow_mut().violate(format!("no {what}: {reason}"));
@@ -108,10 +113,14 @@ impl World {
             let foreign_name = self.settings[foreign].system_id.clone();
             let others = self.oracle.borrow().messages_of(foreign_name.as_bytes());
             let others = others.into_iter().take(if foreign == account { 0 } else { 1 });
-            let questions = messages.into_iter().map(|(id, source)| (id, source, Asked::Query(id)));
-            let others = others.map(|(id, source)| (id, source, Asked::QueryForeign));
-            for (id, source, asked) in questions.chain(others) {
+            let questions = messages.into_iter().map(|(id, source)| (id, source, true));
+            let others = others.map(|(id, source)| (id, source, false));
+            for (id, source, is_own) in questions.chain(others) {
                 let mut oracle = self.oracle.borrow_mut();
+                let asked = match is_own {
+                    true => Asked::Query(oracle.querying(account, id, &source)),
+                    false => Asked::QueryForeign,
+                };
                 workload::ask_after(&mut self.esmes[esme], now, id, &source, asked, &mut oracle);
             }
             self.send(esme);
@@ -168,7 +177,7 @@ impl World {
             let limit = self.settings[account].bind_limit as usize;
             let first = self.esmes.len();
             for _ in 0..limit {
-                let mut esme = Esme::new(account, &mut self.random);
+                let mut esme = Esme::new(account, self.habits.is_old, &mut self.random);
                 (esme.is_calm, esme.mode) = (true, BindMode::Transceiver);
                 self.esmes.push(esme);
                 let esme = self.esmes.len() - 1;

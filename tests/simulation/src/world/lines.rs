@@ -11,9 +11,7 @@ impl World {
             return self.network.forget_closed(connection);
         }
         line.is_accepted = true;
-        let (core, esme) = (line.core, line.esme);
-        let account = self.esmes[esme].account;
-        self.oracle.borrow_mut().connected(connection, account);
+        let core = line.core;
         self.cores[core].shard.connected(now, ConnectionId(connection), "simulated");
         self.carry_out(core);
         self.look_after_server(connection, 0);
@@ -107,6 +105,8 @@ impl World {
         if line.unread.is_empty() || !self.cores[core].shard.wants_octets(id) {
             return;
         }
+        self.note_full(core);
+        let Some(line) = self.network.get_mut(connection) else { return };
         let used = self.cores[core].shard.handle_octets(now, id, &line.unread);
         let taken: Vec<u8> = line.unread.drain(..used).collect();
         self.trace.pdus(self.nanos, connection, "E>", &taken);
@@ -193,6 +193,13 @@ impl World {
             && (!line.to_server.is_empty()
                 || !line.unread.is_empty() && self.cores[core].shard.wants_octets(ConnectionId(connection))
                 || self.cores[core].shard.has_unanswered(ConnectionId(connection)));
+        if line.to_server.is_empty() && line.unread.is_empty() && !line.is_end_read {
+            line.is_end_read = true;
+            let now = self.now();
+            self.cores[core].shard.peer_closed(now, ConnectionId(connection));
+            self.oracle.borrow_mut().peer_closed(connection);
+            self.carry_out(core);
+        }
         if waits {
             return self.at(50 * MILLI, Event::ServerSeesClose(connection));
         }
@@ -320,6 +327,8 @@ impl World {
     pub(super) fn connect(&mut self, esme: usize) {
         let core = self.random.place(self.cores.len());
         let connection = self.network.connect(core, esme);
+        let account = self.esmes[esme].account;
+        self.oracle.borrow_mut().connected(connection, account);
         let now = self.now();
         self.esmes[esme].connected(now, connection);
         let delay = self.random.delay(20, 2_000) * MICRO;
@@ -330,8 +339,12 @@ impl World {
         let now = self.now();
         let name = self.settings[self.esmes[esme].account].system_id.clone();
         let is_wrong = !self.is_calm && self.random.chance(5);
-        let password = if is_wrong { "guess".to_owned() } else { workload::password(&name) };
-        self.esmes[esme].bind(now, &name, &password, &mut self.oracle.borrow_mut());
+        let password = if is_wrong {
+            "guess".to_owned()
+        } else {
+            self.settings[self.esmes[esme].account].password_hash.clone()
+        };
+        self.esmes[esme].bind(now, &name, (&password, !is_wrong), &mut self.oracle.borrow_mut());
     }
 
     pub(super) fn misbehave(&mut self, esme: usize, connection: Connection) {
@@ -363,9 +376,22 @@ impl World {
             _ => {}
         }
         let settings = self.settings[self.esmes[esme].account].clone();
+        let can_come = self.esmes[esme].can_submit() && self.esmes[esme].version.has_tlvs();
+        if can_come && std::mem::take(&mut self.crowd_comes) {
+            self.trace.note(nanos, format_args!("esme {esme} brings a crowd"));
+            let mut oracle = self.oracle.borrow_mut();
+            return workload::crowd(&mut self.esmes[esme], now, &settings, &mut self.random, &mut oracle);
+        }
         for _ in 0..self.random.pick(&[0, 1, 1, 1, 4]) {
             let mut oracle = self.oracle.borrow_mut();
-            let what = workload::act(&mut self.esmes[esme], now, &settings, &mut self.random, &mut oracle);
+            let what = workload::act(
+                &mut self.esmes[esme],
+                now,
+                &settings,
+                self.habits,
+                &mut self.random,
+                &mut oracle,
+            );
             self.trace.note(nanos, format_args!("esme {esme} {what}"));
         }
     }

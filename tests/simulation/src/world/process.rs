@@ -6,7 +6,8 @@ impl World {
     /// A process begins, on what the disks hold.
     pub(super) fn start(&mut self) {
         self.epoch += 1;
-        let cores = self.random.range(1, 4) as usize;
+        // With few cores the same names meet.
+        let cores = self.random.range(1, if self.habits.is_old { 2 } else { 4 }) as usize;
         for number in (0..cores as u8).map(PartitionNumber) {
             if !self.disks.contains_key(&number) {
                 let disk = PartitionDisk::new(number, self.disk_settings, &mut self.random);
@@ -17,13 +18,24 @@ impl World {
             self.nanos,
             format_args!("start {} on {cores} cores, {} partitions", self.epoch, self.disks.len()),
         );
-        self.oracle.borrow_mut().epoch = self.epoch;
+        self.oracle.borrow_mut().process_began(self.epoch);
+        self.limits = self.partition_settings;
         self.land.borrow_mut().restarted();
-        let Some(partitions) = self.recover() else { return };
+        // An account may be away: only what it left behind is known of it then.
+        let away = (!self.is_calm && self.random.chance(10)).then(|| self.random.place(self.settings.len()));
+        let Some(mut partitions) = self.recover(away) else { return };
+        if !self.is_calm && self.random.chance(10) {
+            // The power goes before it is ready.
+            drop(partitions);
+            self.disks.values_mut().for_each(|disk| disk.crash(&mut self.random));
+            let Some(recovered) = self.recover(away) else { return };
+            partitions = recovered;
+        }
         for (account, settings) in self.settings.iter().enumerate() {
+            let settings = Some(settings).filter(|_| away != Some(account));
             self.oracle.borrow_mut().allowed(account, settings, self.nanos);
         }
-        self.routes = self.draw_routes();
+        self.routes = self.draw_routes(self.nanos);
         let map = PartitionMap::new(
             partitions.iter().map(|p| (p.number, ShardNumber((usize::from(p.number.0) % cores) as u8))),
         );
@@ -45,9 +57,10 @@ impl World {
                 partitions,
                 map.clone(),
             );
-            self.cores.push(Core { shard, goes_on: false, partitions: numbers });
+            self.cores.push(Core { shard, goes_on: false, frozen_until: 0, partitions: numbers });
         }
         let now = self.now();
+        self.set_disk_space(self.is_disk_low, self.has_no_files);
         for core in 0..cores {
             self.cores[core].shard.resume(now);
             self.carry_out(core);
@@ -56,7 +69,7 @@ impl World {
         }
     }
 
-    pub(super) fn recover(&mut self) -> Option<Vec<Partition>> {
+    pub(super) fn recover(&mut self, away: Option<usize>) -> Option<Vec<Partition>> {
         let mut found = Vec::new();
         let mut names: BTreeSet<Box<[u8]>> = BTreeSet::new();
         for (number, disk) in &mut self.disks {
@@ -68,6 +81,12 @@ impl World {
                     let last = last.unwrap_or_else(|| disk.before_first());
                     self.oracle.borrow_mut().recovered(*number, last, batches);
                     names.extend(disk.system_ids(&read));
+                    if self.habits.is_old && self.random.chance(70) {
+                        let (used, open) = self.oracle.borrow().short_ids(*number);
+                        // Of those that wait some will end, and then their names come at once.
+                        let near = if open.is_empty() || self.random.chance(30) { used } else { open };
+                        disk.go_round(&read, &near, &mut self.random);
+                    }
                     found.push(read);
                 }
                 Err(reason) => {
@@ -76,8 +95,9 @@ impl World {
                 }
             }
         }
-        self.accounts =
-            Accounts::default().reload(self.settings.clone()).with_unknown(names.iter().map(|name| &**name));
+        let present = self.settings.iter().enumerate().filter(|(account, _)| away != Some(*account));
+        let present = present.map(|(_, settings)| settings.clone()).collect();
+        self.accounts = Accounts::default().reload(present).with_unknown(names.iter().map(|name| &**name));
         let now = self.now();
         let mut partitions = Vec::new();
         for (disk, found) in self.disks.values_mut().zip(&found) {
@@ -100,15 +120,14 @@ impl World {
     }
 
     pub(super) fn shard_settings(&self, number: usize, shards: usize) -> ShardSettings {
-        let millis = Duration::from_millis;
         ShardSettings {
             number: ShardNumber(number as u8),
             shards: shards as u8,
             system_id: Box::from(*b"smppd"),
             session: self.session_settings.clone(),
             validity: terms::VALIDITY,
-            retry: Backoff { delay_min: millis(200), delay_max: disk::RETRY_DELAY_MAX },
-            deliver_retry: Backoff { delay_min: millis(200), delay_max: millis(2_000) },
+            retry: RETRY,
+            deliver_retry: RETRY,
             portion: self.portion,
             is_durable: true,
         }
@@ -121,9 +140,11 @@ impl World {
         vec![nasty(0), Box::new(Watched::new(Rc::clone(&self.land), 1, simulator)), nasty(2)]
     }
 
-    pub(super) fn draw_routes(&mut self) -> Routes {
+    pub(super) fn draw_routes(&mut self, heard_at: u64) -> Routes {
         let mut pick = || CarrierIndex(self.random.pick(&[0, 0, 0, 2]));
         let routes = [("44", pick()), ("447900000", pick()), ("12", pick()), ("99", CarrierIndex(1))];
+        let prefixes = routes.iter().map(|(prefix, _)| (*prefix).to_owned()).collect();
+        self.oracle.borrow_mut().routed(prefixes, heard_at);
         Routes::new(routes.map(|(prefix, carrier)| (prefix.to_owned(), carrier)))
     }
 
@@ -141,6 +162,7 @@ impl World {
         self.is_stopping = false;
         self.cores.clear();
         self.mesh.clear();
+        self.no_room_at.clear();
         self.moving.clear();
         self.mesh_busy_until.clear();
         self.epoch += 1;
@@ -161,6 +183,9 @@ impl World {
         self.trace.note(self.nanos, format_args!("stop"));
         self.oracle.borrow_mut().seen.stops += 1;
         self.is_stopping = true;
+        for connection in self.network.connections() {
+            self.oracle.borrow_mut().released(connection);
+        }
         for core in 0..self.cores.len() {
             let now = self.now();
             self.cores[core].shard.drain(now);
@@ -232,6 +257,9 @@ impl World {
             _ => {}
         }
         self.reach(self.nanos + off);
+        if self.random.chance(20) {
+            self.begin_in_vain();
+        }
         self.start();
     }
 
@@ -241,17 +269,20 @@ impl World {
         let random = &mut self.random;
         self.settings =
             self.settings.iter().map(|account| workload::volatile(account.clone(), random)).collect();
+        if !self.is_calm && self.random.chance(20) {
+            workload::hand_on(&mut self.settings, &mut self.random);
+        }
         let present = self.settings.iter().enumerate().filter(|(number, _)| *number != removed);
         let present: Vec<_> = present.collect();
         let heard_at = self.nanos + RELOAD_MILLIS_MAX * MILLI;
         for (number, settings) in &present {
-            self.oracle.borrow_mut().allowed(*number, settings, heard_at);
+            self.oracle.borrow_mut().allowed(*number, Some(settings), heard_at);
         }
         self.accounts =
             self.accounts.reload(present.into_iter().map(|(_, account)| account.clone()).collect());
-        self.routes = self.draw_routes();
+        self.routes = self.draw_routes(heard_at);
         if removed < self.settings.len() {
-            self.oracle.borrow_mut().removed.insert(removed);
+            self.oracle.borrow_mut().allowed(removed, None, heard_at);
             // Its sessions are asked to leave: they count no more.
             for connection in self.network.connections() {
                 let Some(line) = self.network.get_mut(connection) else { continue };
@@ -263,6 +294,51 @@ impl World {
         for core in 0..self.cores.len() {
             let delay = self.random.range(0, RELOAD_MILLIS_MAX) * MILLI;
             self.at(delay, Event::Reload(core));
+        }
+    }
+
+    /// The disk has little room left, or no more files can be opened; later all is well again.
+    pub(super) fn disk_space(&mut self) {
+        if self.is_calm {
+            return;
+        }
+        let delay = self.random.delay(100, 1_000) * MILLI;
+        self.at(delay, Event::DiskSpace);
+        let is_well = self.is_disk_low || self.has_no_files;
+        let (is_low, has_no_files) = (self.random.chance(60), self.random.chance(60));
+        self.set_disk_space(!is_well && is_low, !is_well && has_no_files);
+    }
+
+    pub(super) fn set_disk_space(&mut self, is_low: bool, has_no_files: bool) {
+        if (is_low, has_no_files) != (self.is_disk_low, self.has_no_files) {
+            self.trace.note(self.nanos, format_args!("disk low: {is_low}, no files: {has_no_files}"));
+        }
+        (self.is_disk_low, self.has_no_files) = (is_low, has_no_files);
+        self.cores.iter_mut().for_each(|core| core.shard.note_disk(is_low));
+        self.disks.values_mut().for_each(|disk| disk.deny_files(has_no_files));
+        for core in 0..self.cores.len() {
+            self.note_full(core);
+        }
+    }
+
+    /// The power goes while a process begins: everything that it had read, and perhaps put right, is gone.
+    fn begin_in_vain(&mut self) {
+        let now = self.now();
+        let accounts = Accounts::default().reload(self.settings.clone());
+        let (settings, disks) = (self.partition_settings, self.random.place(self.disks.len() + 1));
+        self.trace.note(self.nanos, format_args!("begins, and ends after {disks} partitions"));
+        for disk in self.disks.values_mut().take(disks) {
+            let Ok(found) = disk.open() else { continue };
+            let names = disk.system_ids(&found);
+            let accounts = accounts.with_unknown(names.iter().map(|name| &**name));
+            if self.random.chance(70)
+                && let Err(reason) = disk.recover(settings, &found, &accounts, now)
+            {
+                self.oracle.borrow_mut().violate(reason);
+            }
+        }
+        for disk in self.disks.values_mut() {
+            disk.crash(&mut self.random);
         }
     }
 }

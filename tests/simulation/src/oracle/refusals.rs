@@ -1,0 +1,231 @@
+//! Refusals must be deserved: each has a reason that can be seen from outside.
+
+use std::collections::BTreeMap;
+
+use smppd::account::AccountSettings;
+use smppd::message::PartitionNumber;
+use smppd::pdu::CommandStatus;
+
+use super::replacements::Candidate;
+use super::submissions::Submission;
+use super::{Connection, HEARSAY, Oracle, Token};
+use crate::terms::When;
+
+/// How long a reason to refuse may be felt after it has gone, in nanoseconds.
+const FELT: u64 = 300_000_000;
+/// What was asked for in this time may fill the bucket of a rate.
+const RATE_MEMORY: u64 = 10_000_000_000;
+/// The shortest segment of a long message.
+const SEGMENT_OCTETS: usize = 60;
+
+/// What a message takes in memory beside its text, about.
+const MESSAGE_OCTETS: usize = 600;
+
+/// How much each partition can take.
+pub(super) type Loads = BTreeMap<PartitionNumber, Loaded>;
+
+/// How much a partition could take.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    /// From when on how much, in this process.
+    history: Vec<(u64, Load)>,
+    /// Until when it may have a reason to take nothing.
+    full_until: u64,
+}
+
+/// How much a partition can take.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Load {
+    /// Whether it has a reason to take no message.
+    pub is_full: bool,
+    /// How many messages it has room for.
+    pub messages_left: usize,
+    /// How many octets in memory.
+    pub octets_left: usize,
+}
+
+impl Oracle {
+    /// How much a partition can take now, as far as it can be seen from outside.
+    pub fn loaded(&mut self, partition: PartitionNumber, load: Load) {
+        let loaded = self.loads.entry(partition).or_default();
+        if load.is_full {
+            loaded.full_until = self.now + FELT;
+        }
+        if loaded.history.last().is_none_or(|(_, before)| *before != load) {
+            loaded.history.push((self.now, load));
+        }
+    }
+
+    /// Whether there is a reason to take no message that was asked for then.
+    fn may_be_full(&self, since: u64) -> bool {
+        // What came together counts together, even if some of it is cancelled in the same moment.
+        let together =
+            self.submissions.iter().filter(|other| other.taken_in.is_some_and(|(at, _)| at == since));
+        let (messages, octets) = together.fold((0, 0), |(messages, octets), other| {
+            let count = other.wish.destinations.len().max(1);
+            (messages + count, octets + count * (other.wish.octets + MESSAGE_OCTETS))
+        });
+        // What is over may wait for a while to leave memory.
+        let (messages, octets) = (messages + 4, octets + 4 * MESSAGE_OCTETS);
+        let is_short = |load: &Load| messages > load.messages_left || octets > load.octets_left;
+        self.loads.values().any(|Loaded { history, full_until }| {
+            // How it stood when the request came, and ever since.
+            let begin = history.partition_point(|(at, _)| *at < since).saturating_sub(1);
+            *full_until >= since || history[begin..].iter().any(|(_, load)| is_short(load))
+        })
+    }
+
+    /// How many messages of a partition have ended since.
+    pub fn ended_since(&self, partition: PartitionNumber, since: u64) -> usize {
+        let ended = self.ends.get(&partition).map_or(&[][..], Vec::as_slice);
+        ended.len() - ended.partition_point(|noted| *noted < since)
+    }
+
+    /// How many messages of a partition have no end on record.
+    pub fn open(&self, partition: PartitionNumber) -> usize {
+        self.open.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// A submission or replacement was refused.
+    pub(super) fn check_refusal(&mut self, token: Token, status: CommandStatus) {
+        let submission = self.submissions[token as usize].clone();
+        let Some((since, _)) = submission.taken_in else { return };
+        if self.is_leaving(submission.connection) {
+            return;
+        }
+        let is_deserved = match status {
+            CommandStatus::ESME_RTHROTTLED => self.may_throttle(&submission, since),
+            CommandStatus::ESME_RSUBMITFAIL => self.may_be_unpaid(&submission, since),
+            CommandStatus::ESME_RMSGQFUL => self.may_be_full(since) || self.frozen_until + FELT >= since,
+            CommandStatus::ESME_RSYSERR => !self.failed.is_empty(),
+            CommandStatus::ESME_RDELIVERYFAILURE => submission.wish.is_transaction,
+            CommandStatus::ESME_RINVESMCLASS => submission.wish.is_transaction && self.window_in_max == 1,
+            CommandStatus::ESME_RINVDSTADR => {
+                let known = submission.wish.destinations.iter();
+                known.filter(|to| to.iter().all(u8::is_ascii_digit) && self.has_route(to)).count() == 0
+            }
+            CommandStatus::ESME_RINVSRCADR => {
+                let source = &submission.wish.source;
+                let may_send = |settings: &AccountSettings| {
+                    let owns = settings.numbers.iter().any(|own| own.as_bytes() == &**source);
+                    settings.any_source || owns || source.is_empty() && !settings.numbers.is_empty()
+                };
+                let book = &self.books[submission.account];
+                book.in_force(since.saturating_sub(HEARSAY)).any(|settings| !settings.is_some_and(may_send))
+            }
+            CommandStatus::ESME_RINVEXPIRY => self.may_be_expired(&submission, since),
+            CommandStatus::ESME_RINVNUMDESTS => {
+                submission.wish.destinations.len() * (submission.wish.octets + 100) > 4096
+            }
+            CommandStatus::ESME_RREPLACEFAIL | CommandStatus::ESME_RINVMSGID => {
+                submission.is_replacement && !self.could_replace(&submission, since)
+            }
+            _ => false,
+        };
+        self.require(is_deserved, || {
+            format!("submission {token} was refused with {status} without a reason: {submission:?}")
+        });
+    }
+
+    fn may_throttle(&self, submission: &Submission, since: u64) -> bool {
+        if submission.wish.is_transaction {
+            let waiting = self.lines.get(&submission.connection).map_or(0, |line| {
+                // This one has its answer by now.
+                line.asked.values().filter(|(_, taken_in)| taken_in.is_some()).count() + 1
+            });
+            if waiting > self.window_in_max / 2 {
+                return true;
+            }
+        }
+        let spent: usize = self
+            .submissions
+            .iter()
+            .filter(|other| other.account == submission.account)
+            .filter(|other| other.taken_in.is_some_and(|(at, _)| at <= since && at + RATE_MEMORY >= since))
+            .map(cost)
+            .sum();
+        let book = &self.books[submission.account];
+        book.may(since.saturating_sub(RATE_MEMORY), |settings| {
+            let burst = if settings.burst == 0 { settings.rate } else { settings.burst } as usize;
+            settings.rate != 0 && spent + 1 > burst
+        })
+    }
+
+    fn may_be_unpaid(&self, submission: &Submission, since: u64) -> bool {
+        let book = &self.books[submission.account];
+        let used = self.credits_used(book.name.as_bytes()) as usize;
+        // Whatever is unanswered may have taken some, or give them back.
+        let pending: usize = self
+            .submissions
+            .iter()
+            .filter(|other| other.account == submission.account && other.taken_in.is_some())
+            .filter(|other| other.outcome.is_none())
+            .map(cost)
+            .sum();
+        book.may(since.saturating_sub(HEARSAY), |settings| {
+            settings.credits != 0 && used + pending + cost(submission) > settings.credits as usize
+        })
+    }
+
+    fn may_be_expired(&self, submission: &Submission, since: u64) -> bool {
+        let terms = &submission.terms;
+        match (terms.validity, terms.schedule) {
+            _ if submission.is_replacement => true,
+            (When::Nothing, _) | (When::After(_), When::Nothing) => false,
+            (When::At(at), When::Nothing) => at <= self.wall.latest_since(since, self.now),
+            (When::At(_) | When::After(_), When::At(_) | When::After(_)) => true,
+        }
+    }
+
+    /// Whether a replace_sm names a message that waits and has waited for its time ever since.
+    fn could_replace(&self, submission: &Submission, since: u64) -> bool {
+        let is_open = |candidate: &Candidate| self.waits_since(candidate.life, candidate.attempts, since);
+        submission.candidates.iter().any(is_open) && self.failed.is_empty() && self.lookup_failed_at < since
+    }
+
+    /// A bind with the right password was refused.
+    pub(super) fn check_bind_refusal(&mut self, connection: Connection, status: CommandStatus, since: u64) {
+        let Some(line) = self.lines.get(&connection) else { return };
+        let account = line.esme_account;
+        let book = &self.books[account];
+        let heard = since.saturating_sub(HEARSAY);
+        let gone = since.saturating_sub(self.mesh_nanos + HEARSAY);
+        // It heard late of whoever has left.
+        if self.frozen_until + self.mesh_nanos + HEARSAY >= since {
+            return;
+        }
+        let others = self
+            .lines
+            .iter()
+            .filter(|(other, line)| **other != connection && line.esme_account == account)
+            .filter(|(_, line)| line.was_counted && line.left_at.is_none_or(|left_at| left_at >= gone))
+            .count();
+        let is_full =
+            book.may(heard, |settings| settings.bind_limit != 0 && others >= settings.bind_limit as usize);
+        let is_deserved = match status {
+            // Nobody had time to look at the password.
+            CommandStatus::ESME_RSYSERR => true,
+            CommandStatus::ESME_RBINDFAIL => {
+                is_full || book.may_be_removed(heard) || book.has_other_password(heard) || line.is_leaving
+            }
+            _ => line.is_leaving,
+        };
+        self.require(is_deserved, || {
+            format!("connection {connection} of account {account} may not bind ({status}), {others} others may be bound")
+        });
+    }
+}
+
+/// How many messages a submission is, at most.
+fn cost(submission: &Submission) -> usize {
+    let wish = &submission.wish;
+    (wish.octets / SEGMENT_OCTETS + 1) * wish.destinations.len().max(1)
+}
+
+/// From here on an account of this world has words of its own for the status so far behind.
+pub const OWN_WORDS: u32 = 0x400;
+
+/// The status for which an account has a word of its own.
+pub(super) const fn unmapped(status: CommandStatus) -> CommandStatus {
+    CommandStatus(if status.0 >= OWN_WORDS { status.0 - OWN_WORDS } else { status.0 })
+}
