@@ -4,11 +4,16 @@
 #[allow(dead_code, unreachable_pub, reason = "helpers of several test binaries")]
 mod common;
 
+use std::borrow::Cow;
+
 use common::{
     CANCEL, Destinations, Esme, NEVER_TAKEN, NOBODY, NUMBER, Net, QUERY, QUIET, REPLACE, UNTAKEN, multi,
 };
 use smppd::message::MessageId;
+use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{Address, CancelSm, CommandStatus, Pdu, QuerySm, ReplaceSm, ShortMessage, Ton};
+use smppd::shard::Lookup;
+use smppd::store::FinalMessage;
 
 const OK: CommandStatus = CommandStatus::ESME_ROK;
 const UNKNOWN: CommandStatus = CommandStatus::ESME_RINVMSGID;
@@ -239,6 +244,34 @@ fn the_members_of_a_submit_multi_are_their_senders_alone() {
             }
         }
     }
+}
+
+#[test]
+fn a_short_id_that_has_gone_to_another_while_it_was_looked_for_takes_nothing_of_theirs() {
+    let mut net = Net::new(1);
+    let demo = net.bound(0, "demo");
+    let other = net.bound(0, "other");
+    let waits = net.accept(other, ShortMessage { source: NOBODY, ..WAITS });
+    let id = MessageId::parse(waits.as_bytes()).expect("an id");
+    let old = FinalMessage {
+        id,
+        batch_offset: 0,
+        batch_count: 1,
+        state: MessageState::DELIVERED,
+        error: 0,
+        final_date: net.wall(),
+        system_id: Cow::Borrowed(b"demo"),
+        source_addr: Cow::Borrowed(NUMBER.digits),
+    };
+    let gone = id.in_batch(9).to_string();
+    net.hand_in(demo, &cancel(&gone, NUMBER, NOBODY), 9);
+    net.input(0, |shard, now| {
+        let lookup = shard.outputs().lookups.pop().expect("nothing in memory has this name");
+        shard.handle_lookup(now, Lookup { id, ..lookup }, vec![old]);
+    });
+    net.turn();
+    assert_eq!(net.statuses(demo), [CommandStatus::ESME_RCANCELFAIL], "it was sent long ago");
+    assert!(net.text_if_waiting(&waits).is_some());
 }
 
 #[test]

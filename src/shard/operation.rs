@@ -251,7 +251,8 @@ impl Shard {
                 None => CommandStatus::ESME_RINVMSGID,
                 // Others of a submit_multi may still wait.
                 Some((0, count))
-                    if reply_to.command_id == CommandId::CANCEL_SM && self.cancel_batch(now, id, count) =>
+                    if reply_to.command_id == CommandId::CANCEL_SM
+                        && self.cancel_batch(now, account, &source_addr, id, count) =>
                 {
                     CommandStatus::ESME_ROK
                 }
@@ -302,12 +303,34 @@ impl Shard {
         }
         // The id of a submit_multi stands for all its messages, whatever has become of the first.
         let count = if batch_offset == 0 { batch_count } else { 1 };
-        if self.cancel_batch(now, id, count) { Ok(()) } else { Err(CommandStatus::ESME_RCANCELFAIL) }
+        if self.cancel_batch(now, account, source_addr, id, count) {
+            Ok(())
+        } else {
+            Err(CommandStatus::ESME_RCANCELFAIL)
+        }
     }
 
-    /// Cancels as many of `count` messages as no carrier has; whether there was one.
-    fn cancel_batch(&mut self, now: Now, id: MessageId, count: u8) -> bool {
-        (0..count).filter(|offset| self.cancel_waiting(now, id.in_batch(*offset))).count() > 0
+    /// Cancels as many of `count` messages as no carrier has; whether there was one. Each must be theirs: while one was
+    /// looked for at rest its short id may have gone to another's.
+    fn cancel_batch(
+        &mut self,
+        now: Now,
+        account: AccountIndex,
+        source_addr: &[u8],
+        id: MessageId,
+        count: u8,
+    ) -> bool {
+        let members = (0..count).map(|offset| id.in_batch(offset));
+        members
+            .filter(|member| {
+                let owner = self.accounts.get(account);
+                let message =
+                    self.place_of(member.partition()).and_then(|p| self.partitions[p].message(*member));
+                message.is_some_and(|message| is_theirs(&message.content(), owner, source_addr))
+                    && self.cancel_waiting(now, *member)
+            })
+            .count()
+            > 0
     }
 
     /// Cancels one message, if no carrier has it.
