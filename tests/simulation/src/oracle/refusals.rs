@@ -15,6 +15,8 @@ use crate::terms::When;
 const FELT: u64 = 300_000_000;
 /// What was asked for in this time may fill the bucket of a rate.
 const RATE_MEMORY: u64 = 10_000_000_000;
+/// How long a request may be on its way to the server.
+const UNDER_WAY: u64 = 2_000_000_000;
 /// The shortest segment of a long message.
 const SEGMENT_OCTETS: usize = 60;
 
@@ -137,11 +139,12 @@ impl Oracle {
                 return true;
             }
         }
+        // What waits behind a search is charged when its turn comes: others may have been quicker.
         let spent: usize = self
             .submissions
             .iter()
             .filter(|other| other.account == submission.account)
-            .filter(|other| other.taken_in.is_some_and(|(at, _)| at <= since && at + RATE_MEMORY >= since))
+            .filter(|other| other.taken_in.is_some_and(|(at, _)| at + RATE_MEMORY >= since))
             .map(cost)
             .sum();
         let book = &self.books[submission.account];
@@ -206,7 +209,9 @@ impl Oracle {
             // Nobody had time to look at the password.
             CommandStatus::ESME_RSYSERR => true,
             CommandStatus::ESME_RBINDFAIL => {
-                is_full || book.may_be_removed(heard) || book.has_other_password(heard) || line.is_leaving
+                // It was right when it was written.
+                let is_outdated = book.has_other_password(since.saturating_sub(UNDER_WAY));
+                is_full || book.may_be_removed(heard) || is_outdated || line.is_leaving
             }
             _ => line.is_leaving,
         };
