@@ -174,6 +174,8 @@ impl World {
             let is_slow_store = limits.store_waiting_max < 1_000;
             let octets = partition.memory_octets();
             let is_full = self.is_disk_low
+                // What it had not written stays in its way.
+                || partition.has_failed()
                 || partition.segments_in_use() >= limits.segments_max
                 || self.no_room_at.get(&number).is_some_and(|at| at + NO_ROOM > self.nanos)
                 || is_slow_journal && (disk.is_writing() || partition.has_batch())
