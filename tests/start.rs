@@ -384,7 +384,7 @@ fn a_start_with_other_carriers_is_refused_while_the_old_ones_have_messages() {
     let id = esme.submit(&message("12125559999", "it takes an hour"));
     server.kill();
     for other in [&["next"][..], &["aaa", "main", "next"], &["zzz"]] {
-        refuses(start(other).command(), &["1 messages", "\"main\"", "put the carriers back"]);
+        refuses(start(other).command(), &["1 message is with", "\"main\"", "put the carriers back"]);
     }
     for same in [&["main", "next", "other"][..], &["main"], &["main", "next"]] {
         let server = start(same).start();

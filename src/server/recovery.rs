@@ -214,12 +214,15 @@ pub(super) fn keep_carriers(data_dir: &Path, names: &[&str], opened: &[Opened]) 
         if now == Some(name) || count == 0 && !has_more {
             continue;
         }
-        let count = if has_more { format!("{count} or more") } else { count.to_string() };
+        let messages = match (count, has_more) {
+            (1, false) => "1 message is".to_owned(),
+            (_, false) => format!("{count} messages are"),
+            (_, true) => format!("{count} or more messages are"),
+        };
         let now = now.map_or("there is none".to_owned(), |now| format!("that is \"{now}\""));
         return Err(format!(
-            "{}: {count} messages are with carrier \"{name}\", which was number {} of the carriers in the order of their \
-             names, and now {now}. It would be given them a second time: put the carriers back as they were until these \
-             messages are over",
+            "{}: {messages} with carrier \"{name}\", which was number {} of the carriers in the order of their names, and \
+             now {now}. What is with it would be sent a second time: put the carriers back as they were until that is over",
             data_dir.display(),
             place + 1
         ));
