@@ -107,7 +107,9 @@ impl Shard {
                 self.acknowledge(id, acknowledge);
             }
             News::State { id, state, error } => {
-                if state.is_final() && !self.is_anothers(id) {
+                if self.is_anothers(id) {
+                    // Nothing happens to this one; the carrier need not say it again.
+                } else if state.is_final() {
                     self.finish(now, id, state, error);
                 } else if self.transactions.contains_key(&id) {
                     // Its sender waits for the outcome and has no name for the message yet: nothing is told of it
