@@ -832,6 +832,33 @@ fn a_message_that_was_put_off_keeps_its_pause_while_it_is_cold_though_the_clock_
 }
 
 #[test]
+fn a_message_whose_number_was_passed_over_is_not_behind_a_search_that_began_before() {
+    let mut store = Store::new(PartitionSettings::default());
+    let [before, old] = [0, 1].map(|_| store.partition.next_short_id().expect("one is free"));
+    store.accept_as(old, later(5_000), "12125550199");
+    for _ in 0..12 {
+        let id = store.accept();
+        store.finish(id);
+        store.settle(id);
+        store.write();
+    }
+    // It is at rest, and no record of the journal names it.
+    store.checkpoint();
+    // The numbers have come round since.
+    store.checkpoint.floors[1] = before;
+    store.crash();
+    let matching = Matching {
+        service_type: None,
+        source: NUMBER.into(),
+        destination: Address { digits: b"12125550199", ..NUMBER }.into(),
+    };
+    let (account, up_to) = (store.account(), store.partition.last_ids());
+    assert_ne!(store.partition.next_short_id(), Some(old), "it is in use");
+    let found = store.partition.waiting(account, &matching, up_to, &store.accounts);
+    assert_eq!(found.collect::<Vec<_>>(), [old]);
+}
+
+#[test]
 fn what_goes_to_rest_after_a_crash_is_the_younger_one_of_its_name() {
     let mut store = Store::new(PartitionSettings::default());
     for crashes in [false, false, true, false, true] {
