@@ -416,8 +416,10 @@ fn check_counts(
     let mut wrong = |generation, what: String| {
         faults.push(Fault::of_state(format!("final messages, generation {generation}: {what}")));
     };
+    let mut counted = 0;
     for entry in opened.at_rest.counts() {
         let (generation, total) = entry.map_err(|error| opened.told(&error))?;
+        counted += u64::from(total.unwrap_or_default());
         if generation >= checkpoint.next_generation {
             continue;
         }
@@ -435,6 +437,13 @@ fn check_counts(
         if !opened.is_live {
             wrong(generation, format!("{} and no count of them", count_of_blocks(present)));
         }
+    }
+    // A generation may have gone with its count.
+    let vouched = opened.at_rest.final_blocks().map_err(|error| opened.told(&error))?.unwrap_or_default();
+    if !opened.is_live && counted < vouched {
+        let vouched = count(vouched, "block");
+        let what = format!("final messages: {counted} of {vouched} are counted, the others are lost");
+        faults.push(Fault::of_state(what));
     }
     Ok(())
 }
