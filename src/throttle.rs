@@ -9,8 +9,7 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A rate limit with a burst, exact across threads, after the generic cell rate algorithm.
 ///
 /// A rate divides every second into equal slots, and a message takes the next free one. The free slots
-/// up to `burst` ahead of now are what may still pass. All that is stored is where the free slots begin;
-/// it is a point in time rather than a slot number, so it keeps its meaning when the rate changes.
+/// up to `burst` ahead of now are what may still pass. All that is stored is where the free slots begin.
 /// One compare-and-exchange decides, so no two threads are given the same slot.
 #[derive(Debug)]
 pub struct Throttle {
@@ -27,9 +26,13 @@ impl Throttle {
         Self { free_from: AtomicU64::new(0), limits: AtomicU64::new(Limits { rate, burst }.pack()) }
     }
 
-    /// Changes the limit for everything admitted from now on; what was taken stays taken.
+    /// Changes the limit for everything admitted from now on. Another limit begins with its whole burst: what was taken of
+    /// a slow one, perhaps for an hour ahead, would keep a fast one waiting. The same limit changes nothing.
     pub fn configure(&self, rate: u32, burst: u32) {
-        self.limits.store(Limits { rate, burst }.pack(), Ordering::Relaxed);
+        let limits = Limits { rate, burst }.pack();
+        if self.limits.swap(limits, Ordering::Relaxed) != limits {
+            self.free_from.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Takes `cost` messages, or refuses and changes nothing.
@@ -171,16 +174,25 @@ mod tests {
         let throttle = Throttle::new(1_000, 100);
         assert_eq!(admitted(&throttle, hour, 200), 100);
         throttle.configure(1, 2);
-        assert_eq!(
-            admitted(&throttle, hour, 10),
-            2,
-            "a tenth of a second was taken: no slot of the new rate"
-        );
+        assert_eq!(admitted(&throttle, hour, 10), 2);
+        throttle.configure(1, 2);
+        assert_eq!(admitted(&throttle, hour, 10), 0, "it is no other one");
         assert_eq!(admitted(&throttle, hour + NANOS_PER_SECOND, 10), 1);
         throttle.configure(1_000, 100);
         assert_eq!(admitted(&throttle, hour + 10 * NANOS_PER_SECOND, 200), 100);
         throttle.configure(0, 0);
         assert_eq!(admitted(&throttle, hour + 10 * NANOS_PER_SECOND, 200), 200);
+    }
+
+    #[test]
+    fn a_faster_limit_does_not_wait_for_what_was_taken_of_a_slower_one() {
+        let throttle = Throttle::new(1, 3_600);
+        let now = 7 * NANOS_PER_SECOND;
+        assert_eq!(admitted(&throttle, now, 5_000), 3_600);
+        throttle.configure(1_000, 100);
+        assert_eq!(admitted(&throttle, now, 5_000), 100);
+        throttle.configure(1_000, 200);
+        assert_eq!(admitted(&throttle, now, 5_000), 200);
     }
 
     #[test]
