@@ -20,6 +20,9 @@ impl Oracle {
             *is_offered = true;
         }
         let fact = fact.clone();
+        if offers.is_none() {
+            self.check_order(life);
+        }
         let (attempts, ended, deliver_at) = (fact.attempts, fact.ended(), fact.times.deliver_at);
         // What was due is due, even if the clock was put back.
         let first = fact.tokens.first().and_then(|token| self.submissions.get(*token as usize));

@@ -7,6 +7,7 @@ mod carriers;
 mod connections;
 mod deliveries;
 mod lateness;
+mod order;
 mod owed;
 mod queries;
 mod receipts;
@@ -154,6 +155,8 @@ pub struct Oracle {
     said_expired: BTreeSet<Life>,
     said_deleted: BTreeSet<Life>,
     last_sent: BTreeMap<Parcel, Sent>,
+    offered: order::Offered,
+    accepted: BTreeMap<Connection, u64>,
     /// Receipts handed out before the response to their submission, in this turn.
     early: Vec<(MessageId, Token)>,
     /// Replacements that found nothing to replace while something submitted before them was unanswered.
@@ -208,6 +211,8 @@ impl Oracle {
             said_expired: BTreeSet::new(),
             said_deleted: BTreeSet::new(),
             last_sent: BTreeMap::new(),
+            offered: order::Offered::new(),
+            accepted: BTreeMap::new(),
             early: Vec::new(),
             undecided: Vec::new(),
             seen: Seen::default(),

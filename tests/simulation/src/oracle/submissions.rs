@@ -183,6 +183,7 @@ impl Oracle {
         self.require(of_fact.is_none_or(|of| *of == *name.as_bytes()), || {
             format!("{id} of {name} belongs to another")
         });
+        self.check_order_of_answers(token);
         if !is_replace_sm {
             self.check_replaced(token, id);
         }
