@@ -398,6 +398,19 @@ fn a_block_of_final_messages_that_is_missing_is_told() {
     assert_eq!(output.status.code(), Some(1), "{}", out(&output));
     let part = format!("{} of {count} block", count - 1);
     assert!(out(&output).contains(&part), "{part}: {}", out(&output));
+
+    // And the counts of them, which were not far away.
+    let state = self::state(&place);
+    let meta = state.open_tree("meta").expect("a tree");
+    let counts: Vec<_> = meta.scan_prefix("blocks of generation ").keys().collect();
+    assert!(!counts.is_empty());
+    counts.into_iter().for_each(|key| _ = meta.remove(key.expect("a key")).expect("removed"));
+    state.open_tree("final").expect("a tree").clear().expect("cleared");
+    drop((meta, state));
+    let output = store(&place, "verify");
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let part = format!("final messages: 0 of {count} block");
+    assert!(out(&output).contains(&part), "{part}: {}", out(&output));
 }
 
 /// What verify calls well a server starts with.
