@@ -365,6 +365,31 @@ fn a_full_journal_takes_messages_again_when_segments_are_freed() {
 }
 
 #[test]
+fn a_journal_that_is_still_full_behind_a_checkpoint_is_freed_by_the_next() {
+    let settings =
+        PartitionSettings { segments_max: 4, checkpoint_segments: 2, ..PartitionSettings::default() };
+    let mut store = Store::new(settings);
+    let mut ids = Vec::new();
+    while store.partition.has_room() {
+        ids.push(store.accept());
+        store.write();
+        assert!(ids.len() < 1_000);
+    }
+    // The state at rest is far behind, and what was accepted goes its way: all that is recorded of it takes room as well.
+    for id in ids.iter().cycle().take(10_000) {
+        store.record(&Record::Attempt { id: *id, carrier: 0 });
+        store.record(&Record::Deferred { id: *id, until: later(5_000), error: 0 });
+        store.write();
+        if store.partition.segments_in_use() == 12 {
+            break;
+        }
+    }
+    assert_eq!(store.partition.segments_in_use(), 12);
+    store.work();
+    assert!(store.partition.has_room(), "{} segments are in use", store.partition.segments_in_use());
+}
+
+#[test]
 fn a_checkpoint_keeps_everything_once() {
     let mut store = Store::new(PartitionSettings::default());
     let id = store.accept();

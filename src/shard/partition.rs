@@ -616,14 +616,19 @@ impl Partition {
     /// The batch is durable.
     pub fn commit(&mut self, position: Position, payload_octets: usize, spare: Option<Box<dyn BatchBuffer>>) {
         self.journal.commit(position, payload_octets, spare);
-        let in_use = self.journal.segments_in_use();
-        if in_use > self.settings.checkpoint_segments {
+        self.free_segments();
+        self.checkpoint_debt += payload_octets;
+        self.go_on_with_checkpoint();
+    }
+
+    /// Begins a checkpoint if more segments are in use than should be. Every batch asks for that, and time does: when the
+    /// journal is full nothing is written any more, and the checkpoint that was under way then may free too few.
+    fn free_segments(&mut self) {
+        if self.journal.segments_in_use() > self.settings.checkpoint_segments {
             // The younger half stays: most of what it holds ends by itself before its turn comes.
             let kept = (self.settings.checkpoint_segments / 2) as u64;
             self.begin_checkpoint(SegmentNumber(self.journal.segment().0.saturating_sub(kept)));
         }
-        self.checkpoint_debt += payload_octets;
-        self.go_on_with_checkpoint();
     }
 
     /// Durability without a journal (`--durability memory`): everything recorded is earned at once.

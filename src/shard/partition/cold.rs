@@ -114,6 +114,7 @@ impl Partition {
                 self.begin_to_rest_all();
             }
         }
+        self.free_segments();
         self.go_on_with_checkpoint();
     }
 
