@@ -390,6 +390,24 @@ fn a_journal_that_is_still_full_behind_a_checkpoint_is_freed_by_the_next() {
 }
 
 #[test]
+fn what_a_carrier_had_is_offered_again_in_its_order_though_short_ids_came_round() {
+    let mut store = Store::new(PartitionSettings::default());
+    // The last but two of eight million.
+    store.checkpoint.floors[1] = MessageId::from_u64(0x8000_0000 | 0x007F_FFFD << 8);
+    store.crash();
+    let ids: Vec<MessageId> =
+        (0..4).map(|_| store.partition.next_short_id().expect("there are more")).collect();
+    assert!(ids[0] > ids[3], "{ids:?}");
+    for id in &ids {
+        store.accept_as(*id, Timestamp::ZERO, "12125550100");
+        store.record(&Record::Attempt { id: *id, carrier: 0 });
+    }
+    store.write();
+    store.crash();
+    assert_eq!(store.partition.resume().0, ids);
+}
+
+#[test]
 fn a_checkpoint_keeps_everything_once() {
     let mut store = Store::new(PartitionSettings::default());
     let id = store.accept();

@@ -743,7 +743,12 @@ impl Partition {
         let messages = self.memory.messages.iter();
         let mut messages: Vec<MessageId> =
             messages.filter(|(_, held)| with_carrier(held)).map(|(id, _)| id).collect();
-        messages.sort_unstable();
+        // Short ids come round: the one that most were given out behind is the oldest.
+        let [_, last_short] = self.last_ids();
+        messages.sort_unstable_by_key(|id| match id.is_short() {
+            true => (true, u64::MAX - id.short_ids_until(last_short)),
+            false => (false, id.as_u64()),
+        });
         let mut parcels: Vec<ParcelKey> = self.memory.parcels.iter().map(|(key, _)| key).collect();
         parcels.sort_unstable();
         (messages, parcels)
