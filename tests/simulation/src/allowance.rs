@@ -7,6 +7,9 @@ use crate::oracle::Token;
 /// A second's worth of a message, in messages a second times nanoseconds.
 const MESSAGE: u64 = 1_000_000_000;
 
+/// How long ago something may have been asked that is dealt with now.
+const UNDATED: u64 = 10_000_000_000;
+
 /// What an account was allowed at any time.
 #[derive(Debug, Default)]
 pub struct Allowance {
@@ -17,6 +20,8 @@ pub struct Allowance {
     credits: Option<(u64, u64)>,
     /// What it asked, in order.
     requests: Vec<Request>,
+    /// What it asked and nobody knows when it was dealt with.
+    undated: Vec<(Token, u64)>,
 }
 
 /// A request for which the account pays.
@@ -42,6 +47,41 @@ impl Allowance {
     /// A core takes in a request.
     pub fn requested(&mut self, token: Token, at: u64) {
         self.requests.push(Request { token, at, rate: self.rates.len().saturating_sub(1) });
+    }
+
+    /// A core takes in a request that waits for others.
+    pub fn requested_some_time(&mut self, token: Token, at: u64) {
+        self.undated.push((token, at));
+    }
+
+    /// Whether a request of so many messages may find that too many were taken before it. `cost` tells how many a request
+    /// was at most, 0 when it was refused.
+    pub fn may_be_too_fast(&self, token: Token, messages: u64, cost: impl Fn(Token) -> u64) -> bool {
+        let Some(place) = self.requests.iter().position(|request| request.token == token) else {
+            return true;
+        };
+        let Some(&(per_second, burst)) = self.rates.get(self.requests[place].rate) else { return false };
+        if per_second == 0 {
+            return false;
+        }
+        let (mut level, mut last) = (0_u64, 0);
+        let now = self.requests[place].at;
+        for request in &self.requests[..place] {
+            // Another rate begins with the whole burst.
+            if self.rates.get(request.rate).is_none_or(|(rate, _)| *rate != per_second) {
+                level = 0;
+                continue;
+            }
+            let elapsed = request.at - std::mem::replace(&mut last, request.at);
+            level = level.saturating_sub(elapsed.saturating_mul(per_second.into()));
+            level += cost(request.token) * MESSAGE;
+        }
+        level = level.saturating_sub((now - last).saturating_mul(per_second.into()));
+        let undated = self.undated.iter().filter(|(_, at)| *at + UNDATED >= now);
+        level += undated.map(|(token, _)| cost(*token) * MESSAGE).sum::<u64>();
+        let burst = u64::from(if burst == 0 { per_second } else { burst });
+        // One message for rounding.
+        level > 0 && level + (messages + 1) * MESSAGE > burst * MESSAGE
     }
 
     /// Why there cannot be so many credits on record behind something that was asked then.

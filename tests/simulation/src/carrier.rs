@@ -129,9 +129,16 @@ impl Land {
     /// The server is about to hear this.
     fn says(&mut self, news: &News) {
         match *news {
-            News::Busy { id, .. } => self.turned_down(id),
-            News::State { id, state, .. } => self.oracle.borrow_mut().said(id, state),
-            News::Taken { .. } | News::Reply(_) => {}
+            News::Busy { id, error } => {
+                self.turned_down(id);
+                self.oracle.borrow_mut().said(id, MessageState::UNDELIVERABLE, error);
+            }
+            News::State { id, state, error } => self.oracle.borrow_mut().said(id, state, error),
+            News::Reply(ref reply) => {
+                let from_to = (&*reply.source.digits, &*reply.destination.digits);
+                self.oracle.borrow_mut().reply_said(from_to, &reply.user_data);
+            }
+            News::Taken { .. } => {}
         }
     }
 

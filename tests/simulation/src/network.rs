@@ -9,7 +9,7 @@ use crate::oracle::Connection;
 pub struct Line {
     /// The core at the server's end.
     pub core: usize,
-    /// Who is at the other end; `None` for a mere binder at the end of a run.
+    /// Who is at the other end.
     pub esme: usize,
     /// On their way to the server.
     pub to_server: Vec<u8>,

@@ -144,7 +144,7 @@ impl Habits {
     }
 }
 
-/// One thing that a bound ESME does. `names`: every account's name and numbers.
+/// One thing that a bound ESME does; what it was.
 pub fn act(
     esme: &mut Esme,
     now: Now,
@@ -246,14 +246,18 @@ impl Plan {
         }
     }
 
-    fn wish(&self, version: InterfaceVersion, destinations: Vec<Box<[u8]>>, octets: usize) -> Wish {
+    /// What a submit_sm or submit_multi that follows this plan asks for.
+    fn wish<D>(&self, version: InterfaceVersion, message: &ShortMessage<'_, D>) -> Wish {
         Wish {
             source: self.source.clone().into(),
-            destinations,
+            destinations: Vec::new(),
             service_type: self.service_type.into(),
             replaces_if_present: self.replaces_if_present,
             is_transaction: self.esm_class & 3 == 2 && version == InterfaceVersion::V5_0,
-            octets,
+            registered_delivery: message.registered_delivery,
+            data_coding: Some(message.data_coding),
+            text: message.short_message.into(),
+            reference: message.tlvs.get(Tag::USER_MESSAGE_REFERENCE).map(Into::into),
         }
     }
 }
@@ -318,13 +322,37 @@ fn change_its_mind(
     "changes its mind"
 }
 
+/// A message that nobody has a reason to refuse; its token, if it could be sent.
+pub fn plain(
+    esme: &mut Esme,
+    now: Now,
+    settings: &AccountSettings,
+    random: &mut Random,
+    oracle: &mut Oracle,
+) -> Option<Token> {
+    let source = settings.numbers.first()?.as_bytes().to_vec();
+    let destination = format!("4479{:06}", random.range(0, 60));
+    let plan = Plan {
+        terms: Terms::default(),
+        source,
+        destination,
+        service_type: b"",
+        esm_class: 0,
+        replaces_if_present: false,
+    };
+    if !esme.can_submit() {
+        return None;
+    }
+    submit(esme, now, &plan, random, oracle);
+    oracle.newest()
+}
+
 fn submit(esme: &mut Esme, now: Now, plan: &Plan, random: &mut Random, oracle: &mut Oracle) -> &'static str {
     let (account, version, Some(link)) = (esme.account, esme.version, &mut esme.link) else { return "waits" };
     let (schedule, validity) = (plan.terms.schedule.field(), plan.terms.validity.field());
     let token = oracle.submitting(account, link.connection, plan.terms, Wish::default());
     let text = text(token, random);
     let destination = plan.destination.as_bytes();
-    oracle.wishing(token, plan.wish(version, vec![destination.into()], text.len()));
     let tlvs = reference(version, random);
     let submit = ShortMessage {
         service_type: plan.service_type,
@@ -342,6 +370,8 @@ fn submit(esme: &mut Esme, now: Now, plan: &Plan, random: &mut Random, oracle: &
         short_message: &text,
         tlvs: tlvs.as_tlvs(),
     };
+    let wish = Wish { destinations: vec![destination.into()], ..plan.wish(version, &submit) };
+    oracle.wishing(token, wish);
     link.ask(now, &Pdu::SubmitSm(submit), Asked::Submit(token), oracle);
     "submits"
 }
@@ -403,7 +433,6 @@ fn submit_multi(
         _ = DestAddress::Sme(address(digits.as_bytes())).put(&mut octets);
         destinations.push(digits.into_bytes().into());
     }
-    oracle.wishing(token, Wish { is_transaction: false, ..plan.wish(version, destinations, text.len()) });
     let mut bad: Vec<Box<[u8]>> = Vec::new();
     for digits in ["77", "12ab"] {
         if random.chance(15) {
@@ -413,12 +442,12 @@ fn submit_multi(
     }
     let count = count + bad.len() as u8;
     oracle.failing(token, bad);
-    let Ok(destinations) = DestAddresses::new(count, &octets) else { return "rests" };
+    let Ok(all) = DestAddresses::new(count, &octets) else { return "rests" };
     let tlvs = reference(version, random);
     let submit = ShortMessage {
         service_type: plan.service_type,
         source: address(&plan.source),
-        destination: destinations,
+        destination: all,
         esm_class: EsmClass(plan.esm_class),
         protocol_id: 0,
         priority_flag: 0,
@@ -431,6 +460,8 @@ fn submit_multi(
         short_message: &text,
         tlvs: tlvs.as_tlvs(),
     };
+    let wish = Wish { destinations, is_transaction: false, ..plan.wish(version, &submit) };
+    oracle.wishing(token, wish);
     link.ask(now, &Pdu::SubmitMulti(submit), Asked::Submit(token), oracle);
     "submits to many"
 }
@@ -457,14 +488,6 @@ fn data_sm(
     let destination = destination(random);
     let source = source(settings, random);
     let esm_class = random.pick(&[0, 0, 2]);
-    let wish = Wish {
-        source: source.into(),
-        destinations: vec![destination.as_bytes().into()],
-        is_transaction: esm_class == 2,
-        octets: text.len(),
-        ..Wish::default()
-    };
-    oracle.wishing(token, wish);
     let mut tlvs = reference(version, random);
     if let When::After(seconds) = validity {
         // What is short enough can be encoded.
@@ -481,6 +504,17 @@ fn data_sm(
         data_coding: DataCoding::DEFAULT,
         tlvs: tlvs.as_tlvs(),
     };
+    let wish = Wish {
+        source: source.into(),
+        destinations: vec![destination.as_bytes().into()],
+        is_transaction: esm_class == 2,
+        registered_delivery: data.registered_delivery,
+        data_coding: Some(data.data_coding),
+        text: text.as_slice().into(),
+        reference: data.tlvs.get(Tag::USER_MESSAGE_REFERENCE).map(Into::into),
+        ..Wish::default()
+    };
+    oracle.wishing(token, wish);
     link.ask(now, &Pdu::DataSm(data), Asked::Submit(token), oracle);
     "sends data"
 }
@@ -572,6 +606,13 @@ fn replace(esme: &mut Esme, now: Now, random: &mut Random, oracle: &mut Oracle) 
         short_message: &new_text,
         tlvs: Tlvs::EMPTY,
     };
+    let wish = Wish {
+        source: replace.source.digits.into(),
+        registered_delivery: replace.registered_delivery,
+        text: new_text.as_slice().into(),
+        ..Wish::default()
+    };
+    oracle.wishing(token, wish);
     link.ask(now, &Pdu::ReplaceSm(replace), Asked::Replace(token), oracle);
     "replaces"
 }

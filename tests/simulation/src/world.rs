@@ -314,6 +314,9 @@ impl World {
         self.wait_for("binds", PATIENCE, Self::unbound);
         self.wait_for("quiet", PATIENCE, Self::unfinished);
         self.wait_for("binds", PATIENCE, Self::unbound);
+        self.serve_all();
+        self.wait_for("quiet", PATIENCE, Self::unfinished);
+        self.wait_for("binds", PATIENCE, Self::unbound);
         self.ask_after_all();
         self.wait_for("answers", 60 * SECOND, Self::unanswered);
         if self.has_failed() {

@@ -35,6 +35,8 @@ pub(super) struct Cancel {
     target: Target,
     /// When a core took it in, and its place among all that was.
     taken_in: Option<(u64, u64)>,
+    /// In which process.
+    epoch: u32,
     /// Which message had the name of the one then.
     life: Option<Life>,
     answered_at: Option<u64>,
@@ -50,6 +52,7 @@ impl Oracle {
             connection,
             target,
             taken_in: None,
+            epoch: 0,
             life: None,
             answered_at: None,
             must: Vec::new(),
@@ -69,9 +72,10 @@ impl Oracle {
             Target::One { id, .. } => Some(self.life(id)),
             Target::Many { .. } => None,
         };
-        let (now, order) = (self.now, self.order);
+        let (now, order, epoch) = (self.now, self.order, self.epoch);
         if let Some(cancel) = self.cancels.get_mut(number as usize) {
-            (cancel.taken_in, cancel.must, cancel.life) = (Some((now, order)), must, life);
+            (cancel.taken_in, cancel.epoch) = (Some((now, order)), epoch);
+            (cancel.must, cancel.life) = (must, life);
         }
     }
 
@@ -91,13 +95,10 @@ impl Oracle {
             }
     }
 
-    /// Whether a message that waited then has waited for its time ever since: no attempt can have begun that is not on
-    /// record yet.
-    pub(super) fn waits_since(&self, life: Life, attempts: u32, since: u64) -> bool {
-        self.facts.get(&life).is_some_and(|fact| {
-            let is_ahead = fact.times.deliver_at > self.wall.latest_since(since, self.now);
-            fact.waits() && fact.attempts == attempts && is_ahead
-        })
+    /// Whether a message that had been tried so often when it waited has waited ever since. An attempt that begins before a
+    /// request is dealt with is on record before that is answered.
+    pub(super) fn waits_still(&self, life: Life, attempts: u32) -> bool {
+        self.facts.get(&life).is_some_and(|fact| fact.waits() && fact.attempts == attempts)
     }
 
     pub(super) fn cancel_answered(&mut self, number: u32, status: CommandStatus) {
@@ -106,13 +107,25 @@ impl Oracle {
         cancel.answered_at = Some(now);
         let cancel = cancel.clone();
         let Some((since, _)) = cancel.taken_in else { return };
-        let left = cancel.must.iter().find(|(life, attempts)| self.waits_since(*life, *attempts, since));
+        let left = cancel.must.iter().find(|(life, attempts)| self.waits_still(*life, *attempts));
         let left = left.copied();
-        // A member that was superseded may have left its submit_multi.
-        let is_member = |life: Life| matches!(cancel.target, Target::One { id, .. } if id != life.id);
-        let left = left.filter(|(life, _)| !is_member(*life)).map(|(life, _)| life);
+        // A member that was superseded has left its submit_multi.
+        let is_named = |life: Life| match cancel.target {
+            Target::One { id, .. } => id == life.id || self.facts.get(&life).is_some_and(|fact| !fact.is_own),
+            Target::Many { .. } => true,
+        };
+        let left = left.filter(|(life, _)| is_named(*life)).map(|(life, _)| life);
         if status == CommandStatus::ESME_ROK {
+            let has_ended = |(life, fact): (&Life, &Fact)| {
+                let is_taken =
+                    fact.end.is_some_and(|end| end.state == MessageState::DELETED && end.noted >= since);
+                is_taken && self.concerns(&cancel, *life, fact)
+            };
+            let has_any = self.facts.iter().any(has_ended);
             self.seen.cancelled += 1;
+            self.require(has_any || cancel.life.is_some_and(|life| life != self.life(life.id)), || {
+                format!("{:?} was cancelled, and nothing is DELETED", cancel.target)
+            });
             self.require(left.is_none(), || {
                 format!("{:?} was cancelled, and {left:?} waits as before", cancel.target)
             });
@@ -131,7 +144,11 @@ impl Oracle {
             }
             return;
         }
-        let has_failed = !self.failed.is_empty() || self.lookup_failed_at >= since;
+        let one = match cancel.target {
+            Target::One { id, .. } => Some(id),
+            Target::Many { .. } => None,
+        };
+        let has_failed = self.could_not_ask(one, since);
         let is_left = left.is_some() && !has_failed && !self.is_leaving(cancel.connection);
         self.require(!is_left, || {
             format!("cancel of {:?} was answered with {status}, and {left:?} waited", cancel.target)
@@ -153,9 +170,6 @@ impl Oracle {
 
     /// A message that waited is on record as DELETED: somebody must have asked for that, and not before it was there.
     pub(super) fn taken_back(&mut self, life: Life, fact: &Fact) {
-        if self.said_deleted.contains(&life) {
-            return;
-        }
         let Some(token) = fact.tokens.first() else { return };
         let Some(submission) = self.submissions.get(*token as usize) else { return };
         let (connection, order) = (submission.connection, submission.order);
@@ -166,7 +180,8 @@ impl Oracle {
             let is_renamed = life.number > 0 && matches!(cancel.target, Target::One { .. });
             let is_behind = match cancel.connection == connection && !is_renamed {
                 true => place > order,
-                false => cancel.answered_at.is_none_or(|at| at >= begun),
+                // What a process had recorded is found by the next one.
+                false => cancel.epoch >= self.heard_in && cancel.answered_at.is_none_or(|at| at >= begun),
             };
             is_behind && self.concerns(cancel, life, fact)
         };

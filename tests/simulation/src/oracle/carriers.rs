@@ -1,11 +1,22 @@
 //! What carriers are offered, and which of their reports they are told to forget.
 
+use smppd::account::AccountSettings;
 use smppd::message::{Content, MessageId};
 use smppd::pdu::CommandStatus;
 use smppd::pdu::receipt::MessageState;
 
 use super::records::Standing;
 use super::{Oracle, Token, token_of};
+
+/// What a subscriber wrote, as a carrier said it.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) source: Box<[u8]>,
+    pub(super) destination: Box<[u8]>,
+    pub(super) text: Box<[u8]>,
+    /// When the carrier said it.
+    at: u64,
+}
 
 impl Oracle {
     /// Whether a carrier may be offered this now; why not. `offers`: how often it was before, not counting those that only
@@ -16,10 +27,12 @@ impl Oracle {
         let Some(fact) = self.facts.get_mut(&life) else {
             return self.violate(format!("{id} was offered before it was durable"));
         };
+        let mut was_offered = false;
         if let Standing::WithCarrier { is_offered } = &mut fact.standing {
-            *is_offered = true;
+            was_offered = std::mem::replace(is_offered, true);
         }
         let fact = fact.clone();
+        self.require(!was_offered, || format!("{id} was offered twice for one attempt"));
         if offers.is_none() {
             self.check_order(life);
         }
@@ -37,6 +50,12 @@ impl Oracle {
             format!("{id} was offered {offers} times before, with {attempts} attempts on record")
         });
         self.require(ended.is_none(), || format!("{id} was offered after it ended {ended:?}"));
+        let is_same = *content.user_data == *fact.text
+            && *content.source.digits == *fact.source
+            && *content.destination.digits == *fact.destination
+            && content.registered_delivery == fact.registered_delivery
+            && content.data_coding == fact.data_coding;
+        self.require(is_same, || format!("{content:?} was offered, on record is {fact:?}"));
         let was_cancelled = self.cancelled.contains(&life);
         self.require(!was_cancelled, || format!("{id} was offered after it was cancelled"));
         if let Some(token) = token_of(content.user_data)
@@ -55,14 +74,37 @@ impl Oracle {
         self.life(id)
     }
 
-    /// A carrier says that a message has come to this end.
-    pub fn said(&mut self, id: MessageId, state: MessageState) {
+    /// A carrier says that a message has come to this end, or turns it down with this error: then one that is tried only
+    /// once is UNDELIVERABLE.
+    pub fn said(&mut self, id: MessageId, state: MessageState, error: u16) {
         let life = self.life(id);
-        match state {
-            MessageState::EXPIRED => _ = self.said_expired.insert(life),
-            MessageState::DELETED => _ = self.said_deleted.insert(life),
-            _ => {}
-        }
+        self.said.entry(life).or_default().insert((state, error));
+    }
+
+    /// A carrier says what a subscriber wrote, from one number to another.
+    pub fn reply_said(&mut self, (source, destination): (&[u8], &[u8]), text: &[u8]) {
+        let Some(token) = token_of(text) else { return };
+        let (source, destination, text, at) = (source.into(), destination.into(), text.into(), self.now);
+        self.written.entry(token).or_default().push(Writing { source, destination, text, at });
+    }
+
+    /// Whether a reply on record was said as often, to a number of this account.
+    pub(super) fn check_reply(&mut self, token: Token, account: &[u8]) {
+        let copies = self.replies.get(&token).map_or(0, Vec::len);
+        let said = self.written.get(&token).map_or(&[][..], Vec::as_slice);
+        let is_theirs = self.account_of(account).is_some_and(|account| {
+            said.iter().any(|writing| {
+                let owns = |settings: &AccountSettings| {
+                    settings.numbers.iter().any(|own| own.as_bytes() == &*writing.destination)
+                };
+                self.books[account].may(writing.at.saturating_sub(super::HEARSAY), owns)
+            })
+        });
+        let count = said.len();
+        self.require(is_theirs && copies <= count, || {
+            let account = String::from_utf8_lossy(account);
+            format!("reply {token} is on record {copies} times for {account}, it was said {count} times")
+        });
     }
 
     /// A report need not be said again: is what it said durable?

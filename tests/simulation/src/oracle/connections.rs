@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use smppd::message::MessageId;
+use smppd::message::{MessageId, PartitionNumber};
 use smppd::pdu::{CommandId, CommandStatus, Framing, Header, InterfaceVersion, Pdu, next_frame};
 use smppd::session::BindMode;
 
@@ -13,6 +13,8 @@ use super::{Asked, Connection, HEARSAY, Oracle, Parcel};
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) esme_account: usize,
+    /// The partition that takes what it submits.
+    pub(super) partition: PartitionNumber,
     /// Requests without an answer, and when the server took them in, if it has.
     pub(super) asked: BTreeMap<u32, (Asked, Option<u64>)>,
     pub(super) deliveries: BTreeMap<u32, (u64, Option<Parcel>)>,
@@ -42,6 +44,7 @@ impl Oracle {
     pub fn connected(&mut self, connection: Connection, esme_account: usize) {
         let line = Line {
             esme_account,
+            partition: PartitionNumber(0),
             asked: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             is_bound: false,
@@ -58,6 +61,13 @@ impl Oracle {
             late: (0, self.now),
         };
         self.lines.insert(connection, line);
+    }
+
+    /// A core has it, of which this partition takes what is submitted.
+    pub fn seated(&mut self, connection: Connection, partition: PartitionNumber) {
+        if let Some(line) = self.lines.get_mut(&connection) {
+            line.partition = partition;
+        }
     }
 
     /// The server knows that it is over.
@@ -141,6 +151,7 @@ impl Oracle {
         *taken_in = Some(now);
         let asked = *asked;
         self.order += 1;
+        self.heard_in = self.epoch;
         match asked {
             Asked::Submit(token) | Asked::Replace(token) => self.submission_taken_in(token),
             Asked::Cancel(number) => self.cancel_taken_in(number),
@@ -186,7 +197,8 @@ impl Oracle {
         let Some((asked, taken_in)) = line.asked.remove(&sequence_number) else { return };
         let is_ok = status == CommandStatus::ESME_ROK && command_id != CommandId::GENERIC_NACK;
         match asked {
-            Asked::Bind(mode, version, _) if is_ok => {
+            Asked::Bind(mode, version, is_right) if is_ok => {
+                self.require(is_right, || format!("connection {connection} is bound with a wrong password"));
                 self.bound(connection, mode, version, taken_in.unwrap_or_default());
             }
             Asked::Bind(_, _, is_right) => {
@@ -211,7 +223,10 @@ impl Oracle {
             Asked::Cancel(number) => self.cancel_answered(number, status),
             Asked::Query(number) => self.queried(connection, number, status, pdu),
             Asked::QueryForeign => {
-                self.require(!is_ok, || "a message of another account was told of".to_owned());
+                let is_right = status == CommandStatus::ESME_RINVMSGID || self.is_leaving(connection);
+                self.require(is_right && !is_ok || status == CommandStatus::ESME_RQUERYFAIL, || {
+                    format!("a question after a message of another account was answered with {status}")
+                });
             }
         }
     }
@@ -223,9 +238,11 @@ impl Oracle {
         // One whose peer has closed meanwhile is unbound at once.
         (line.is_bound, line.mode, line.version) = (line.closed_at.is_none(), mode, version.negotiate());
         line.was_counted = true;
+        // Where its core has not heard yet that the account is removed, it is asked to leave when it has.
+        let is_removed = self.books[account].may_be_removed(since);
         if line.is_bound {
             // Its account may have been changed before it was bound, which asks nobody to leave.
-            (line.is_leaving, line.left_at) = (false, None);
+            (line.is_leaving, line.left_at) = (line.is_leaving && is_removed, None);
         }
         let book = &self.books[account];
         let windows = || {

@@ -53,6 +53,12 @@ impl Oracle {
             self.violate("a reply that nobody wrote".to_owned());
             return None;
         };
+        let is_written = self.written.get(&token).into_iter().flatten().any(|writing| {
+            *writing.text == *deliver.short_message
+                && *writing.source == *deliver.source.digits
+                && *writing.destination == *deliver.destination.digits
+        });
+        self.require(is_written, || format!("nobody wrote this: {deliver:?}"));
         // It may have come twice, and its number have gone to another account in between.
         let is_own = |name: &Parcel| self.owed.get(name).is_some_and(|owed| owed.account == account);
         let copies = self.replies.get(&token).into_iter().flatten().map(|life| (*life, ParcelKey::REPLY));
@@ -83,7 +89,7 @@ impl Oracle {
         self.require(*fact.account == *name.as_bytes(), || {
             format!("the receipt of {life:?}, which is another's, went to {name}")
         });
-        self.require_answered(life.id, &fact);
+        self.require_answered(life.id, &fact, state);
         if state.is_final() {
             let ended = fact.ended();
             self.require(ended == Some(state), || {
@@ -140,11 +146,16 @@ impl Oracle {
     }
 
     /// No receipt before its submit_sm_resp, for whoever still waits for that.
-    fn require_answered(&mut self, id: MessageId, fact: &Fact) {
-        let Some(token) = fact.tokens.first().copied() else { return };
-        let Some(submission) = self.submissions.get(token as usize) else { return };
-        if submission.outcome.is_none() && !submission.is_replacement && self.listens(submission.connection) {
-            self.early.push((id, token));
+    fn require_answered(&mut self, id: MessageId, fact: &Fact, state: MessageState) {
+        let first = fact.tokens.first();
+        // Who supersedes a message is told first, too, unless it was taken back before that.
+        let last = fact.tokens.last().filter(|_| state != MessageState::DELETED);
+        for token in first.into_iter().chain(last).copied() {
+            let Some(submission) = self.submissions.get(token as usize) else { return };
+            let is_waiting = submission.outcome.is_none() && !submission.is_replacement;
+            if is_waiting && self.listens(submission.connection) {
+                self.early.push((id, token));
+            }
         }
     }
 
@@ -178,7 +189,7 @@ impl Oracle {
             let is_explained = before.epoch != self.epoch
                 || !is_open
                 // A failed disk cannot note that it was confirmed.
-                || !self.failed.is_empty()
+                || self.failed.contains_key(&about.0.id.partition())
                 || before.at + self.response_nanos <= self.now
                 || before.answer.is_some_and(|status| status != CommandStatus::ESME_ROK);
             self.require(is_explained, || format!("{about:?} was sent twice: {before:?}"));

@@ -12,7 +12,8 @@ use smppd::time::Timestamp;
 use super::connections::Line;
 use super::owed::Owed;
 use super::records::Standing;
-use super::{Asked, Fact, Life, Oracle, Parcel};
+use super::submissions::fact_is_first;
+use super::{Asked, Fact, Life, Oracle, Parcel, Token};
 
 /// So often may something be seen to be due.
 const SEEN_MAX: u32 = 6;
@@ -96,12 +97,17 @@ impl Oracle {
 
     /// Requests that could have been answered long ago.
     fn unanswered(&mut self) -> Vec<String> {
-        let Self { lines, submissions, now, .. } = self;
+        let Self { lines, submissions, facts, now, .. } = self;
+        let is_going_on = |token: Token| {
+            let made = facts.values().find(|fact| fact_is_first(Some(fact), token));
+            made.and_then(|fact| fact.end).is_none_or(|end| end.noted + LATE_NANOS > *now)
+        };
         let waits_for_something = |asked: &Asked| match asked {
             // For a password, or for the outcome of a transaction.
             Asked::Bind(..) => true,
             Asked::Submit(token) => {
-                submissions.get(*token as usize).is_none_or(|submission| submission.wish.is_transaction)
+                let submission = submissions.get(*token as usize);
+                submission.is_none_or(|submission| submission.wish.is_transaction && is_going_on(*token))
             }
             Asked::Query(_) | Asked::Cancel(_) | Asked::Replace(_) | Asked::QueryForeign => false,
         };
@@ -127,20 +133,20 @@ impl Oracle {
         match fact.standing {
             Standing::WithCarrier { is_offered } => (!is_offered).then_some(Due::AttemptIsOnRecord),
             Standing::Waits { pause_until, date } => {
-                let may_begin = reached(fact.times.deliver_at) && self.has_route(&fact.destination);
+                let known = self.now.saturating_sub(2 * LATE_NANOS);
+                let may_begin = reached(fact.times.deliver_at) && self.has_route(&fact.destination, known);
                 let due = if reached(date) { Due::TimeHasCome } else { Due::PauseIsOver };
                 // What superseded it may have to cross the cores once more, so that its sender hears of it first.
-                let is_told = self.now >= fact.changed + self.mesh_nanos;
+                let is_told = fact.changed == fact.noted || self.now >= fact.changed + self.mesh_nanos;
                 (may_begin && is_told && self.now >= pause_until).then_some(due)
             }
         }
     }
 
-    /// Whether a destination has a carrier, for all cores.
-    pub(super) fn has_route(&self, destination: &[u8]) -> bool {
-        self.routes.iter().any(|(prefix, since)| {
-            destination.starts_with(prefix.as_bytes()) && *since + 10 * LATE_NANOS < self.now
-        })
+    /// Whether a destination had a carrier then, for all cores.
+    pub(super) fn has_route(&self, destination: &[u8], then: u64) -> bool {
+        let is_theirs = |prefix: &str| destination.starts_with(prefix.as_bytes());
+        self.routes.iter().any(|(prefix, since)| is_theirs(prefix) && *since <= then)
     }
 
     /// Whether a parcel must be on its way to an ESME now, or noted as delivered.

@@ -25,6 +25,7 @@ use smppd::account::AccountSettings;
 use smppd::journal::Position;
 use smppd::message::{MessageId, PartitionNumber};
 use smppd::pdu::InterfaceVersion;
+use smppd::pdu::receipt::MessageState;
 use smppd::session::BindMode;
 use smppd::time::Timestamp;
 
@@ -37,6 +38,7 @@ pub use submissions::Wish;
 
 use accounts::Book;
 use cancels::Cancel;
+use carriers::Writing;
 use connections::Line;
 use deliveries::Sent;
 use owed::Owed;
@@ -139,11 +141,15 @@ pub struct Oracle {
     frozen_until: u64,
     /// Counts what the server took in.
     order: u64,
+    /// Which process took in the last of it.
+    heard_in: u32,
     lines: BTreeMap<Connection, Line>,
     facts: BTreeMap<Life, Fact>,
     /// Names that were used again, and how often.
     lives: BTreeMap<MessageId, u32>,
     owed: BTreeMap<Parcel, Owed>,
+    /// What subscribers wrote.
+    written: BTreeMap<Token, Vec<Writing>>,
     /// The copies of each reply.
     replies: BTreeMap<Token, Vec<Life>>,
     /// What was given up before it was durable that it was made.
@@ -151,9 +157,8 @@ pub struct Oracle {
     credits: BTreeMap<Box<[u8]>, u64>,
     indexed: BTreeMap<PartitionNumber, Position>,
     cancelled: BTreeSet<Life>,
-    /// Messages that a carrier says have expired, or are deleted.
-    said_expired: BTreeSet<Life>,
-    said_deleted: BTreeSet<Life>,
+    /// What carriers have said of each message that may be its end: states with their errors.
+    said: BTreeMap<Life, BTreeSet<(MessageState, u16)>>,
     last_sent: BTreeMap<Parcel, Sent>,
     offered: order::Offered,
     accepted: BTreeMap<Connection, u64>,
@@ -199,17 +204,18 @@ impl Oracle {
             mesh_nanos: 0,
             frozen_until: 0,
             order: 0,
+            heard_in: 0,
             lines: BTreeMap::new(),
             facts: BTreeMap::new(),
             lives: BTreeMap::new(),
             owed: BTreeMap::new(),
+            written: BTreeMap::new(),
             replies: BTreeMap::new(),
             given_up_early: BTreeSet::new(),
             credits: BTreeMap::new(),
             indexed: BTreeMap::new(),
             cancelled: BTreeSet::new(),
-            said_expired: BTreeSet::new(),
-            said_deleted: BTreeSet::new(),
+            said: BTreeMap::new(),
             last_sent: BTreeMap::new(),
             offered: order::Offered::new(),
             accepted: BTreeMap::new(),
@@ -286,6 +292,15 @@ impl Oracle {
     /// A partition's disk has failed.
     pub fn disk_failed(&mut self, partition: PartitionNumber) {
         self.failed.entry(partition).or_insert(self.now);
+    }
+
+    /// Whether somebody could not be asked since then: the partition of a message, or any.
+    fn could_not_ask(&self, id: Option<MessageId>, since: u64) -> bool {
+        let has_failed = match id {
+            Some(id) => self.failed.contains_key(&id.partition()),
+            None => !self.failed.is_empty(),
+        };
+        has_failed || self.lookup_failed_at >= since
     }
 
     /// A core says that a partition has stopped: its disk must have failed.

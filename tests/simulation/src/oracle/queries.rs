@@ -68,7 +68,7 @@ impl Oracle {
             _ => {
                 let may_fail =
                     status == CommandStatus::ESME_RQUERYFAIL || status == CommandStatus::ESME_RSYSERR;
-                let has_failed = !self.failed.is_empty() || self.lookup_failed_at >= since;
+                let has_failed = self.could_not_ask(Some(id), since);
                 self.require(may_fail && has_failed || self.is_leaving(connection), || {
                     format!("query of {life:?} was answered with {status}")
                 });

@@ -1,5 +1,6 @@
 //! What the durable records tell of each message.
 
+use smppd::account::AccountSettings;
 use smppd::journal::{Position, Record};
 use smppd::message::{Content, MessageId, Parcel, ParcelKey, PartitionNumber, wants_receipt};
 use smppd::pdu::receipt::MessageState;
@@ -7,6 +8,7 @@ use smppd::pdu::{CommandId, DataCoding, RegisteredDelivery, Tag, Tlvs};
 use smppd::time::Timestamp;
 
 use super::lateness::Due;
+use super::refusals::SEGMENT_OCTETS;
 use super::{Life, Oracle, Token, token_of};
 use crate::random::Random;
 use crate::terms::Times;
@@ -39,6 +41,8 @@ pub struct Fact {
     pub(super) attempts: u32,
     pub(super) times: Times,
     pub(super) accepted_at: Timestamp,
+    /// When it was asked for.
+    pub(super) begun: u64,
     /// When its acceptance was durable.
     pub(super) noted: u64,
     /// When it was last changed by its sender.
@@ -100,6 +104,11 @@ impl Fact {
         self.end.is_none() && matches!(self.standing, Standing::Waits { .. })
     }
 
+    /// Whether a carrier has it, or may have it.
+    pub(super) const fn is_with_carrier(&self) -> bool {
+        self.end.is_none() && matches!(self.standing, Standing::WithCarrier { .. })
+    }
+
     /// Whether its end is told.
     pub fn wants_receipt(&self) -> bool {
         match self.ended() {
@@ -153,12 +162,13 @@ impl Oracle {
                 Ok(content) => self.accepted(partition, attempt.is_some(), &content),
                 Err(_) => self.violate("a content cannot be read".to_owned()),
             },
-            Record::Replaced { content, .. } => {
-                if let Ok(content) = Content::read(content) {
-                    self.replaced(&content);
-                }
-            }
+            Record::Replaced { content, .. } => match Content::read(content) {
+                Ok(content) => self.replaced(&content),
+                Err(_) => self.violate("the content of a replacement cannot be read".to_owned()),
+            },
             Record::Attempt { id, .. } => {
+                let waited = self.fact(id).is_some_and(Fact::waits);
+                self.require(waited, || format!("an attempt with {id} begins, which does not wait for one"));
                 if let Some(fact) = self.fact_mut(id) {
                     fact.attempts += 1;
                     fact.standing = Standing::WithCarrier { is_offered: false };
@@ -167,6 +177,8 @@ impl Oracle {
             }
             Record::Deferred { id, until, .. } => {
                 let pause_until = self.now + self.retry_nanos;
+                let is_with_carrier = self.fact(id).is_some_and(Fact::is_with_carrier);
+                self.require(is_with_carrier, || format!("{id} is put off, and no carrier had it"));
                 if let Some(fact) = self.fact_mut(id) {
                     fact.standing = Standing::Waits { pause_until, date: until };
                     fact.late.0 = 0;
@@ -176,13 +188,16 @@ impl Oracle {
             Record::Final { id, state, error, at } => self.finished(id, state, error, at),
             Record::Settled { id, part } => self.settled(id, part),
             Record::Mo(octets) => {
-                let Ok(parcel) = Parcel::read(octets) else { return };
+                let Ok(parcel) = Parcel::read(octets) else {
+                    return self.violate("a reply cannot be read".to_owned());
+                };
                 let view = parcel.view();
                 let Some(token) = token_of(view.mandatory) else {
                     return self.violate("a reply that nobody wrote is on record".to_owned());
                 };
                 let name = (Life::first(view.key.id), ParcelKey::REPLY);
                 self.owe(name, view.system_id, None, view.created_at, Some(token));
+                self.check_reply(token, view.system_id);
             }
             Record::Forwarded { .. } | Record::MessageAtRest { .. } | Record::DeliveryAtRest(_) => {}
         }
@@ -194,6 +209,9 @@ impl Oracle {
             true => Standing::WithCarrier { is_offered: false },
             false => Standing::Waits { pause_until: 0, date: Timestamp::ZERO },
         };
+        let token = token_of(content.user_data);
+        let asked = token.and_then(|token| self.submissions.get(token as usize));
+        let begun = asked.and_then(|asked| asked.taken_in).map_or(self.now, |(at, _)| at);
         let mut fact = Fact {
             account: content.system_id.into(),
             tokens: Vec::new(),
@@ -212,6 +230,7 @@ impl Oracle {
             attempts: u32::from(is_attempted),
             times: content.into(),
             accepted_at: content.accepted_at,
+            begun,
             noted: self.now,
             changed: self.now,
             notifications: 0,
@@ -222,6 +241,7 @@ impl Oracle {
             due: None,
         };
         fact.read(content);
+        self.check_content(content, None);
         self.seen.scheduled += u64::from(content.is_scheduled());
         self.check_times(content, None);
         self.pay(content, content.segments, content.segments);
@@ -245,14 +265,18 @@ impl Oracle {
         let is_replace_sm = token.is_some_and(|token| {
             self.submissions.get(token as usize).is_some_and(|submission| submission.is_replacement)
         });
+        let waited = self.facts.get(&life).is_some_and(Fact::waits);
+        self.require(waited, || format!("{life:?} is replaced, and does not wait"));
         let Some(fact) = self.facts.get_mut(&life) else { return };
-        let (more, before) = (content.segments.saturating_sub(fact.segments), fact.times);
+        let (paid, before) = (fact.segments, fact.times);
+        let more = content.segments.saturating_sub(paid);
         fact.read(content);
         fact.changed = now;
         fact.is_own |= !is_replace_sm && fact.batch_offset > 0;
         fact.late.0 = 0;
         self.seen.superseded += u64::from(!is_replace_sm);
         self.check_times(content, Some(before));
+        self.check_content(content, Some((paid, is_replace_sm)));
         // How long the new text is does not show when the old one was longer.
         self.pay(content, more, 1);
         self.seen.replaced += 1;
@@ -289,6 +313,8 @@ impl Oracle {
                 });
             }
         }
+        let is_shown = self.wall.has_shown(at, fact.begun, self.now);
+        self.require(is_shown, || format!("{id} came to {said:?} at {at}, which the clock did not show"));
         if told.is_some() {
             let part = ParcelKey::NOTIFICATION_FIRST + fact.notifications;
             if let Some(fact) = self.facts.get_mut(&life) {
@@ -317,19 +343,58 @@ impl Oracle {
         self.require(!was_cancelled || state == MessageState::DELETED, || {
             format!("{id} was cancelled and ended {state:?}")
         });
-        if state == MessageState::EXPIRED && !self.said_expired.contains(&life) {
-            self.seen.expired += 1;
-            let expires_at = before.times.expires_at;
-            self.require(at >= expires_at, || {
-                format!("{id} expired at {at}, it was valid until {expires_at}")
-            });
-        }
-        if state == MessageState::DELETED && before.waits() {
-            self.taken_back(life, &before);
+        let is_shown = self.wall.has_shown(at, before.begun, self.now);
+        self.require(is_shown, || format!("{id} ended at {at}, which the clock did not show"));
+        let is_said = self.said.get(&life).is_some_and(|said| said.contains(&(state, error)));
+        match state {
+            _ if is_said => {}
+            MessageState::EXPIRED => {
+                self.seen.expired += 1;
+                let expires_at = before.times.expires_at;
+                self.require(at >= expires_at, || {
+                    format!("{id} expired at {at}, it was valid until {expires_at}")
+                });
+            }
+            MessageState::DELETED if before.waits() => self.taken_back(life, &before),
+            _ => self.violate(format!("{id} ended {state:?} with error {error}, and no carrier has said so")),
         }
         if is_told {
             self.owe((life, ParcelKey::FINAL_RECEIPT), &before.account, Some(state), at, None);
         }
+    }
+
+    /// Whether what is on record is what was asked for. `replaced`: the segments of what was replaced, which are paid for,
+    /// and whether by replace_sm, which says only some of it.
+    fn check_content(&mut self, content: &Content<'_>, replaced: Option<(u16, bool)>) {
+        let id = content.id;
+        let token = token_of(content.user_data);
+        let Some(submission) = token.and_then(|token| self.submissions.get(token as usize)) else { return };
+        let wish = submission.wish.clone();
+        let since = submission.taken_in.map_or(0, |(at, _)| at).saturating_sub(super::HEARSAY);
+        let is_own = |settings: &AccountSettings| {
+            settings.numbers.first().is_some_and(|first| first.as_bytes() == content.source.digits)
+        };
+        let is_source = match wish.source.is_empty() {
+            true => self.books[submission.account].may(since, is_own),
+            false => *wish.source == *content.source.digits,
+        };
+        let tlvs = Tlvs::read(content.tlvs, CommandId::SUBMIT_SM).unwrap_or(Tlvs::EMPTY);
+        let reference = tlvs.get(Tag::USER_MESSAGE_REFERENCE);
+        let octets = wish.text.len();
+        let (paid, is_replace_sm) = replaced.unwrap_or_default();
+        let most = (octets / SEGMENT_OCTETS + 1).max(paid.into());
+        let segments = octets.div_ceil(160)..=most;
+        let is_right = content.registered_delivery == wish.registered_delivery
+            && *content.user_data == *wish.text
+            && segments.contains(&usize::from(content.segments))
+            && wish.data_coding.is_none_or(|data_coding| data_coding == content.data_coding);
+        let is_right = is_right
+            && (is_replace_sm
+                || is_source
+                    && reference == wish.reference.as_deref()
+                    && wish.destinations.iter().any(|to| **to == *content.destination.digits)
+                    && *content.service_type == *wish.service_type);
+        self.require(is_right, || format!("{id}: on record is {content:?}, it should be {wish:?}"));
     }
 
     /// Whether the times on record are those that were asked for. `before`: those of the message that was replaced.

@@ -13,12 +13,12 @@ use crate::terms::When;
 
 /// How long a reason to refuse may be felt after it has gone, in nanoseconds.
 const FELT: u64 = 300_000_000;
-/// What was asked for in this time may fill the bucket of a rate.
-const RATE_MEMORY: u64 = 10_000_000_000;
 /// How long a request may be on its way to the server.
 const UNDER_WAY: u64 = 2_000_000_000;
+/// How long what a lost line left unanswered may take until it is on record, or given up.
+const PENDING: u64 = 5_000_000_000;
 /// The shortest segment of a long message.
-const SEGMENT_OCTETS: usize = 60;
+pub(super) const SEGMENT_OCTETS: usize = 60;
 
 /// What a message takes in memory beside its text, about.
 const MESSAGE_OCTETS: usize = 600;
@@ -58,19 +58,20 @@ impl Oracle {
         }
     }
 
-    /// Whether there is a reason to take no message that was asked for then.
-    fn may_be_full(&self, since: u64) -> bool {
+    /// Whether one partition, or any, had a reason to take no message that was asked for then.
+    fn may_be_full(&self, one: Option<PartitionNumber>, since: u64) -> bool {
         // What came together counts together, even if some of it is cancelled in the same moment.
         let together =
             self.submissions.iter().filter(|other| other.taken_in.is_some_and(|(at, _)| at == since));
         let (messages, octets) = together.fold((0, 0), |(messages, octets), other| {
             let count = other.wish.destinations.len().max(1);
-            (messages + count, octets + count * (other.wish.octets + MESSAGE_OCTETS))
+            (messages + count, octets + count * (other.wish.text.len() + MESSAGE_OCTETS))
         });
         // What is over may wait for a while to leave memory.
         let (messages, octets) = (messages + 4, octets + 4 * MESSAGE_OCTETS);
         let is_short = |load: &Load| messages > load.messages_left || octets > load.octets_left;
-        self.loads.values().any(|Loaded { history, full_until }| {
+        let loads = self.loads.iter().filter(|(partition, _)| one.is_none_or(|one| one == **partition));
+        loads.into_iter().any(|(_, Loaded { history, full_until })| {
             // How it stood when the request came, and ever since.
             let begin = history.partition_point(|(at, _)| *at < since).saturating_sub(1);
             *full_until >= since || history[begin..].iter().any(|(_, load)| is_short(load))
@@ -96,15 +97,22 @@ impl Oracle {
             return;
         }
         let is_deserved = match status {
-            CommandStatus::ESME_RTHROTTLED => self.may_throttle(&submission, since),
+            CommandStatus::ESME_RTHROTTLED => self.may_throttle(token, &submission),
             CommandStatus::ESME_RSUBMITFAIL => self.may_be_unpaid(&submission, since),
-            CommandStatus::ESME_RMSGQFUL => self.may_be_full(since) || self.frozen_until + FELT >= since,
-            CommandStatus::ESME_RSYSERR => !self.failed.is_empty(),
+            CommandStatus::ESME_RMSGQFUL => {
+                // What is to be replaced may be anywhere.
+                let one = (!submission.wish.replaces_if_present).then_some(submission.partition);
+                self.may_be_full(one, since) || self.frozen_until + FELT >= since
+            }
+            CommandStatus::ESME_RSYSERR => {
+                self.failed.contains_key(&submission.partition)
+                    || submission.wish.replaces_if_present && !self.failed.is_empty()
+            }
             CommandStatus::ESME_RDELIVERYFAILURE => submission.wish.is_transaction,
             CommandStatus::ESME_RINVESMCLASS => submission.wish.is_transaction && self.window_in_max == 1,
             CommandStatus::ESME_RINVDSTADR => {
                 let known = submission.wish.destinations.iter();
-                known.filter(|to| to.iter().all(u8::is_ascii_digit) && self.has_route(to)).count() == 0
+                known.filter(|to| to.iter().all(u8::is_ascii_digit) && self.has_route(to, since)).count() == 0
             }
             CommandStatus::ESME_RINVSRCADR => {
                 let source = &submission.wish.source;
@@ -117,7 +125,7 @@ impl Oracle {
             }
             CommandStatus::ESME_RINVEXPIRY => self.may_be_expired(&submission, since),
             CommandStatus::ESME_RINVNUMDESTS => {
-                submission.wish.destinations.len() * (submission.wish.octets + 100) > 4096
+                submission.wish.destinations.len() * (submission.wish.text.len() + 100) > 4096
             }
             CommandStatus::ESME_RREPLACEFAIL | CommandStatus::ESME_RINVMSGID => {
                 submission.is_replacement && !self.could_replace(&submission, since)
@@ -129,7 +137,7 @@ impl Oracle {
         });
     }
 
-    fn may_throttle(&self, submission: &Submission, since: u64) -> bool {
+    fn may_throttle(&self, token: Token, submission: &Submission) -> bool {
         if submission.wish.is_transaction {
             let waiting = self.lines.get(&submission.connection).map_or(0, |line| {
                 // This one has its answer by now.
@@ -139,30 +147,27 @@ impl Oracle {
                 return true;
             }
         }
-        // What waits behind a search is charged when its turn comes: others may have been quicker.
-        let spent: usize = self
-            .submissions
-            .iter()
-            .filter(|other| other.account == submission.account)
-            .filter(|other| other.taken_in.is_some_and(|(at, _)| at + RATE_MEMORY >= since))
-            .map(cost)
-            .sum();
-        let book = &self.books[submission.account];
-        book.may(since.saturating_sub(RATE_MEMORY), |settings| {
-            let burst = if settings.burst == 0 { settings.rate } else { settings.burst } as usize;
-            settings.rate != 0 && spent + 1 > burst
-        })
+        let taken = |other: Token| {
+            let Some(other) = self.submissions.get(other as usize) else { return 0 };
+            let is_refused = other.outcome.is_some_and(|status| status != CommandStatus::ESME_ROK);
+            // One that looks for what it replaces is charged once, whatever becomes of it.
+            let is_search = other.wish.replaces_if_present || other.is_replacement;
+            if is_refused && !is_search && !other.is_doubtful { 0 } else { cost(other) as u64 }
+        };
+        let allowance = &self.books[submission.account].allowance;
+        allowance.may_be_too_fast(token, cost(submission) as u64, taken)
     }
 
     fn may_be_unpaid(&self, submission: &Submission, since: u64) -> bool {
         let book = &self.books[submission.account];
         let used = self.credits_used(book.name.as_bytes()) as usize;
         // Whatever is unanswered may have taken some, or give them back.
+        let begun_at = self.begun_at;
         let pending: usize = self
             .submissions
             .iter()
-            .filter(|other| other.account == submission.account && other.taken_in.is_some())
-            .filter(|other| other.outcome.is_none())
+            .filter(|other| other.account == submission.account && other.outcome.is_none())
+            .filter(|other| other.taken_in.is_some_and(|(at, _)| at >= begun_at && at + PENDING >= since))
             .map(cost)
             .sum();
         book.may(since.saturating_sub(HEARSAY), |settings| {
@@ -176,14 +181,23 @@ impl Oracle {
             _ if submission.is_replacement => true,
             (When::Nothing, _) | (When::After(_), When::Nothing) => false,
             (When::At(at), When::Nothing) => at <= self.wall.latest_since(since, self.now),
-            (When::At(_) | When::After(_), When::At(_) | When::After(_)) => true,
+            (When::At(at), When::At(begin)) => at <= begin || at <= self.wall.latest_since(since, self.now),
+            (When::After(seconds), When::After(begin)) => seconds <= begin,
+            (When::At(at), When::After(seconds)) => {
+                let latest = self.wall.latest_since(since, self.now);
+                at.as_millis() <= latest.as_millis() + seconds * 1_000
+            }
+            (When::After(seconds), When::At(begin)) => {
+                let earliest = self.wall.earliest_since(since, self.now);
+                earliest.as_millis() + seconds * 1_000 <= begin.as_millis()
+            }
         }
     }
 
     /// Whether a replace_sm names a message that waits and has waited for its time ever since.
     fn could_replace(&self, submission: &Submission, since: u64) -> bool {
-        let is_open = |candidate: &Candidate| self.waits_since(candidate.life, candidate.attempts, since);
-        submission.candidates.iter().any(is_open) && self.failed.is_empty() && self.lookup_failed_at < since
+        let is_open = |candidate: &Candidate| self.waits_still(candidate.life, candidate.attempts);
+        submission.candidates.iter().any(is_open) && !self.could_not_ask(submission.id, since)
     }
 
     /// A bind with the right password was refused.
@@ -194,7 +208,7 @@ impl Oracle {
         let heard = since.saturating_sub(HEARSAY);
         let gone = since.saturating_sub(self.mesh_nanos + HEARSAY);
         // It heard late of whoever has left.
-        if self.frozen_until + self.mesh_nanos + HEARSAY >= since {
+        if self.frozen_until > 0 && self.frozen_until + self.mesh_nanos + HEARSAY >= since {
             return;
         }
         let others = self
@@ -221,10 +235,10 @@ impl Oracle {
     }
 }
 
-/// How many messages a submission is, at most.
+/// How many segments a submission is, at most.
 fn cost(submission: &Submission) -> usize {
     let wish = &submission.wish;
-    (wish.octets / SEGMENT_OCTETS + 1) * wish.destinations.len().max(1)
+    (wish.text.len() / SEGMENT_OCTETS + 1) * wish.destinations.len().max(1)
 }
 
 /// From here on an account of this world has words of its own for the status so far behind.

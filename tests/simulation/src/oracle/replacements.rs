@@ -72,9 +72,9 @@ impl Oracle {
         self.require(!is_new || is_asked, || {
             format!("submission {token} made {life:?}, and not every partition could be asked what waits")
         });
-        let has_failed = !self.failed.is_empty() || self.lookup_failed_at >= since;
+        let has_failed = self.could_not_ask(None, since);
         for Candidate { life: other, attempts } in submission.candidates {
-            if other == life || has_failed || !self.waits_since(other, attempts, since) {
+            if other == life || has_failed || !self.waits_still(other, attempts) {
                 continue;
             }
             self.require(!is_new, || {
@@ -121,8 +121,8 @@ impl Oracle {
         let made = behind.id;
         let other = self.life(id);
         let never_tried = self.facts.get(&other).is_some_and(|fact| fact.attempts == 0);
-        let waits = made != Some(id) && never_tried && self.waits_since(other, 0, since);
-        let has_failed = !self.failed.is_empty() || self.lookup_failed_at >= since;
+        let waits = made != Some(id) && never_tried && self.waits_still(other, 0);
+        let has_failed = self.could_not_ask(None, since);
         self.require(!waits || has_failed, || {
             format!("submission {token} made {made:?}, and {other:?} of {before} before it waits as before")
         });

@@ -40,9 +40,9 @@ counts! {
     binds,
     /// Sessions that moved to another core.
     moves,
-    /// Messages cancelled.
+    /// cancel_sm of one message, or of one submit_multi, or between two addresses, that were answered ESME_ROK.
     cancelled,
-    /// cancel_sm between two addresses that found something.
+    /// Those between two addresses.
     cancelled_many,
     /// Messages replaced.
     replaced,

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use smppd::message::MessageId;
-use smppd::pdu::{CommandStatus, UnsuccessSmes};
+use smppd::message::{MessageId, PartitionNumber};
+use smppd::pdu::receipt::MessageState;
+use smppd::pdu::{CommandStatus, DataCoding, RegisteredDelivery, UnsuccessSmes};
 use smppd::time::Timestamp;
 
 use super::Asked;
 use super::refusals::unmapped;
 use super::replacements::Candidate;
 use super::{Connection, Fact, Life, Oracle, Token};
-use crate::terms::Terms;
+use crate::terms::{Terms, When};
 
 /// What a submission asks for, as far as it decides what becomes of it.
 #[derive(Clone, Default, Debug)]
@@ -25,8 +26,14 @@ pub struct Wish {
     pub replaces_if_present: bool,
     /// Its sender waits for the outcome.
     pub is_transaction: bool,
-    /// The octets of its text.
-    pub octets: usize,
+    /// What its sender wants to hear of it.
+    pub registered_delivery: RegisteredDelivery,
+    /// How its text is written; a replace_sm does not say it.
+    pub data_coding: Option<DataCoding>,
+    /// Its text.
+    pub text: Box<[u8]>,
+    /// user_message_reference.
+    pub reference: Option<Box<[u8]>>,
 }
 
 /// Something an ESME submitted.
@@ -34,6 +41,8 @@ pub struct Wish {
 pub(super) struct Submission {
     pub(super) account: usize,
     pub(super) connection: Connection,
+    /// Where it goes.
+    pub(super) partition: PartitionNumber,
     pub(super) terms: Terms,
     pub(super) wish: Wish,
     /// It is a replace_sm.
@@ -61,6 +70,7 @@ impl Oracle {
         self.submissions.push(Submission {
             account,
             connection,
+            partition: PartitionNumber(0),
             terms,
             wish,
             is_replacement: false,
@@ -90,6 +100,16 @@ impl Oracle {
             (submission.is_replacement, submission.id) = (true, Some(id));
         }
         token
+    }
+
+    /// The token of the last submission.
+    pub fn newest(&self) -> Option<Token> {
+        self.submissions.len().checked_sub(1).map(|last| last as Token)
+    }
+
+    /// What the server said to a submission, if it did.
+    pub fn outcome(&self, token: Token) -> Option<CommandStatus> {
+        self.submissions.get(token as usize)?.outcome
     }
 
     /// What a submission asks for is known only now that it is written.
@@ -125,11 +145,21 @@ impl Oracle {
         let candidates = self.candidates(token);
         let Some(submission) = self.submissions.get_mut(token as usize) else { return };
         (submission.taken_in, submission.order) = (Some((now, wall)), order);
+        if let Some(line) = self.lines.get(&submission.connection) {
+            submission.partition = line.partition;
+        }
+        // A replace_sm goes where its message is.
+        if let Some(id) = submission.id {
+            submission.partition = id.partition();
+        }
         submission.candidates = candidates;
         // Behind a request of which every partition has a part it may wait: nobody knows when it is admitted.
         let (account, connection) = (submission.account, submission.connection);
-        if !self.has_search_under_way(connection, token) {
-            self.books[account].allowance.requested(token, now);
+        let is_behind = self.has_search_under_way(connection, token);
+        let allowance = &mut self.books[account].allowance;
+        match is_behind {
+            false => allowance.requested(token, now),
+            true => allowance.requested_some_time(token, now),
         }
     }
 
@@ -162,6 +192,7 @@ impl Oracle {
             self.seen.refused += 1;
             self.seen.throttled += u64::from(status == CommandStatus::ESME_RTHROTTLED);
             self.seen.unpaid += u64::from(status == CommandStatus::ESME_RSUBMITFAIL);
+            self.check_outcome(token);
             return self.check_refusal(token, status);
         }
         self.seen.accepted += 1;
@@ -184,9 +215,32 @@ impl Oracle {
             format!("{id} of {name} belongs to another")
         });
         self.check_order_of_answers(token);
+        self.check_outcome(token);
         if !is_replace_sm {
             self.check_replaced(token, id);
         }
+    }
+
+    /// Who waits for the outcome is told that: ESME_ROK that it is delivered, ESME_RDELIVERYFAILURE that it is not.
+    fn check_outcome(&mut self, token: Token) {
+        let Some(submission) = self.submissions.get(token as usize) else { return };
+        if !submission.wish.is_transaction || submission.terms.schedule != When::Nothing {
+            return;
+        }
+        let made = self.facts.values().find(|fact| fact_is_first(Some(fact), token));
+        let ended = made.map(Fact::ended);
+        let has_failed = self.failed.contains_key(&submission.partition);
+        let is_right = match submission.outcome {
+            Some(CommandStatus::ESME_ROK) => ended.is_none() || ended == Some(Some(MessageState::DELIVERED)),
+            Some(CommandStatus::ESME_RDELIVERYFAILURE) => {
+                has_failed || ended.flatten().is_some_and(|state| state != MessageState::DELIVERED)
+            }
+            _ => true,
+        };
+        let outcome = submission.outcome;
+        self.require(is_right, || {
+            format!("who waits for submission {token} was told {outcome:?}: {ended:?}")
+        });
     }
 
     fn is_on_record(&self, id: MessageId, token: Token) -> bool {
@@ -220,8 +274,8 @@ impl Oracle {
             // replace_if_present may put it in the place of one message of a submit_multi.
             let first = found.first().and_then(|life| self.facts.get(life));
             let is_first = fact_is_first(first, token);
-            let whole = first.map_or(1, |fact| if is_first { fact.batch_count } else { 1 });
-            let is_whole = found.len() == usize::from(whole);
+            let whole = if is_first { submission.wish.destinations.len() } else { 1 };
+            let is_whole = found.len() == whole;
             match submission.outcome {
                 Some(CommandStatus::ESME_ROK) if !is_whole => {
                     wrong.push(format!("submission {token} was accepted and made {found:?}"));

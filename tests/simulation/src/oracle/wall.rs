@@ -47,6 +47,12 @@ impl Wall {
         latest.map_or(self.now, Timestamp::from_millis)
     }
 
+    /// The earliest that it has shown since `from`.
+    pub(super) fn earliest_since(&self, from: u64, now: u64) -> Timestamp {
+        let earliest = self.since(from, now).map(|(begin, _, ahead)| begin.max(from) / MILLI + ahead).min();
+        earliest.map_or(self.now, Timestamp::from_millis)
+    }
+
     /// Whether it was set, other than by the passing of time, since `from`.
     pub(super) fn was_set_since(&self, from: u64) -> bool {
         self.settings.len() > 1 && self.settings.last().is_some_and(|(begin, _)| *begin >= from)

@@ -12,6 +12,7 @@ impl World {
         }
         line.is_accepted = true;
         let core = line.core;
+        self.oracle.borrow_mut().seated(connection, self.cores[core].partitions[0]);
         self.cores[core].shard.connected(now, ConnectionId(connection), "simulated");
         self.carry_out(core);
         self.look_after_server(connection, 0);
@@ -45,7 +46,11 @@ impl World {
         let Some(line) = self.network.get_mut(connection) else { return };
         line.is_moving = false;
         let core = line.core;
-        self.oracle.borrow_mut().seen.moves += 1;
+        {
+            let mut oracle = self.oracle.borrow_mut();
+            oracle.seen.moves += 1;
+            oracle.seated(connection, self.cores[core].partitions[0]);
+        }
         self.cores[core].shard.arrive(now, session);
         self.carry_out(core);
         self.look_after_server(connection, 0);

@@ -266,11 +266,13 @@ impl World {
     /// Other accounts and routes, of which each core hears in its own time.
     pub(super) fn reload(&mut self) {
         let removed = if self.is_calm { usize::MAX } else { self.random.place(self.settings.len() * 5) };
-        let random = &mut self.random;
-        self.settings =
-            self.settings.iter().map(|account| workload::volatile(account.clone(), random)).collect();
-        if !self.is_calm && self.random.chance(20) {
-            workload::hand_on(&mut self.settings, &mut self.random);
+        if !self.is_calm {
+            let random = &mut self.random;
+            self.settings =
+                self.settings.iter().map(|account| workload::volatile(account.clone(), random)).collect();
+            if self.random.chance(20) {
+                workload::hand_on(&mut self.settings, &mut self.random);
+            }
         }
         let present = self.settings.iter().enumerate().filter(|(number, _)| *number != removed);
         let present: Vec<_> = present.collect();
