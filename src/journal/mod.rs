@@ -196,8 +196,8 @@ impl<E> Journal<E> {
     /// Without a disk, whatever was appended is as durable as it will ever be.
     pub fn commit_unwritten(&mut self) {
         let batches = self.full.drain(..).chain(self.open.take());
-        let room = SPARE_MAX - self.spare.len().min(SPARE_MAX);
-        self.spare.extend(batches.take(room).map(Batch::into_buffer));
+        self.spare.extend(batches.map(Batch::into_buffer));
+        self.spare.truncate(SPARE_MAX);
         self.position = self.position.next();
         self.committed = Position(self.position.0 - 1);
         self.taken = self.committed;
@@ -437,6 +437,19 @@ mod tests {
             }
         }
         assert_eq!((earned, journal.committed()), (40, Position(3)));
+    }
+
+    #[test]
+    fn without_a_disk_few_buffers_are_kept_however_many_there_were() {
+        let mut journal = journal::<()>(0, BATCH_OCTETS_MAX);
+        let content = vec![0; 600_000];
+        for _ in 0..3 {
+            for _ in 0..4 * SPARE_MAX {
+                journal.append(&Record::Accepted { attempt: None, content: &content });
+            }
+            journal.commit_unwritten();
+            assert_eq!((journal.spare.len(), journal.waiting_octets()), (SPARE_MAX, 0));
+        }
     }
 
     #[test]

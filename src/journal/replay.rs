@@ -150,6 +150,16 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_the_next_one_by_its_segment_and_by_its_position() {
+        let octets = segment();
+        let early =
+            replay_segment(IDENTITY, SEGMENT, Position(9), &octets).expect_err("the ninth is missing");
+        assert_eq!((early.offset, early.position, early.followed_by), (0, Position(9), Position(10)));
+        let of_another = [sealed(SEGMENT, 10, 2), sealed(SegmentNumber(2), 11, 1)].concat();
+        assert_eq!(read(&of_another), Ok((1, ReplayEnd::Clean)));
+    }
+
+    #[test]
     fn a_file_whose_first_batch_is_damaged_is_not_taken_for_a_free_one() {
         let mut damaged = segment();
         damaged[7] ^= 1;
