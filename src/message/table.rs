@@ -417,4 +417,20 @@ mod tests {
             table.parts.iter().flat_map(HashMap::values).map(|neighbours| neighbours.things.capacity());
         assert!(room.sum::<usize>() <= 4 * table.len(), "{} are left", table.len());
     }
+
+    #[test]
+    fn what_is_empty_is_used_again_for_many_neighbours_and_kept_in_moderation() {
+        let mut table = MessageTable::<MessageId, u8>::new();
+        let all: Vec<MessageId> = ids((SPARES_MAX as u64 + 500) * 64, 1_000).collect();
+        for id in &all {
+            table.insert(*id, 7);
+        }
+        all.iter().for_each(|id| _ = table.remove(*id));
+        assert_eq!(table.spares.len(), SPARES_MAX);
+        // The first of them knows of no neighbours, and makes room of its own.
+        all[..640].iter().for_each(|id| _ = table.insert(*id, 7));
+        let neighbourhoods: usize = table.parts.iter().map(HashMap::len).sum();
+        let used = SPARES_MAX - table.spares.len();
+        assert!(neighbourhoods - used <= 1, "{used} of {neighbourhoods}");
+    }
 }
