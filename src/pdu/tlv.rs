@@ -414,4 +414,36 @@ mod tests {
         assert_eq!(written, Err(FieldTooLong { field: "message_payload" }));
         assert_eq!(out, [1]);
     }
+
+    #[test]
+    fn pdus_that_have_tlvs_of_their_own_are_told_apart() {
+        let groups: [&[CommandId]; 16] = [
+            &[CommandId::SUBMIT_SM],
+            &[CommandId::SUBMIT_MULTI],
+            &[CommandId::DATA_SM],
+            &[CommandId::DELIVER_SM],
+            &[CommandId::REPLACE_SM],
+            &[CommandId::BROADCAST_SM],
+            &[CommandId::QUERY_BROADCAST_SM],
+            &[CommandId::CANCEL_BROADCAST_SM],
+            &[CommandId::ALERT_NOTIFICATION],
+            &[CommandId::SUBMIT_SM_RESP, CommandId::SUBMIT_MULTI_RESP],
+            &[CommandId::DATA_SM_RESP],
+            &[CommandId::DELIVER_SM_RESP],
+            &[CommandId::BROADCAST_SM_RESP],
+            &[CommandId::QUERY_BROADCAST_SM_RESP],
+            &[
+                CommandId::BIND_TRANSMITTER_RESP,
+                CommandId::BIND_RECEIVER_RESP,
+                CommandId::BIND_TRANSCEIVER_RESP,
+            ],
+            &[CommandId::QUERY_SM_RESP, CommandId::UNBIND_RESP],
+        ];
+        for (number, group) in groups.iter().enumerate() {
+            for command_id in *group {
+                assert_eq!(PduSet::of(*command_id).0, 1 << number, "{command_id:?}");
+            }
+        }
+        assert_eq!(PduSet::of(CommandId::ENQUIRE_LINK).0, 0);
+    }
 }
