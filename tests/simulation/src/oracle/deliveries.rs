@@ -192,7 +192,12 @@ impl Oracle {
                 || self.failed.contains_key(&about.0.id.partition())
                 || before.at + self.response_nanos <= self.now
                 || before.answer.is_some_and(|status| status != CommandStatus::ESME_ROK);
-            self.require(is_explained, || format!("{about:?} was sent twice: {before:?}"));
+            let has_failed = self.failed.contains_key(&about.0.id.partition());
+            let is_done = self
+                .owed
+                .get(&about)
+                .is_some_and(|owed| owed.is_done && owed.done_in == self.epoch && !has_failed);
+            self.require(is_explained && !is_done, || format!("{about:?} was sent twice: {before:?}"));
         }
     }
 

@@ -173,8 +173,14 @@ impl Oracle {
         let is_lost =
             |line: &Line| line.is_open && (line.is_paused || line.closed_at.is_some() || line.is_leaving);
         let of_account = || self.lines.values().filter(|line| line.esme_account == owed.account);
-        !of_account().any(is_lost)
-            && of_account().any(|line| {
+        if of_account().any(is_lost) {
+            return false;
+        }
+        // When its retention is over it is given up, whether anybody is there or not.
+        let kept_until = owed.at.as_millis() + self.retention + PATIENCE_MILLIS;
+        let is_over = self.wall.now.as_millis() >= kept_until;
+        is_over
+            || of_account().any(|line| {
                 let in_flight = line
                     .deliveries
                     .values()
