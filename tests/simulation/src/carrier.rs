@@ -131,7 +131,7 @@ impl Land {
         match *news {
             News::Busy { id, error } => {
                 self.turned_down(id);
-                self.oracle.borrow_mut().said(id, MessageState::UNDELIVERABLE, error);
+                self.oracle.borrow_mut().turned_down(id, error);
             }
             News::State { id, state, error } => self.oracle.borrow_mut().said(id, state, error),
             News::Reply(ref reply) => {

@@ -74,11 +74,19 @@ impl Oracle {
         self.life(id)
     }
 
-    /// A carrier says that a message has come to this end, or turns it down with this error: then one that is tried only
-    /// once is UNDELIVERABLE.
+    /// A carrier says that a message has come to this state.
     pub fn said(&mut self, id: MessageId, state: MessageState, error: u16) {
         let life = self.life(id);
         self.said.entry(life).or_default().insert((state, error));
+        if let Some(fact) = self.facts.get_mut(&life) {
+            fact.is_said_over |= state.is_final();
+        }
+    }
+
+    /// A carrier turns a message down: one that is tried only once is UNDELIVERABLE then.
+    pub fn turned_down(&mut self, id: MessageId, error: u16) {
+        let life = self.life(id);
+        self.said.entry(life).or_default().insert((MessageState::UNDELIVERABLE, error));
     }
 
     /// A carrier says what a subscriber wrote, from one number to another.

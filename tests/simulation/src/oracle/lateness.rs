@@ -34,6 +34,7 @@ pub struct Idle {
 /// Why something must happen to a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Due {
+    EndWasSaid,
     ValidityIsOver,
     AttemptIsOnRecord,
     TimeHasCome,
@@ -127,6 +128,9 @@ impl Oracle {
     /// What must happen to a message now, if anything must.
     fn due(&self, fact: &Fact) -> Option<Due> {
         let reached = |at: Timestamp| self.wall.now.as_millis() >= at.as_millis() + PATIENCE_MILLIS;
+        if fact.is_said_over {
+            return Some(Due::EndWasSaid);
+        }
         if reached(fact.times.expires_at) {
             return Some(Due::ValidityIsOver);
         }

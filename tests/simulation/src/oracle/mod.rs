@@ -257,7 +257,7 @@ impl Oracle {
             if let records::Standing::WithCarrier { is_offered } = &mut fact.standing {
                 *is_offered = false;
             }
-            fact.late.0 = 0;
+            (fact.late.0, fact.is_said_over) = (0, false);
             // The record says when a pause ends by the wall clock, which may be another one by now: a start waits for the
             // longest pause, at most.
             if let records::Standing::Waits { pause_until, .. } = &mut fact.standing

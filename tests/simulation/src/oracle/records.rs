@@ -51,6 +51,8 @@ pub struct Fact {
     pub(super) data_coding: DataCoding,
     pub(super) text: Vec<u8>,
     pub(super) reference: Option<Vec<u8>>,
+    /// A carrier has told this process of its end.
+    pub(super) is_said_over: bool,
     /// How often nothing kept it from going on, and since when; what was due.
     pub(super) late: (u32, u64),
     pub(super) due: Option<Due>,
@@ -237,6 +239,7 @@ impl Oracle {
             data_coding: content.data_coding,
             text: Vec::new(),
             reference: None,
+            is_said_over: false,
             late: (0, self.now),
             due: None,
         };
