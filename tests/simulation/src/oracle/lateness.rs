@@ -22,6 +22,10 @@ const LATE_NANOS: u64 = 600_000_000;
 /// A clock that goes back by less than a second is waited for.
 const PATIENCE_MILLIS: u64 = 1_100;
 
+/// What is kept as long as it is kept is given up so long after that at the latest: it may have left memory, and comes back
+/// only when there is room.
+const RETENTION_MILLIS: u64 = 10_000;
+
 /// What has nothing to do.
 #[derive(Clone, Debug)]
 pub struct Idle {
@@ -181,7 +185,7 @@ impl Oracle {
             return false;
         }
         // When its retention is over it is given up, whether anybody is there or not.
-        let kept_until = owed.at.as_millis() + self.retention + PATIENCE_MILLIS;
+        let kept_until = owed.at.as_millis() + self.retention + RETENTION_MILLIS;
         let is_over = self.wall.now.as_millis() >= kept_until;
         is_over
             || of_account().any(|line| {
