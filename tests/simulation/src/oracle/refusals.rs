@@ -149,7 +149,10 @@ impl Oracle {
         }
         let taken = |other: Token| {
             let Some(other) = self.submissions.get(other as usize) else { return 0 };
-            let is_refused = other.outcome.is_some_and(|status| status != CommandStatus::ESME_ROK);
+            // Where the disk fails it was admitted before.
+            let is_refused = other.outcome.is_some_and(|status| {
+                status != CommandStatus::ESME_ROK && status != CommandStatus::ESME_RSYSERR
+            });
             // One that looks for what it replaces is charged once, whatever becomes of it.
             let is_search = other.wish.replaces_if_present || other.is_replacement;
             if is_refused && !is_search && !other.is_doubtful { 0 } else { cost(other) as u64 }
