@@ -177,9 +177,12 @@ impl Oracle {
         if self.books[owed.account].served_at + LATE_NANOS > self.now {
             return false;
         }
-        // It may have been given to one of these.
-        let is_lost =
-            |line: &Line| line.is_open && (line.is_paused || line.closed_at.is_some() || line.is_leaving);
+        // It may have been given to one of these, or have come back from one just now, and make its pause.
+        let is_lost = |line: &Line| {
+            let may_have_it = line.is_paused || line.closed_at.is_some() || line.is_leaving;
+            let came_back = line.closed_at.is_some_and(|at| at + self.retry_nanos > self.now);
+            line.is_open && may_have_it || came_back
+        };
         let of_account = || self.lines.values().filter(|line| line.esme_account == owed.account);
         if of_account().any(is_lost) {
             return false;
