@@ -581,7 +581,8 @@ fn checkpoint(rest: &sled::Tree) -> io::Result<Checkpoint> {
 /// many there were.
 fn unvouched(meta: &sled::Tree, rest: &sled::Tree) -> io::Result<u64> {
     let first = match final_blocks(rest)? {
-        Some(_) => checkpoint(rest)?.next_generation,
+        // One that cannot be read may be of another version: whoever asks for it is told.
+        Some(_) => checkpoint(rest).map_or(0, |checkpoint| checkpoint.next_generation),
         None => 0,
     };
     meta.range(count_key(first)..count_key(u64::MAX)).try_fold(0, |sum, entry| {
