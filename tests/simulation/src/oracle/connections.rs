@@ -72,12 +72,9 @@ impl Oracle {
 
     /// The server knows that it is over.
     pub fn disconnected(&mut self, connection: Connection) {
-        let now = self.now;
+        self.peer_closed(connection);
         if let Some(line) = self.lines.get_mut(&connection) {
             line.is_open = false;
-            line.is_bound = false;
-            line.closed_at.get_or_insert(now);
-            line.left_at.get_or_insert(now);
         }
     }
 
