@@ -136,6 +136,16 @@ impl Store {
         }
     }
 
+    /// Accepts messages, each of which ends at once with its receipt confirmed.
+    fn accept_and_end(&mut self, count: usize) {
+        for _ in 0..count {
+            let id = self.accept();
+            self.finish(id);
+            self.settle(id);
+            self.write();
+        }
+    }
+
     /// Carries out one order for the state at rest.
     fn carry_out(&mut self) -> bool {
         let Some(op) = self.partition.take_store_op() else { return false };
@@ -620,12 +630,7 @@ fn memory_stays_within_its_limit_and_everything_is_due_in_its_time() {
     delivered.dedup();
     assert_eq!(delivered.len() as u64, count);
     assert_eq!(store.partition.unfinished(), (0, 0));
-    for _ in 0..12 {
-        let id = store.accept();
-        store.finish(id);
-        store.settle(id);
-        store.write();
-    }
+    store.accept_and_end(12);
     store.checkpoint();
     assert_eq!(store.partition.blocks_at_rest(), (0, 0), "nothing is left at rest");
 }
@@ -879,12 +884,7 @@ fn a_message_whose_number_was_passed_over_is_not_behind_a_search_that_began_befo
     let mut store = Store::new(PartitionSettings::default());
     let [before, old] = [0, 1].map(|_| store.partition.next_short_id().expect("one is free"));
     store.accept_as(old, later(5_000), "12125550199");
-    for _ in 0..12 {
-        let id = store.accept();
-        store.finish(id);
-        store.settle(id);
-        store.write();
-    }
+    store.accept_and_end(12);
     // It is at rest, and no record of the journal names it.
     store.checkpoint();
     // The numbers have come round since.
