@@ -3,6 +3,7 @@
 mod accounts_file;
 mod admin;
 mod balance;
+mod barrier;
 mod certificate;
 pub mod cli;
 mod clock;

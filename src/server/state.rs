@@ -17,6 +17,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::journal::Identity;
 use crate::message::{IdSource, MessageId, PartitionNumber};
+use crate::server::barrier;
 use crate::server::clock::Clock;
 use crate::server::descriptors::{self, is_shortage, patiently};
 use crate::server::disk;
@@ -240,6 +241,9 @@ impl State {
     }
 
     fn open_database(journal: PathBuf, folder: &Path, segment_octets: u64) -> io::Result<Self> {
+        if !barrier::is_in_place() {
+            return Err(io::Error::other("this program was linked without the barrier that sled needs"));
+        }
         let db = match Self::config(folder).open() {
             Err(error @ sled::Error::Corruption { .. }) => {
                 let removed = remove_snapshots(folder)?;
@@ -451,7 +455,8 @@ impl State {
         Ok(())
     }
 
-    /// sled's own flush stops short of the disk on Linux: sync_file_range is no barrier. This is one.
+    /// Makes durable what was put. sled's own flush does it with the barrier beneath it (`barrier`); what a checkpoint
+    /// stands on does not hang on that alone.
     ///
     /// # Errors
     /// The disk's: what was put may be lost.
