@@ -123,7 +123,8 @@ impl Oracle {
             && fact.changed < since
             // It may have been replaced after the clock was put back.
             && fact.times.deliver_at > fact.accepted_at
-            && fact.times.deliver_at > self.wall.latest_since(since, self.now);
+            // Its time may have come before the clock was put back: then it waits for a carrier.
+            && fact.times.deliver_at > self.wall.latest_since(fact.begun, self.now);
         self.require(!is_v5 || !is_scheduled || state == MessageState::SCHEDULED, || {
             format!("query of {life:?} tells {state:?}, it waits for its time: {fact:?}")
         });

@@ -10,8 +10,6 @@ use super::{Connection, Fact, Oracle, Parcel};
 
 /// Characters of the message that a receipt repeats.
 const EXCERPT: usize = 20;
-/// How long a record may be on its way to the disk, in nanoseconds.
-const WRITING: u64 = 10_000_000_000;
 
 /// What `stat:` says.
 const fn stat(state: MessageState) -> &'static str {
@@ -86,7 +84,9 @@ impl Oracle {
         self.require(is_of_the_old || deliver.short_message.starts_with(&line), || {
             format!("the receipt of {life:?} says {says}, it should say {}", String::from_utf8_lossy(&line))
         });
-        let since = owed.recorded.saturating_sub(WRITING);
+        // It is written when its message ends, and again by each process that reads of that end. How long the record of it was
+        // on its way to the disk nobody knows: without room for the journal it waits.
+        let since = fact.begun;
         let book = &self.books[owed.account];
         let alphabets = [DefaultAlphabet::Ascii, DefaultAlphabet::Gsm, DefaultAlphabet::Latin1];
         let may_be = |alphabet: &DefaultAlphabet| {
