@@ -13,7 +13,7 @@ use common::{
 };
 use smppd::account::AccountSettings;
 use smppd::carrier::News;
-use smppd::message::{MessageId, PartitionNumber};
+use smppd::message::{MessageId, PartitionNumber, State};
 use smppd::pdu::receipt::MessageState;
 use smppd::pdu::{
     Address, CancelSm, CommandId, CommandStatus, InterfaceVersion, Pdu, QuerySm, ReplaceSm, ShortMessage,
@@ -559,6 +559,53 @@ fn what_a_carrier_says_of_an_old_message_ends_no_new_one_with_its_short_id() {
     assert_eq!((net.waiting(NUMBER, SUBSCRIBER), net.offers()), (1, 0));
     net.pass_seconds(620, 1);
     assert_eq!(net.offers(), 1);
+}
+
+#[test]
+fn what_a_carrier_says_before_it_is_offered_a_message_is_of_an_old_one_with_its_short_id() {
+    let says: [fn(MessageId) -> News; 4] = [
+        |id| News::Taken { id, carrier_id: Default::default() },
+        |id| News::Busy { id, error: 1 },
+        |id| News::State { id, state: MessageState::ENROUTE, error: 0 },
+        |id| News::State { id, state: MessageState::DELIVERED, error: 0 },
+    ];
+    for (number, says) in says.into_iter().enumerate() {
+        let mut net = Net::new(1);
+        let esme = net.connect(0);
+        assert_eq!(net.bind_version(esme, "demo", InterfaceVersion::V3_3), ACCEPTED_BIND);
+        net.hold_disk(true);
+        net.send(esme, &Pdu::SubmitSm(QUIET), 2);
+        net.news(says(short_id(0)));
+        net.tick();
+        let standing = net.message(&short_id(0).to_string()).map(|message| message.standing);
+        let standing = standing.expect("it waits for the disk");
+        assert_eq!((standing.state, standing.deferrals), (State::Attempting, 0), "{number}");
+        net.hold_disk(false);
+        net.turn();
+        assert_eq!(net.offers(), 1, "{number}");
+    }
+}
+
+#[test]
+fn what_another_carrier_says_is_of_an_old_message_with_the_same_short_id() {
+    let mut net = Net::new(1);
+    net.carry_once();
+    let esme = net.connect(0);
+    assert_eq!(net.bind_version(esme, "demo", InterfaceVersion::V3_3), ACCEPTED_BIND);
+    net.send(esme, &Pdu::SubmitSm(QUIET), 2);
+    let id = net.received(esme)[0].message_id();
+    let of_it = || News::State {
+        id: MessageId::parse(id.as_bytes()).expect("an id"),
+        state: MessageState::UNDELIVERABLE,
+        error: 1,
+    };
+    assert_eq!(net.offers(), 1);
+    net.witnessed[1].borrow_mut().news.push_back(of_it());
+    net.tick();
+    assert!(net.message(&id).is_some(), "the first carrier has it");
+    net.news(of_it());
+    net.tick();
+    assert!(net.message(&id).is_none());
 }
 
 #[test]

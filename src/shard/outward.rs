@@ -24,6 +24,7 @@ impl Shard {
     /// restart: then the carrier may have it already.
     pub(super) fn hand_over(&mut self, now: Now, id: MessageId, deferrals: Option<u16>) {
         let Some(place) = self.place_of(id.partition()) else { return };
+        self.partitions[place].begin_offer(id);
         let Some(message) = self.partitions[place].message(id) else { return };
         let standing = &message.standing;
         let is_over = deferrals.is_some_and(|deferrals| deferrals != standing.deferrals);
@@ -82,11 +83,17 @@ impl Shard {
 
     /// A carrier says something. What does not apply (any more) is acknowledged and forgotten.
     pub(super) fn reported(&mut self, now: Now, carrier: u8, report: Report) {
-        if let News::Taken { id, .. } | News::Busy { id, .. } | News::State { id, .. } = report.news
-            && let Some(block) = self.cold_block_of(id, 1)
-        {
-            self.park(block, Parked::Report(carrier, report));
-            return;
+        let acknowledge = report.token.map(|token| Earned::Acknowledge { carrier, token });
+        if let News::Taken { id, .. } | News::Busy { id, .. } | News::State { id, .. } = report.news {
+            if let Some(block) = self.cold_block_of(id, 1) {
+                self.park(block, Parked::Report(carrier, report));
+                return;
+            }
+            if self.is_anothers(carrier, id) {
+                // Nothing happens to this one; the carrier need not say it again.
+                self.acknowledge(id, acknowledge);
+                return;
+            }
         }
         if let News::Reply(_) = report.news
             && !self.partitions[0].has_room()
@@ -96,7 +103,6 @@ impl Shard {
             }
             return;
         }
-        let acknowledge = report.token.map(|token| Earned::Acknowledge { carrier, token });
         match report.news {
             News::Taken { id, carrier_id } => {
                 self.record(id, &Record::Forwarded { id, carrier_id: &carrier_id }, None);
@@ -107,9 +113,7 @@ impl Shard {
                 self.acknowledge(id, acknowledge);
             }
             News::State { id, state, error } => {
-                if self.is_anothers(id) {
-                    // Nothing happens to this one; the carrier need not say it again.
-                } else if state.is_final() {
+                if state.is_final() {
                     self.finish(now, id, state, error);
                 } else if self.transactions.contains_key(&id) {
                     // Its sender waits for the outcome and has no name for the message yet: nothing is told of it
@@ -134,12 +138,16 @@ impl Shard {
         }
     }
 
-    /// Whether a carrier must mean the message that had a short id before: this one was offered to none.
-    fn is_anothers(&self, id: MessageId) -> bool {
-        let message = || self.partitions[self.place_of(id.partition())?].message(id);
-        id.is_short()
-            && message()
-                .is_some_and(|message| message.standing.state.is_waiting() && message.standing.deferrals == 0)
+    /// Whether a carrier must mean the message that had a short id before: this one was not offered to it, nor ever.
+    fn is_anothers(&self, carrier: u8, id: MessageId) -> bool {
+        let Some(place) = self.place_of(id.partition()).filter(|_| id.is_short()) else { return false };
+        let partition = &self.partitions[place];
+        partition.message(id).is_some_and(|message| {
+            let standing = &message.standing;
+            let is_elsewhere =
+                standing.state.is_waiting() || standing.carrier != carrier || partition.is_unoffered(id);
+            standing.deferrals == 0 && is_elsewhere
+        })
     }
 
     /// What a message's sender is told when its carrier says this. It goes on record: after a restart the account may be

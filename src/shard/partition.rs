@@ -264,6 +264,8 @@ pub struct Partition {
     fed: AccountIndex,
     /// Cold blocks in which something is due.
     due_blocks: VecDeque<RestNumber>,
+    /// Short ids of messages whose attempt is on record and not durable yet: no carrier was offered them so far.
+    unoffered: BTreeSet<MessageId>,
     /// After a restart: cold blocks with messages that a carrier had.
     to_resume: BTreeSet<RestNumber>,
     /// Everything is to go to rest: the server stops.
@@ -296,6 +298,7 @@ impl Partition {
             hungry: BTreeSet::new(),
             fed: AccountIndex(u32::MAX),
             due_blocks: VecDeque::new(),
+            unoffered: BTreeSet::new(),
             to_resume,
             stops: false,
             is_disk_low: false,
@@ -555,8 +558,25 @@ impl Partition {
             self.earn(answer);
         }
         if let Some(follows) = follows {
+            if let Follows::HandOver { id, .. } = *follows
+                && id.is_short()
+            {
+                self.unoffered.insert(id);
+            }
             self.earn(Earned::Follows(*follows));
         }
+    }
+
+    /// A carrier is about to be offered the message.
+    pub fn begin_offer(&mut self, id: MessageId) {
+        if id.is_short() {
+            self.unoffered.remove(&id);
+        }
+    }
+
+    /// Whether the attempt at a message with a short id is not durable yet, so that no carrier knows of it.
+    pub fn is_unoffered(&self, id: MessageId) -> bool {
+        self.unoffered.contains(&id)
     }
 
     /// The segment that a record is about to go to.
