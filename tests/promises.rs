@@ -886,6 +886,22 @@ fn a_cancel_finds_what_has_grown_cold_again_before_its_turn_came() {
 }
 
 #[test]
+fn whoever_closed_while_its_password_was_verified_keeps_no_place_at_another_core() {
+    let mut net = Net::new(1);
+    net.reload(vec![AccountSettings { bind_limit: 1, ..Net::account("demo") }]);
+    let gone = net.connect(0);
+    net.hand_in(gone, &Pdu::BindTransceiver(BIND), 1);
+    let connection = net.connection(gone);
+    net.input(0, |shard, now| {
+        shard.peer_closed(now, connection);
+        assert!(shard.depart(connection).is_none(), "the other core would not know that it has closed");
+    });
+    net.turn();
+    let other = net.connect(0);
+    assert_eq!(net.bind(other, "demo"), CommandStatus::ESME_ROK);
+}
+
+#[test]
 fn a_peer_that_closes_while_its_password_is_verified_keeps_no_place() {
     for shard in [0, 1] {
         let mut net = Net::new(2);

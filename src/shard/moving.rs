@@ -22,11 +22,11 @@ pub struct MovingSession {
 
 impl Shard {
     /// Takes out a session whose password was found to be right, instead of [`handle_verified`](Self::handle_verified).
-    /// `None` when it has ended meanwhile, or asks for nothing: it stays where it is.
+    /// `None` when it has ended meanwhile, its peer has closed, or it asks for nothing: it stays where it is.
     pub fn depart(&mut self, connection: ConnectionId) -> Option<MovingSession> {
         let entry = self.sessions.get(&connection)?;
         let (account, binding) = (entry.account?, entry.binding.clone()?);
-        if entry.session.close_reason().is_some() {
+        if entry.session.close_reason().is_some() || entry.has_closed {
             return None;
         }
         let Entry { session, peer, alarm, .. } = *self.sessions.remove(&connection)?;
