@@ -7,6 +7,7 @@
 //! names that a program has itself come first. So this is the `sync_file_range` of whatever is linked with this crate.
 
 use std::ffi::{c_int, c_uint};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::server::fault::{self, Layer};
 
@@ -14,10 +15,10 @@ use crate::server::fault::{self, Layer};
 const WRITE_AND_WAIT: c_uint =
     libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
 
+/// sled has asked for a barrier and got this one.
+static IS_IN_USE: AtomicBool = AtomicBool::new(false);
+
 /// sync_file_range(2), except that who waits for the disk waits for fdatasync(2).
-///
-/// # Safety
-/// It reads and writes no memory of the process.
 #[allow(unsafe_code, reason = "it takes the place of a call of the C library")]
 #[unsafe(no_mangle)]
 extern "C" fn sync_file_range(
@@ -26,19 +27,19 @@ extern "C" fn sync_file_range(
     octets: libc::off64_t,
     flags: c_uint,
 ) -> c_int {
-    if flags == WRITE_AND_WAIT && !fault::is_unsynced(Layer::State) {
-        // SAFETY: no memory is involved.
-        return unsafe { libc::fdatasync(file) };
+    if flags == WRITE_AND_WAIT {
+        IS_IN_USE.store(true, Ordering::Relaxed);
+        if !fault::is_unsynced(Layer::State) {
+            // SAFETY: no memory is involved.
+            return unsafe { libc::fdatasync(file) };
+        }
     }
     // SAFETY: no memory is involved.
     let outcome = unsafe { libc::syscall(libc::SYS_sync_file_range, file, offset, octets, flags) };
     outcome as c_int
 }
 
-/// Whether the call that sled makes is the one above: how a program is linked decides.
-pub(super) fn is_in_place() -> bool {
-    let ours: extern "C" fn(c_int, libc::off64_t, libc::off64_t, c_uint) -> c_int = sync_file_range;
-    let named: unsafe extern "C" fn(c_int, libc::off64_t, libc::off64_t, c_uint) -> c_int =
-        libc::sync_file_range;
-    ours as *const () == named as *const ()
+/// Whether sled has come here when it wrote something: a program may be linked in a way that it does not.
+pub(super) fn is_in_use() -> bool {
+    IS_IN_USE.load(Ordering::Relaxed)
 }

@@ -96,6 +96,7 @@ impl AtRest {
     /// It cannot be opened, or is none.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         opening(|| {
+            remove_unfinished_snapshots(folder)?;
             let db = match State::config(folder).open() {
                 Err(sled::Error::Corruption { .. }) => {
                     remove_snapshots(folder)?;
@@ -230,8 +231,7 @@ pub(super) struct State {
 
 impl State {
     /// Opens the database of a partition in `folder`, making it when there is none; files for its journal are made on
-    /// order. A damaged snapshot is removed, once,
-    /// and the log read again: sled keeps nothing in a snapshot that is not in its log.
+    /// order. A damaged snapshot is removed, once, and the log read again, which nearly always has all that was in it.
     ///
     /// # Errors
     /// It cannot be opened, or is of another version.
@@ -241,9 +241,7 @@ impl State {
     }
 
     fn open_database(journal: PathBuf, folder: &Path, segment_octets: u64) -> io::Result<Self> {
-        if !barrier::is_in_place() {
-            return Err(io::Error::other("this program was linked without the barrier that sled needs"));
-        }
+        remove_unfinished_snapshots(folder)?;
         let db = match Self::config(folder).open() {
             Err(error @ sled::Error::Corruption { .. }) => {
                 let removed = remove_snapshots(folder)?;
@@ -259,6 +257,7 @@ impl State {
         let tree = |name: &str| db.open_tree(name).map_err(unopened);
         let (meta, rest, finals) = (tree("meta")?, tree("rest")?, tree("final")?);
         let unvouched = Cell::new(unvouched(&meta, &rest)?);
+        sync_names(folder)?;
         Ok(Self {
             meta,
             rest,
@@ -302,9 +301,6 @@ impl State {
                 self.meta.insert("salt", &salt).map_err(io::Error::other)?;
                 self.meta.insert("format", FORMAT).map_err(io::Error::other)?;
                 self.sync()?;
-                for name in ["conf", "."] {
-                    File::open(self.folder.join(name))?.sync_all()?;
-                }
             }
             Some(format) if format == FORMAT => {}
             Some(format) => return Err(another_version(&format)),
@@ -462,7 +458,10 @@ impl State {
     /// The disk's: what was put may be lost.
     pub(super) fn sync(&self) -> io::Result<()> {
         fault::strike(Point::StateSync, &self.folder)?;
-        self.db.flush().map_err(io::Error::other)?;
+        let written = self.db.flush().map_err(io::Error::other)?;
+        if written > 0 && !barrier::is_in_use() {
+            return Err(io::Error::other("this program was linked without the barrier that sled needs"));
+        }
         if fault::is_unsynced(Layer::State) {
             return Ok(());
         }
@@ -644,11 +643,30 @@ impl From<Unreadable> for io::Error {
     }
 }
 
+/// Removes what a start has left that was killed while it wrote a snapshot. sled would take it for the newest, find it
+/// damaged, and have the whole one removed with it.
+fn remove_unfinished_snapshots(folder: &Path) -> io::Result<()> {
+    match remove(folder, |name| name.starts_with("snap.") && name.ends_with(".generating")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map(|_| ()),
+    }
+}
+
+/// Makes durable what sled does not: its settings, and the name of the snapshot that it makes at a start.
+fn sync_names(folder: &Path) -> io::Result<()> {
+    ["conf", "."].into_iter().try_for_each(|name| File::open(folder.join(name))?.sync_all())
+}
+
 fn remove_snapshots(folder: &Path) -> io::Result<usize> {
+    remove(folder, |name| name.starts_with("snap."))
+}
+
+/// Removes the files of such names; how many.
+fn remove(folder: &Path, is_such: impl Fn(&str) -> bool) -> io::Result<usize> {
     let mut removed = 0;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("snap.") {
+        if is_such(&entry.file_name().to_string_lossy()) {
             std::fs::remove_file(entry.path())?;
             removed += 1;
         }
@@ -1065,7 +1083,7 @@ mod tests {
         };
         state.sync().expect("as it is");
         put_aside("conf");
-        assert!(state.identity(PartitionNumber(0)).is_err(), "its settings");
+        assert!(sync_names(&folder.join("state")).is_err(), "its settings");
         put_back("conf");
         let log = std::mem::replace(&mut state.file, File::open(unsyncable).expect("a device"));
         assert!(state.sync().is_err(), "its log");
@@ -1181,6 +1199,32 @@ mod tests {
                 std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
             }
         }
+    }
+
+    /// While it starts sled gives up the last segment of its log but one, when nothing in it is of use. Without a snapshot it
+    /// misses it the next time, and gives up everything.
+    #[test]
+    fn a_snapshot_that_was_not_finished_does_not_take_the_whole_one_with_it() {
+        let (folder, state) = state("unfinished");
+        state.identity(PartitionNumber(0)).expect("an identity");
+        let copy = folder.with_extension("copy");
+        let mut given_up = 0;
+        for round in 0..24 {
+            state.apply(StoreOp::PutRest(RestNumber(0), vec![round; 1 << 20])).expect("stored");
+            state.sync().expect("synced");
+            copy_folder(&folder.join("state"), &copy);
+            drop(State::config(&copy).open().expect("a database"));
+            let log = std::fs::read(copy.join("db")).expect("a log");
+            let is_given_up = |segment: &&[u8]| segment.iter().all(|octet| *octet == 0);
+            given_up += log.chunks(SEGMENT_OCTETS).filter(is_given_up).count();
+            std::fs::write(copy.join("snap.FFFFFFFFFFFFFFFF.generating"), b"snap").expect("written");
+            let again = AtRest::open(&copy).and_then(|again| again.identity(PartitionNumber(0)));
+            assert!(again.is_ok(), "after {round} rounds: {again:?}");
+            std::fs::remove_dir_all(&copy).expect("removed");
+        }
+        assert!(given_up > 0, "sled has all the segments that it made");
+        drop(state);
+        std::fs::remove_dir_all(&folder).expect("removed");
     }
 
     /// Behind a message that it cannot read sled passes over the rest of that segment of its log, and most often goes on with
