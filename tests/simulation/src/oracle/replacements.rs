@@ -120,7 +120,9 @@ impl Oracle {
         let (Some(id), Some((since, _))) = (before_it.id, before_it.taken_in) else { return };
         let made = behind.id;
         let other = self.life(id);
-        let never_tried = self.facts.get(&other).is_some_and(|fact| fact.attempts == 0);
+        // The name may have come round to another message since.
+        let is_it = |fact: &Fact| fact.tokens.contains(&before) && fact.attempts == 0;
+        let never_tried = self.facts.get(&other).is_some_and(is_it);
         let waits = made != Some(id) && never_tried && self.waits_still(other, 0);
         let has_failed = self.could_not_ask(None, since);
         self.require(!waits || has_failed, || {
