@@ -201,13 +201,12 @@ fn a_task_that_gives_way_keeps_nobody_from_the_kernel() {
         let heart = spawn_local({
             let turns = Rc::clone(&turns);
             async move {
-                let (mut last, mut longest) = (0, 0);
+                let mut beats = 0;
                 while turns.get() < TURNS {
                     sleep(Duration::from_millis(4)).await;
-                    longest = longest.max(turns.get() - last);
-                    last = turns.get();
+                    beats += 1;
                 }
-                longest
+                beats
             }
         });
         while turns.get() < TURNS {
@@ -220,9 +219,9 @@ fn a_task_that_gives_way_keeps_nobody_from_the_kernel() {
         }
         heart.await
     });
-    let longest = executor.join().expect("an executor that ends");
-    // A task that yields makes it twenty and more.
-    assert!(longest < 15, "{longest} turns of a millisecond between two beats of four");
+    let beats: u64 = executor.join().expect("an executor that ends");
+    // One in five turns, less now and then when the machine is busy. With a task that yields it is one in twenty and fewer.
+    assert!(beats >= TURNS / 10, "{beats} beats of four milliseconds in {TURNS} turns of one");
 }
 
 #[test]
