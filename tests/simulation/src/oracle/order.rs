@@ -16,6 +16,10 @@ impl Oracle {
         if fact.times.deliver_at > fact.accepted_at {
             return;
         }
+        // One whose validity the clock has ended may have been over in a process that did not come to write it.
+        if self.wall.latest_since(fact.begun, self.now) >= fact.times.expires_at {
+            return;
+        }
         let Some(submission) = self.submissions.get(token as usize) else { return };
         let (order, destination) = (submission.order, fact.destination.clone());
         let newest = self.offered.entry((submission.connection, destination)).or_default();
