@@ -647,6 +647,17 @@ fn a_message_is_found_by_its_id_though_the_default_number_is_another_by_now() {
     assert_eq!(net.statuses(esme), [CommandStatus::ESME_RINVMSGID]);
 }
 
+#[test]
+fn a_submit_multi_whose_first_message_is_over_waits_as_its_others_do() {
+    let mut net = Net::new(1);
+    let esme = net.bound(0, "demo");
+    let both = Destinations::of([SUBSCRIBER, Address { digits: b"9992000124", ..NUMBER }]);
+    let whole = net.asked(esme, &multi(SCHEDULED, &both)).submit_multi_id();
+    assert_eq!(net.ask(esme, &CANCEL_ALL), CommandStatus::ESME_ROK);
+    net.query(esme, 10, &whole);
+    assert_eq!(net.received(esme).remove(0).queried().0, MessageState::SCHEDULED);
+}
+
 // Receipts.
 
 #[test]

@@ -210,7 +210,8 @@ impl Shard {
             let member = id.in_batch(offset);
             if let Some(message) = partition.message(member) {
                 let answer = if is_theirs(&message.content(), owner, source_addr) {
-                    Answer::State { id, state: MessageState::ENROUTE, error: 0, final_date: None }
+                    let state = message.standing.state.message_state();
+                    Answer::State { id, state, error: message.standing.error, final_date: None }
                 } else {
                     Answer::Status(CommandStatus::ESME_RINVMSGID)
                 };
