@@ -22,9 +22,9 @@ const LATE_NANOS: u64 = 600_000_000;
 /// A clock that goes back by less than a second is waited for.
 const PATIENCE_MILLIS: u64 = 1_100;
 
-/// What is kept as long as it is kept is given up so long after that at the latest: it may have left memory, and comes back
-/// only when there is room.
-const RETENTION_MILLIS: u64 = 10_000;
+/// What is kept as long as it is kept is given up so long after that at the latest, in nanoseconds: it may have left memory, and
+/// comes back only when there is room.
+const GIVEN_UP_NANOS: u64 = 10_000_000_000;
 
 /// What has nothing to do.
 #[derive(Clone, Debug)]
@@ -135,8 +135,10 @@ impl Oracle {
         if fact.is_said_over {
             return Some(Due::EndWasSaid);
         }
+        // What superseded it may have to cross the cores once more, so that its sender hears of it first.
+        let is_told = fact.changed == fact.noted || self.now >= fact.changed + self.mesh_nanos;
         if reached(fact.times.expires_at) {
-            return Some(Due::ValidityIsOver);
+            return is_told.then_some(Due::ValidityIsOver);
         }
         match fact.standing {
             Standing::WithCarrier { is_offered } => (!is_offered).then_some(Due::AttemptIsOnRecord),
@@ -144,8 +146,6 @@ impl Oracle {
                 let known = self.now.saturating_sub(2 * LATE_NANOS);
                 let may_begin = reached(fact.times.deliver_at) && self.has_route(&fact.destination, known);
                 let due = if reached(date) { Due::TimeHasCome } else { Due::PauseIsOver };
-                // What superseded it may have to cross the cores once more, so that its sender hears of it first.
-                let is_told = fact.changed == fact.noted || self.now >= fact.changed + self.mesh_nanos;
                 (may_begin && is_told && self.now >= pause_until).then_some(due)
             }
         }
@@ -188,8 +188,9 @@ impl Oracle {
             return false;
         }
         // When its retention is over it is given up, whether anybody is there or not.
-        let kept_until = owed.at.as_millis() + self.retention + RETENTION_MILLIS;
-        let is_over = self.wall.now.as_millis() >= kept_until;
+        let kept_until = owed.at.as_millis() + self.retention;
+        let since = self.now.saturating_sub(GIVEN_UP_NANOS);
+        let is_over = self.wall.earliest_since(since, self.now).as_millis() >= kept_until;
         is_over
             || of_account().any(|line| {
                 let in_flight = line

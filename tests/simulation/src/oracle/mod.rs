@@ -153,7 +153,7 @@ pub struct Oracle {
     /// The copies of each reply.
     replies: BTreeMap<Token, Vec<Life>>,
     /// What was given up before it was durable that it was made.
-    given_up_early: BTreeSet<Parcel>,
+    given_up_early: BTreeMap<Parcel, u32>,
     credits: BTreeMap<Box<[u8]>, u64>,
     indexed: BTreeMap<PartitionNumber, Position>,
     cancelled: BTreeSet<Life>,
@@ -211,7 +211,7 @@ impl Oracle {
             owed: BTreeMap::new(),
             written: BTreeMap::new(),
             replies: BTreeMap::new(),
-            given_up_early: BTreeSet::new(),
+            given_up_early: BTreeMap::new(),
             credits: BTreeMap::new(),
             indexed: BTreeMap::new(),
             cancelled: BTreeSet::new(),
@@ -252,7 +252,6 @@ impl Oracle {
     /// A process begins.
     pub fn process_began(&mut self, epoch: u32) {
         (self.epoch, self.begun_at) = (epoch, self.now);
-        self.given_up_early.clear();
         for fact in self.facts.values_mut() {
             if let records::Standing::WithCarrier { is_offered } = &mut fact.standing {
                 *is_offered = false;

@@ -55,13 +55,20 @@ impl Oracle {
             is_done: false,
             done_in: 0,
             has_arrived: false,
-            is_given_up: self.given_up_early.remove(&(life, part)),
+            is_given_up: self.was_given_up_early((life, part)),
             late: (0, self.now),
         };
         if let Some(token) = token {
             self.replies.entry(token).or_default().push(life);
         }
         self.owed.insert((life, part), owed);
+    }
+
+    /// Whether the server gave a parcel up before it was on record: this process, or one whose records are read now.
+    fn was_given_up_early(&mut self, name: Parcel) -> bool {
+        let is_being_read = self.now == self.begun_at;
+        let given_up_in = self.given_up_early.remove(&name);
+        given_up_in.is_some_and(|epoch| epoch == self.epoch || is_being_read)
     }
 
     /// A parcel needs no more deliveries: because it was delivered, refused for good, or kept for as long as it is kept.
@@ -113,7 +120,7 @@ impl Oracle {
         let name = (self.life_of_parcel(key.id, key.part), key.part);
         // What it is about may not be durable yet.
         let Some(owed) = self.owed.get_mut(&name) else {
-            self.given_up_early.insert(name);
+            self.given_up_early.insert(name, self.epoch);
             return;
         };
         owed.is_given_up = true;
