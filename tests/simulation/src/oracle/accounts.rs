@@ -39,6 +39,11 @@ impl Book {
         self.history.push(Heard { heard_at, settings });
     }
 
+    /// Whether it is removed, as far as it was set last.
+    pub(super) fn is_removed(&self) -> bool {
+        self.history.last().is_some_and(|last| last.settings.is_none())
+    }
+
     /// What some core may have gone by at some time since then; `None` for an account that is removed.
     pub(super) fn in_force(&self, since: u64) -> impl Iterator<Item = Option<&AccountSettings>> {
         let replaced = self.history.iter().skip(1).map(|next| Some(next.heard_at)).chain([None]);

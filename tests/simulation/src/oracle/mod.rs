@@ -272,6 +272,11 @@ impl Oracle {
 
     /// What an account is set to from now on, `None` when it is removed; all cores have heard of it then.
     pub fn allowed(&mut self, account: usize, settings: Option<&AccountSettings>, heard_at: u64) {
+        if settings.is_some() && self.books[account].is_removed() {
+            // A core that had not heard that it was gone will not hear of it any more, and asks nobody to leave.
+            let lines = self.lines.values_mut().filter(|line| line.esme_account == account);
+            lines.for_each(|line| line.left_at = line.closed_at);
+        }
         self.books[account].set(settings.cloned(), heard_at);
     }
 
