@@ -400,6 +400,41 @@ fn a_journal_that_is_still_full_behind_a_checkpoint_is_freed_by_the_next() {
 }
 
 #[test]
+fn a_checkpoint_that_a_full_journal_waits_for_waits_for_no_tick() {
+    let settings = PartitionSettings {
+        segments_max: 4,
+        checkpoint_segments: 2,
+        checkpoint_visits: 1,
+        ..PartitionSettings::default()
+    };
+    let mut store = Store::new(settings);
+    let mut ids = Vec::new();
+    while store.partition.has_room() {
+        ids.push(store.accept());
+        store.write();
+    }
+    // The state at rest is far behind, and what was accepted goes its way.
+    for id in ids.iter().cycle().take(10_000) {
+        store.record(&Record::Attempt { id: *id, carrier: 0 });
+        store.record(&Record::Deferred { id: *id, until: later(5_000), error: 0 });
+        store.write();
+        if store.partition.segments_in_use() == 12 {
+            break;
+        }
+    }
+    let mut ticks = 0;
+    while !store.partition.has_room() {
+        store.partition.go_on(&store.accounts);
+        ticks += 1;
+        while store.partition.has_more() || store.partition.has_batch() || store.carry_out() {
+            store.partition.catch_up();
+            store.write();
+        }
+    }
+    assert!(ticks <= 4, "{ticks}");
+}
+
+#[test]
 fn what_a_carrier_had_is_offered_again_in_its_order_though_short_ids_came_round() {
     let mut store = Store::new(PartitionSettings::default());
     // The last but two of eight million.

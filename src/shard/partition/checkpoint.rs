@@ -185,6 +185,10 @@ impl Partition {
         };
         if !self.step(&mut checkpointing, octets) {
             self.checkpointing = Some(checkpointing);
+            if self.journal.segments_in_use() >= self.settings.segments_max {
+                // No message is accepted before it is made, and nothing that is written drives it on: it goes on at once.
+                self.checkpoint_debt = self.checkpoint_debt.max(STEP_OCTETS);
+            }
         }
     }
 
