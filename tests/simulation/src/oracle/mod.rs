@@ -249,6 +249,11 @@ impl Oracle {
 
     // Processes.
 
+    /// When the process began.
+    pub const fn begun_at(&self) -> u64 {
+        self.begun_at
+    }
+
     /// A process begins.
     pub fn process_began(&mut self, epoch: u32) {
         (self.epoch, self.begun_at) = (epoch, self.now);

@@ -164,7 +164,9 @@ impl World {
             let (messages, parcels) = partition.unfinished();
             // What is over leaves memory when the state at rest has it.
             let is_behind = disk.has_orders() || partition.has_store_ops();
-            let flushed = if is_behind { 100 * FLUSHED } else { FLUSHED };
+            // And a process has in memory again what the journal it has read says is over.
+            let is_new = self.nanos < oracle.begun_at() + FLUSHED;
+            let flushed = if is_behind || is_new { 100 * FLUSHED } else { FLUSHED };
             let mut ended = oracle.ended_since(number, self.nanos.saturating_sub(flushed));
             if disk.is_writing() || partition.has_batch() {
                 // What has ended and is not on record yet is over as well.
