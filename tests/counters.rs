@@ -284,6 +284,23 @@ fn gauges_tell_what_there_is() {
 }
 
 #[test]
+fn gauges_tell_what_is_at_rest_and_what_of_it_has_left_memory() {
+    let mut net = Net::new(1);
+    let settings = &mut net.partition_settings;
+    (settings.messages_octets_max, settings.checkpoint_segments) = (100_000, 1);
+    net.crash_and_restart();
+    let esme = net.bound(0, "demo");
+    let tomorrow = ShortMessage { schedule_delivery_time: b"000001000000000R", ..UNTAKEN };
+    for _ in 0..1_000 {
+        net.accept(esme, tomorrow);
+        net.pass_millis(10);
+    }
+    let Counters { rest_blocks, cold_blocks, .. } = net.counters(0);
+    assert!(cold_blocks > 0 && rest_blocks >= cold_blocks, "{cold_blocks} of {rest_blocks}");
+    assert_eq!(cold_blocks, net.deliveries().1 as u64);
+}
+
+#[test]
 fn every_commit_is_counted_with_its_octets_and_its_time() {
     let mut net = Net::new(1);
     let esme = net.bound(0, "demo");

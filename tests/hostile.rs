@@ -220,6 +220,25 @@ fn cancel_without_an_id_finds_what_waits_where_memory_does_not_hold_it() {
 }
 
 #[test]
+fn a_peer_waits_for_an_answer_until_it_has_it() {
+    let mut net = Net::new(1);
+    let esme = net.bound(0, "demo");
+    let connection = net.connection(esme);
+    let waits = |net: &mut Net| {
+        let mut waits = false;
+        net.input(0, |shard, _| waits = shard.has_unanswered(connection));
+        waits
+    };
+    assert!(!waits(&mut net));
+    net.hold_disk(true);
+    net.submit(esme, 2, "12125559999");
+    assert!(waits(&mut net));
+    net.hold_disk(false);
+    net.turn();
+    assert!(!waits(&mut net));
+}
+
+#[test]
 fn a_stop_answers_what_is_on_its_way_to_the_disk() {
     let mut net = Net::new(1);
     let esme = net.bound(0, "demo");
