@@ -271,6 +271,32 @@ fn what_is_submitted_stays_with_the_message_as_it_came() {
 }
 
 #[test]
+fn a_replacement_is_valid_as_long_as_it_says() {
+    // As it was submitted, as it is replaced, and what it is seven seconds later.
+    for (was, is, state) in [
+        (b"000000001000000R", b"000000000005000R", MessageState::EXPIRED),
+        (b"000000000005000R", b"000000001000000R", MessageState::ENROUTE),
+    ] {
+        let mut net = Net::new(1);
+        let esme = net.bound(0, "demo");
+        let soon = b"000000000002000R";
+        let id =
+            net.accept(esme, ShortMessage { schedule_delivery_time: soon, validity_period: was, ..UNTAKEN });
+        let replace = ReplaceSm {
+            message_id: id.as_bytes(),
+            schedule_delivery_time: soon,
+            validity_period: is,
+            ..REPLACE
+        };
+        assert_eq!(net.ask(esme, &Pdu::ReplaceSm(replace)), OK);
+        net.pass_seconds(7, 1);
+        _ = net.received(esme);
+        net.query(esme, 10, &id);
+        assert_eq!(net.received(esme).remove(0).queried().0, state);
+    }
+}
+
+#[test]
 fn each_version_gets_what_it_understands_of_binds_and_receipts() {
     for (version, has_tlvs) in
         [(InterfaceVersion::V3_3, false), (InterfaceVersion::V3_4, true), (InterfaceVersion::V5_0, true)]

@@ -913,6 +913,35 @@ fn whoever_closed_while_its_password_was_verified_keeps_no_place_at_another_core
 }
 
 #[test]
+fn what_is_on_its_way_to_a_peer_that_has_closed_goes_to_another() {
+    let mut tried = 0;
+    for (shards, account) in [(2, "demo"), (2, "other"), (3, "demo"), (3, "other")] {
+        let mut net = Net::new(shards);
+        let ways = (1..shards).map(|from| (from, 0));
+        let sender = net.connect(0);
+        assert_eq!(net.bind_as(sender, account, CommandId::BIND_TRANSMITTER), ACCEPTED_BIND);
+        let gone = net.bound(0, account);
+        ways.clone().for_each(|way| net.hold_mesh(way, true));
+        net.submit(sender, 2, "12125559999");
+        net.pass_millis(2_000);
+        if net.counters(0).deliver_sent > 0 {
+            // The home of this account is the same core.
+            continue;
+        }
+        tried += 1;
+        let connection = net.connection(gone);
+        net.input(0, |shard, now| shard.peer_closed(now, connection));
+        ways.for_each(|way| net.hold_mesh(way, false));
+        net.turn();
+        assert_eq!(net.counters(0).deliver_sent, 0);
+        let other = net.bound(1, account);
+        net.turn();
+        assert_eq!((net.received(other).len(), net.counters(1).deliver_sent), (1, 1));
+    }
+    assert!(tried > 0);
+}
+
+#[test]
 fn a_peer_that_closes_while_its_password_is_verified_keeps_no_place() {
     for shard in [0, 1] {
         let mut net = Net::new(2);

@@ -252,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn an_older_id_that_is_seen_later_brings_no_younger_one_again() {
+        let id_of = |millis| IdSource::new(0, PartitionNumber(7)).next(Timestamp::from_millis(millis), 1);
+        let (young, old) = (id_of(NOW.as_millis() + 3_600_000), id_of(NOW.as_millis()));
+        let mut source = IdSource::new(0, PartitionNumber(7));
+        source.observe(young);
+        source.observe(old);
+        assert!(source.next(NOW, 1) > young);
+    }
+
+    #[test]
     fn text_is_decimal_and_reads_back() {
         let id = IdSource::new(15, PartitionNumber(255)).next(NOW, 1);
         let text = id.to_string();
