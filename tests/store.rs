@@ -374,18 +374,16 @@ fn a_full_journal_takes_messages_again_when_segments_are_freed() {
     assert!(store.partition.has_room());
 }
 
-#[test]
-fn a_journal_that_is_still_full_behind_a_checkpoint_is_freed_by_the_next() {
-    let settings =
-        PartitionSettings { segments_max: 4, checkpoint_segments: 2, ..PartitionSettings::default() };
-    let mut store = Store::new(settings);
+/// A store whose journal is full three times over, while the state at rest is far behind: what was accepted goes its way, and all
+/// that is recorded of it takes room as well.
+fn full_store(settings: PartitionSettings) -> Store {
+    let mut store = Store::new(PartitionSettings { segments_max: 4, checkpoint_segments: 2, ..settings });
     let mut ids = Vec::new();
     while store.partition.has_room() {
         ids.push(store.accept());
         store.write();
         assert!(ids.len() < 1_000);
     }
-    // The state at rest is far behind, and what was accepted goes its way: all that is recorded of it takes room as well.
     for id in ids.iter().cycle().take(10_000) {
         store.record(&Record::Attempt { id: *id, carrier: 0 });
         store.record(&Record::Deferred { id: *id, until: later(5_000), error: 0 });
@@ -395,33 +393,19 @@ fn a_journal_that_is_still_full_behind_a_checkpoint_is_freed_by_the_next() {
         }
     }
     assert_eq!(store.partition.segments_in_use(), 12);
+    store
+}
+
+#[test]
+fn a_journal_that_is_still_full_behind_a_checkpoint_is_freed_by_the_next() {
+    let mut store = full_store(PartitionSettings::default());
     store.work();
     assert!(store.partition.has_room(), "{} segments are in use", store.partition.segments_in_use());
 }
 
 #[test]
 fn a_checkpoint_that_a_full_journal_waits_for_waits_for_no_tick() {
-    let settings = PartitionSettings {
-        segments_max: 4,
-        checkpoint_segments: 2,
-        checkpoint_visits: 1,
-        ..PartitionSettings::default()
-    };
-    let mut store = Store::new(settings);
-    let mut ids = Vec::new();
-    while store.partition.has_room() {
-        ids.push(store.accept());
-        store.write();
-    }
-    // The state at rest is far behind, and what was accepted goes its way.
-    for id in ids.iter().cycle().take(10_000) {
-        store.record(&Record::Attempt { id: *id, carrier: 0 });
-        store.record(&Record::Deferred { id: *id, until: later(5_000), error: 0 });
-        store.write();
-        if store.partition.segments_in_use() == 12 {
-            break;
-        }
-    }
+    let mut store = full_store(PartitionSettings { checkpoint_visits: 1, ..PartitionSettings::default() });
     let mut ticks = 0;
     while !store.partition.has_room() {
         store.partition.go_on(&store.accounts);
@@ -431,6 +415,7 @@ fn a_checkpoint_that_a_full_journal_waits_for_waits_for_no_tick() {
             store.write();
         }
     }
+    // With a step at each tick there are twenty.
     assert!(ticks <= 4, "{ticks}");
 }
 
