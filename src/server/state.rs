@@ -21,6 +21,7 @@ use crate::server::barrier;
 use crate::server::clock::Clock;
 use crate::server::descriptors::{self, is_shortage, patiently};
 use crate::server::disk;
+use crate::server::durable_file;
 use crate::server::fault::{self, Layer, Point};
 use crate::server::mesh::{Inbound, MailSender};
 use crate::shard::Lookup;
@@ -654,7 +655,8 @@ fn remove_unfinished_snapshots(folder: &Path) -> io::Result<()> {
 
 /// Makes durable what sled does not: its settings, and the name of the snapshot that it makes at a start.
 fn sync_names(folder: &Path) -> io::Result<()> {
-    ["conf", "."].into_iter().try_for_each(|name| File::open(folder.join(name))?.sync_all())
+    File::open(folder.join("conf"))?.sync_all()?;
+    durable_file::sync_folder(folder)
 }
 
 fn remove_snapshots(folder: &Path) -> io::Result<usize> {

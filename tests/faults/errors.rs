@@ -308,10 +308,13 @@ fn a_folder_that_cannot_be_synced_stops_the_first_start() {
     if !has_faults("a failed sync of a folder") {
         return;
     }
-    // In the folder of the partition its journal, and in each start again; in that of the journal three files.
+    // In the folder of the partition its journal, and in each start again; in that of the state what sled makes; in that of the
+    // journal three files.
     let in_partition = format!("partition-{STRUCK:03}");
+    let in_state = format!("partition-{STRUCK:03}/state");
     let in_journal = format!("partition-{STRUCK:03}/journal");
-    for (number, folder) in (1..).zip([&in_partition, &in_partition, &in_journal, &in_journal, &in_journal]) {
+    let folders = [&in_partition, &in_state, &in_partition, &in_journal, &in_journal, &in_journal];
+    for (number, folder) in (1..).zip(folders) {
         let place = place("folder-sync");
         let output = faulty(&place, &format!("folder-sync={number}")).fails();
         assert_eq!(output.status.code(), Some(1), "sync {number}");
