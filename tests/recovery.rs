@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use smppd::pdu::CommandId;
+use smppd::pdu::{CancelSm, CommandId, CommandStatus, Pdu, ShortMessage, Tlvs};
 
-use support::esme::{DELIVERED, Esme, Next, message};
+use support::esme::{DELIVERED, Esme, NUMBER, Next, international, message};
 use support::load::Ledger;
 use support::rounds::{Rounds, SETTINGS, WINDOW, check_all, load, load_on, place};
 use support::{Place, Server, complaint, eventually, flip};
@@ -126,6 +126,49 @@ fn a_torn_last_batch_is_cut_and_the_rest_is_kept() {
         other => panic!("{other:?}"),
     }
     assert!(server.stop().success());
+}
+
+/// Without syncs, a power cut may take the end of the journal, and leave what was put to rest after it. What comes next is
+/// numbered behind all that is at rest, or the next start takes it for older.
+#[test]
+fn what_comes_behind_a_lost_end_of_the_journal_counts() {
+    let place = place("lost-end");
+    let launch = place.server().settings(SETTINGS).cores(1).argument("--durability=os");
+    let tomorrow = b"000001000000000R";
+    let scheduled = ShortMessage { schedule_delivery_time: tomorrow, ..message(DELIVERED, "tomorrow") };
+    let server = launch.start();
+    let canceled = Esme::bound(&server, "demo").submit(&scheduled);
+    assert!(server.stop().success());
+    // A segment of its own: the stop puts what is in the one before to rest.
+    let server = launch.start();
+    let mut esme = Esme::bound(&server, "demo");
+    for _ in 0..20 {
+        esme.submit(&scheduled);
+    }
+    drop(esme);
+    assert!(server.stop().success());
+    let newest = place.journal(0).remove(1);
+    let batches = batches(&newest);
+    assert!(batches.len() > 10, "{batches:?}");
+    let mut octets = fs::read(&newest).expect("a file");
+    octets[batches[1]..].fill(0);
+    fs::write(&newest, octets).expect("written");
+
+    let server = launch.start();
+    let said = "what came between is lost";
+    eventually("the loss is named", || server.log().contains(said).then_some(()));
+    let mut esme = Esme::bound(&server, "demo");
+    let cancel = CancelSm {
+        service_type: b"",
+        message_id: canceled.as_bytes(),
+        source: international(NUMBER),
+        destination: international(DELIVERED),
+        tlvs: Tlvs::EMPTY,
+    };
+    assert_eq!(esme.ask(&Pdu::CancelSm(cancel)).status, CommandStatus::ESME_ROK);
+    server.kill();
+    let server = launch.start();
+    assert_eq!(Esme::bound(&server, "demo").query(&canceled).message_state(), 4, "DELETED");
 }
 
 /// The size of the segment files in these tests.
