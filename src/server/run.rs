@@ -88,7 +88,7 @@ pub fn serve(config: &Config, read_again: impl Fn() -> Result<Config, String>) -
 fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Result<(), Failure> {
     watch::start_log(&config.log_level).map_err(|error| format!("no thread for the log: {error}"))?;
     fault::announce()?;
-    // Until the server is ready, and once it stops, nobody listens to signals: then they end the process at once.
+    // Until the cores start, and once they stop, nobody listens to signals: then they end the process at once.
     // Whatever was answered is durable.
     let is_deaf = Arc::new(AtomicBool::new(true));
     let cannot = |error: std::io::Error| format!("signals cannot be caught: {error}");
@@ -145,6 +145,8 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     // Before any core is pinned: a thread goes where its maker is.
     let _control = Control::start(stores)
         .map_err(|error| log::warn!("no command can ask this server: no control socket: {error}"));
+    // Whoever is served, or reads that the server listens, may send a signal at once: it waits until all is ready.
+    is_deaf.store(false, Ordering::Relaxed);
     let server = Server::start(config, (cores, connections_max), clock, &accounts, opened, &listen, &tls)?;
     drop(reserved);
     for Listen { address, is_tls } in &listen {
@@ -158,8 +160,6 @@ fn run(config: &Config, read_again: &dyn Fn() -> Result<Config, String>) -> Resu
     if let Some(password) = is_demo {
         greet(config, &listen, &password);
     }
-    // Whoever waits for this may send one at once.
-    is_deaf.store(false, Ordering::Relaxed);
     println!("ready: {cores} cores, data in {}", config.data_dir.display());
     // The greeting is for whoever started us; a closed pipe is no reason to stop.
     _ = std::io::stdout().flush();
