@@ -46,12 +46,30 @@ impl Book {
 
     /// What some core may have gone by at some time since then; `None` for an account that is removed.
     pub(super) fn in_force(&self, since: u64) -> impl Iterator<Item = Option<&AccountSettings>> {
+        self.places_in_force(since).map(|place| self.history[place].settings.as_ref())
+    }
+
+    fn places_in_force(&self, since: u64) -> impl Iterator<Item = usize> {
         let replaced = self.history.iter().skip(1).map(|next| Some(next.heard_at)).chain([None]);
-        self.history
-            .iter()
-            .zip(replaced)
-            .filter(move |(_, replaced)| replaced.is_none_or(|heard_at| heard_at >= since))
-            .map(|(heard, _)| heard.settings.as_ref())
+        let places = replaced.enumerate();
+        places.filter_map(move |(place, at)| at.is_none_or(|heard_at| heard_at >= since).then_some(place))
+    }
+
+    /// Whether a home may let `sessions` be bound, for one that bound at some time since then. One that has not heard yet
+    /// that the account is back goes by what it was set to before it was removed.
+    pub(super) fn may_bind(&self, since: u64, sessions: usize) -> bool {
+        self.bind_limits(since).any(|limit| limit == 0 || sessions <= limit as usize)
+    }
+
+    /// Whether a home may refuse one more, for the same reasons.
+    pub(super) fn may_be_full(&self, since: u64, sessions: usize) -> bool {
+        self.bind_limits(since).any(|limit| limit != 0 && sessions >= limit as usize)
+    }
+
+    fn bind_limits(&self, since: u64) -> impl Iterator<Item = u32> {
+        let last =
+            |place: usize| self.history[..=place].iter().rev().find_map(|heard| heard.settings.as_ref());
+        self.places_in_force(since).filter_map(last).map(|settings| settings.bind_limit)
     }
 
     /// Whether something holds for any setting that it may have had since then.

@@ -35,8 +35,21 @@ pub(super) struct Line {
     /// It may count toward its account's limit, and does no more since then.
     pub(super) was_counted: bool,
     pub(super) left_at: Option<u64>,
+    /// When a bind was last answered ESME_ROK.
+    pub(super) bound_at: u64,
     /// How often nothing kept it from getting an answer, and since when.
     pub(super) late: (u32, u64),
+}
+
+impl Line {
+    /// Whether it may have counted toward its account's limit at some time since then. One whose peer has closed counts
+    /// until its bind is answered.
+    pub(super) fn may_have_counted(&self, since: u64) -> bool {
+        let is_binding =
+            self.is_open && self.asked.values().any(|(asked, _)| matches!(asked, Asked::Bind(..)));
+        let has_left = self.left_at.is_some_and(|left_at| left_at.max(self.bound_at) < since);
+        self.was_counted && (is_binding || !has_left)
+    }
 }
 
 impl Oracle {
@@ -58,6 +71,7 @@ impl Oracle {
             is_leaving: false,
             was_counted: false,
             left_at: None,
+            bound_at: 0,
             late: (0, self.now),
         };
         self.lines.insert(connection, line);
@@ -234,7 +248,7 @@ impl Oracle {
         let account = line.esme_account;
         // One whose peer has closed meanwhile is unbound at once.
         (line.is_bound, line.mode, line.version) = (line.closed_at.is_none(), mode, version.negotiate());
-        line.was_counted = true;
+        (line.was_counted, line.bound_at) = (true, self.now);
         // Where its core has not heard yet that the account is removed, it is asked to leave when it has.
         let is_removed = self.books[account].may_be_removed(since);
         if line.is_bound {
@@ -252,8 +266,7 @@ impl Oracle {
         line.window = (windows().min().unwrap_or(0), windows().max().unwrap_or(0));
         self.seen.binds += 1;
         let bound = self.lines.values().filter(|line| line.is_bound && line.esme_account == account).count();
-        let may =
-            book.may(since, |settings| settings.bind_limit == 0 || bound <= settings.bind_limit as usize);
+        let may = book.may_bind(since, bound);
         self.require(may, || format!("account {account} has {bound} sessions bound, more than are allowed"));
     }
 

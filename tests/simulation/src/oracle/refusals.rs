@@ -218,17 +218,17 @@ impl Oracle {
             .lines
             .iter()
             .filter(|(other, line)| **other != connection && line.esme_account == account)
-            .filter(|(_, line)| line.was_counted && line.left_at.is_none_or(|left_at| left_at >= gone))
+            .filter(|(_, line)| line.may_have_counted(gone))
             .count();
-        let is_full =
-            book.may(heard, |settings| settings.bind_limit != 0 && others >= settings.bind_limit as usize);
+        let is_full = book.may_be_full(heard, others);
         let is_deserved = match status {
             // Nobody had time to look at the password.
             CommandStatus::ESME_RSYSERR => true,
             CommandStatus::ESME_RBINDFAIL => {
-                // It was right when it was written.
-                let is_outdated = book.has_other_password(since.saturating_sub(UNDER_WAY));
-                is_full || book.may_be_removed(heard) || is_outdated || line.is_leaving
+                // It was right when it was written; the account may have been away then, and be back with another.
+                let written = since.saturating_sub(UNDER_WAY);
+                let is_outdated = book.has_other_password(written) || book.may_be_removed(written);
+                is_full || is_outdated || line.is_leaving
             }
             _ => line.is_leaving,
         };
