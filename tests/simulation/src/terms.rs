@@ -1,6 +1,7 @@
 //! When a message is to be delivered and until when it is tried: what its sender asked for, and what has to be on
 //! record.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use smppd::message::Content;
@@ -83,14 +84,16 @@ impl Terms {
         Times { deliver_at: deliver_at.unwrap_or(Timestamp::ZERO), expires_at }
     }
 
-    /// What a replace_sm with dates, not too far ahead, comes to. A delivery time that may have passed by `wall` may be
-    /// left out of the record.
-    pub fn replaced(&self, before: Times, is: Times, wall: Timestamp) -> Times {
-        let deliver_at = self.schedule.from(wall).unwrap_or(before.deliver_at);
-        let has_passed = deliver_at <= wall && is.deliver_at == Timestamp::ZERO;
-        Times {
-            deliver_at: if has_passed { Timestamp::ZERO } else { deliver_at },
-            expires_at: self.validity.from(wall).unwrap_or(before.expires_at),
-        }
+    /// What a replace_sm with dates comes to, at some time that `wall` has shown. A delivery time that may have passed by
+    /// then may be left out of the record, and a validity that ends too far ahead of it is shorter on record.
+    pub fn replaced(&self, before: Times, is: Times, wall: RangeInclusive<Timestamp>) -> Times {
+        let (earliest, latest) = wall.into_inner();
+        let deliver_at = self.schedule.from(latest).unwrap_or(before.deliver_at);
+        let has_passed = deliver_at <= latest && is.deliver_at == Timestamp::ZERO;
+        let expires_at = self.validity.from(latest).map_or(before.expires_at, |at| {
+            let longest = |begun_at: Timestamp| at.min(deliver_at.max(begun_at) + VALIDITY.longest);
+            is.expires_at.clamp(longest(earliest), longest(latest))
+        });
+        Times { deliver_at: if has_passed { Timestamp::ZERO } else { deliver_at }, expires_at }
     }
 }

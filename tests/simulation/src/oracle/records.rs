@@ -412,9 +412,9 @@ impl Oracle {
             return self.violate(format!("{id} is on record before it was asked for"));
         };
         let (is, accepted_at) = (Times::from(content), content.accepted_at);
-        let latest = self.wall.latest_since(since, self.now);
+        let wall = self.wall.earliest_since(since, self.now)..=self.wall.latest_since(since, self.now);
         let expected = match before {
-            Some(before) if submission.is_replacement => submission.terms.replaced(before, is, latest),
+            Some(before) if submission.is_replacement => submission.terms.replaced(before, is, wall),
             Some(_) | None => submission.terms.accepted(accepted_at),
         };
         let (terms, is_new) = (submission.terms, !submission.is_replacement);
