@@ -129,6 +129,7 @@ impl Fact {
 impl Oracle {
     /// A batch is durable.
     pub fn stored(&mut self, partition: PartitionNumber, position: Position, records: &[u8]) {
+        self.wrote(partition);
         let last = self.indexed.insert(partition, position).unwrap_or_default();
         self.require(position == last.next(), || format!("batch {position:?} is durable behind {last:?}"));
         let mut records = records;

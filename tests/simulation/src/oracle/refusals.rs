@@ -15,7 +15,7 @@ use crate::terms::When;
 const FELT: u64 = 300_000_000;
 /// How long a request may be on its way to the server.
 const UNDER_WAY: u64 = 2_000_000_000;
-/// How long what a lost line left unanswered may take until it is on record, or given up.
+/// How long what a lost line left unanswered may take until it is on record, or given up, where the disk takes anything.
 const PENDING: u64 = 5_000_000_000;
 /// The shortest segment of a long message.
 pub(super) const SEGMENT_OCTETS: usize = 60;
@@ -33,6 +33,8 @@ pub(super) struct Loaded {
     history: Vec<(u64, Load)>,
     /// Until when it may have a reason to take nothing.
     full_until: u64,
+    /// When its last batch was durable, and the one before.
+    durable_at: (u64, u64),
 }
 
 /// How much a partition can take.
@@ -58,11 +60,27 @@ impl Oracle {
         }
     }
 
+    /// A batch of a partition is durable.
+    pub(super) fn wrote(&mut self, partition: PartitionNumber) {
+        let loaded = self.loads.entry(partition).or_default();
+        loaded.durable_at = (self.now, loaded.durable_at.0);
+    }
+
+    /// Whether what a partition took in then may wait for the disk still: what came while a batch was on its way waits for
+    /// the next one.
+    fn may_be_unwritten(&self, partition: PartitionNumber, taken_in: u64) -> bool {
+        let loaded = self.loads.get(&partition);
+        taken_in >= self.begun_at && loaded.is_none_or(|loaded| taken_in >= loaded.durable_at.1)
+    }
+
     /// Whether one partition, or any, had a reason to take no message that was asked for then.
     fn may_be_full(&self, one: Option<PartitionNumber>, since: u64) -> bool {
-        // What came together counts together, even if some of it is cancelled in the same moment.
-        let together =
-            self.submissions.iter().filter(|other| other.taken_in.is_some_and(|(at, _)| at == since));
+        // What came together counts together, even if some of it is cancelled in the same moment. So does what ended before
+        // it was on record.
+        let together = self.submissions.iter().filter(|other| {
+            let is_open = |at| other.outcome.is_none() && self.may_be_unwritten(other.partition, at);
+            other.taken_in.is_some_and(|(at, _)| at == since || is_open(at))
+        });
         let (messages, octets) = together.fold((0, 0), |(messages, octets), other| {
             let count = other.wish.destinations.len().max(1);
             (messages + count, octets + count * (other.wish.text.len() + MESSAGE_OCTETS))
@@ -71,7 +89,7 @@ impl Oracle {
         let (messages, octets) = (messages + 4, octets + 4 * MESSAGE_OCTETS);
         let is_short = |load: &Load| messages > load.messages_left || octets > load.octets_left;
         let loads = self.loads.iter().filter(|(partition, _)| one.is_none_or(|one| one == **partition));
-        loads.into_iter().any(|(_, Loaded { history, full_until })| {
+        loads.into_iter().any(|(_, Loaded { history, full_until, .. })| {
             // How it stood when the request came, and ever since.
             let begin = history.partition_point(|(at, _)| *at < since).saturating_sub(1);
             *full_until >= since || history[begin..].iter().any(|(_, load)| is_short(load))
@@ -165,12 +183,17 @@ impl Oracle {
         let book = &self.books[submission.account];
         let used = self.credits_used(book.name.as_bytes()) as usize;
         // Whatever is unanswered may have taken some, or give them back.
-        let begun_at = self.begun_at;
+        let is_pending = |other: &&Submission| {
+            other.taken_in.is_some_and(|(at, _)| {
+                let is_young = at >= self.begun_at && at + PENDING >= since;
+                is_young || self.may_be_unwritten(other.partition, at)
+            })
+        };
         let pending: usize = self
             .submissions
             .iter()
             .filter(|other| other.account == submission.account && other.outcome.is_none())
-            .filter(|other| other.taken_in.is_some_and(|(at, _)| at >= begun_at && at + PENDING >= since))
+            .filter(is_pending)
             .map(cost)
             .sum();
         book.may(since.saturating_sub(HEARSAY), |settings| {
