@@ -170,7 +170,9 @@ impl Oracle {
             && sent.epoch == self.epoch
         {
             let deaf_until = self.lines.get(&sent.connection).map_or(0, |line| line.deaf_until);
-            if sent.at.max(deaf_until) + self.response_nanos + self.retry_nanos > self.now {
+            // A core that stood still gives up its wait for the answer when it goes on.
+            let given_up_at = (sent.at.max(deaf_until) + self.response_nanos).max(self.frozen_until);
+            if given_up_at + self.retry_nanos > self.now {
                 return false;
             }
         }
