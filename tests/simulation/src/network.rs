@@ -83,6 +83,13 @@ impl Network {
         }
     }
 
+    /// A line from which the server has not read everything, and how many octets it has not.
+    pub fn unread(&self) -> Option<(Connection, usize)> {
+        let open = self.lines.iter().filter(|(_, line)| line.server_open);
+        let octets = open.map(|(connection, line)| (*connection, line.to_server.len() + line.unread.len()));
+        octets.into_iter().find(|(_, octets)| *octets > 0)
+    }
+
     /// Every line.
     pub fn connections(&self) -> Vec<Connection> {
         self.lines.keys().copied().collect()

@@ -80,6 +80,10 @@ impl World {
         if let Some(waiting) = self.unanswered() {
             return Some(waiting);
         }
+        // Who has hung up may have asked for something that the server has not read yet.
+        if let Some((connection, octets)) = self.network.unread() {
+            return Some(format!("{octets} octets of connection {connection} are not read yet"));
+        }
         let (messages, parcels) =
             self.partitions().map(Partition::unfinished).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
         (messages + parcels > 0).then(|| format!("{messages} messages and {parcels} parcels are unfinished"))
