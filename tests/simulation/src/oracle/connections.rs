@@ -35,6 +35,8 @@ pub(super) struct Line {
     /// It may count toward its account's limit, and does no more since then.
     pub(super) was_counted: bool,
     pub(super) left_at: Option<u64>,
+    /// When the password of its bind is verified.
+    pub(super) verified_at: u64,
     /// When a bind was last answered ESME_ROK.
     pub(super) bound_at: u64,
     /// How often nothing kept it from getting an answer, and since when.
@@ -71,6 +73,7 @@ impl Oracle {
             is_leaving: false,
             was_counted: false,
             left_at: None,
+            verified_at: 0,
             bound_at: 0,
             late: (0, self.now),
         };
@@ -108,6 +111,13 @@ impl Oracle {
         if let Some(line) = self.lines.get_mut(&connection) {
             // Until now nothing was read from it either.
             (line.is_paused, line.deaf_until) = (is_paused, now);
+        }
+    }
+
+    /// The password of a bind will be verified then.
+    pub fn verifying(&mut self, connection: Connection, verified_at: u64) {
+        if let Some(line) = self.lines.get_mut(&connection) {
+            line.verified_at = verified_at;
         }
     }
 

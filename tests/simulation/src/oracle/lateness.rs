@@ -107,9 +107,9 @@ impl Oracle {
             let made = facts.values().find(|fact| fact_is_first(Some(fact), token));
             made.and_then(|fact| fact.end).is_none_or(|end| end.noted + LATE_NANOS > *now)
         };
-        let waits_for_something = |asked: &Asked| match asked {
-            // For a password, or for the outcome of a transaction.
-            Asked::Bind(..) => true,
+        let waits_for_something = |line: &Line, asked: &Asked| match asked {
+            Asked::Bind(..) => line.verified_at + LATE_NANOS > *now,
+            // For the outcome of a transaction.
             Asked::Submit(token) => {
                 let submission = submissions.get(*token as usize);
                 submission.is_none_or(|submission| submission.wish.is_transaction && is_going_on(*token))
@@ -120,7 +120,7 @@ impl Oracle {
         for (connection, line) in lines {
             let is_taking = line.is_open && !line.is_paused && line.closed_at.is_none();
             let due = line.asked.iter().find(|(_, (asked, taken_in))| {
-                taken_in.is_some_and(|at| at + LATE_NANOS < *now) && !waits_for_something(asked)
+                taken_in.is_some_and(|at| at + LATE_NANOS < *now) && !waits_for_something(line, asked)
             });
             if note(&mut line.late, is_taking && due.is_some(), *now) {
                 late.push(format!("connection {connection} waits for its answer to {due:?}"));

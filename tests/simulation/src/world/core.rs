@@ -38,6 +38,7 @@ impl World {
                 let is_right = request.password_hash.as_deref() == password && password.is_some();
                 let outcome = if self.random.chance(2) { None } else { Some(is_right) };
                 let delay = self.random.delay(1, 20) * MILLI;
+                self.oracle.borrow_mut().verifying(request.connection.0, self.nanos + delay);
                 self.at(delay, Event::Verified(core, request.connection.0, outcome));
             }
             for lookup in lookups {
