@@ -170,6 +170,11 @@ impl Oracle {
     }
 
     fn check_repetition(&mut self, about: Parcel, connection: Connection, sequence_number: u32) {
+        // It was written before its peer closed, and only now there was room for it: meanwhile it went elsewhere.
+        let has_closed = self.lines.get(&connection).is_some_and(|line| line.closed_at.is_some());
+        if has_closed && self.last_sent.get(&about).is_some_and(|before| before.epoch == self.epoch) {
+            return;
+        }
         let is_settled = self.owed.get(&about).is_some_and(|owed| owed.is_settled);
         // One that its retention ended may have been on its way.
         let was_given_up = self.owed.get(&about).is_some_and(|owed| owed.is_given_up);
