@@ -170,9 +170,13 @@ impl Oracle {
     }
 
     fn check_repetition(&mut self, about: Parcel, connection: Connection, sequence_number: u32) {
-        // It was written before its peer closed, and only now there was room for it: meanwhile it went elsewhere.
-        let has_closed = self.lines.get(&connection).is_some_and(|line| line.closed_at.is_some());
-        if has_closed && self.last_sent.get(&about).is_some_and(|before| before.epoch == self.epoch) {
+        // It was written before its peer closed, and only now there was room for it: since then it went elsewhere.
+        let closed_at = self.lines.get(&connection).and_then(|line| line.closed_at);
+        let went_elsewhere = |before: &Sent| {
+            let is_here = before.epoch == self.epoch && before.connection != connection;
+            is_here && closed_at.is_some_and(|closed_at| before.at >= closed_at)
+        };
+        if self.last_sent.get(&about).is_some_and(went_elsewhere) {
             return;
         }
         let is_settled = self.owed.get(&about).is_some_and(|owed| owed.is_settled);
